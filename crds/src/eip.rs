@@ -1,0 +1,147 @@
+//! Eip: a set of addresses to allot to Services.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What an Eip is to be.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "network.kubesphere.io",
+    version = "v1alpha2",
+    kind = "Eip",
+    plural = "eips",
+    status = "EipStatus",
+    category = "networking",
+    derive = "PartialEq",
+    doc = "A set of addresses to allot to Services of type LoadBalancer.",
+    printcolumn(name = "cidr", type_ = "string", json_path = ".spec.address"),
+    printcolumn(name = "usage", type_ = "integer", json_path = ".status.usage"),
+    printcolumn(name = "total", type_ = "integer", json_path = ".status.poolSize")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct EipSpec {
+    /// The addresses: one address, a prefix (host bits do not matter), or `first-last`; IPv4 or IPv6.
+    pub address: String,
+    /// How they are announced; bgp if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// For layer2 and vip: the nodes' interface in that network, or `can_reach:` and an address in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Give out nothing new; Services keep what they have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disable: bool,
+    /// Accepted and without effect, as in OpenELB since 0.4: every address is used.
+    #[serde(default, rename = "usingKnownIPs", skip_serializing_if = "std::ops::Not::not")]
+    pub using_known_ips: bool,
+    /// Smaller is preferred, among Eips bound to one namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    /// Namespaces whose Services may get an address without asking for this Eip.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// The same, by labels of the namespace; all of them must match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<BTreeMap<String, String>>,
+}
+
+/// How addresses are announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// BGP, from every node.
+    Bgp,
+    /// ARP and NDP, by one owner per address.
+    Layer2,
+    /// VRRP.
+    Vip,
+}
+
+/// What has become of an Eip.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct EipStatus {
+    /// Whether every address is in use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub occupied: bool,
+    /// Number of addresses in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<i64>,
+    /// Number of addresses, at most the largest the field holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_size: Option<i64>,
+    /// Services (`namespace/name`, joined by `;`) by address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub used: BTreeMap<String, String>,
+    /// The first address.
+    #[serde(default, rename = "firstIP", skip_serializing_if = "Option::is_none")]
+    pub first_ip: Option<String>,
+    /// The last address.
+    #[serde(default, rename = "lastIP", skip_serializing_if = "Option::is_none")]
+    pub last_ip: Option<String>,
+    /// Whether nodes can announce it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ready: bool,
+    /// Whether it is IPv4.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub v4: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::CustomResourceExt;
+
+    /// A01.
+    #[test]
+    fn the_definition_is_openelbs() {
+        let crd = Eip::crd();
+        assert_eq!(crd.metadata.name.as_deref(), Some("eips.network.kubesphere.io"));
+        assert_eq!(crd.spec.scope, "Cluster");
+        assert_eq!(crd.spec.names.categories, Some(vec!["networking".to_owned()]));
+        let version = &crd.spec.versions[0];
+        assert_eq!(version.name, "v1alpha2");
+        assert!(version.subresources.as_ref().unwrap().status.is_some());
+        let columns: Vec<_> = version
+            .additional_printer_columns
+            .iter()
+            .flatten()
+            .map(|it| it.name.as_str())
+            .collect();
+        assert_eq!(columns, ["cidr", "usage", "total"]);
+    }
+
+    /// A02.
+    #[test]
+    fn every_field_is_read_and_unknown_ones_do_no_harm() {
+        let eip: Eip = serde_saphyr::from_str(
+            "
+            apiVersion: network.kubesphere.io/v1alpha2
+            kind: Eip
+            metadata: {name: pool, annotations: {eip.openelb.kubesphere.io/is-default-eip: \"true\"}}
+            spec:
+              address: 10.1.0.0/24
+              protocol: layer2
+              interface: eth0
+              disable: false
+              usingKnownIPs: true
+              priority: -3
+              namespaces: [a, b]
+              namespaceSelector: {team: web}
+              ofTomorrow: {a: [1]}
+            status: {occupied: false, usage: 1, poolSize: 256, used: {10.1.0.2: a/web}, firstIP: 10.1.0.0,
+              lastIP: 10.1.0.255, ready: true, v4: true}
+            ",
+        )
+        .unwrap();
+        assert_eq!(eip.spec.protocol, Some(Protocol::Layer2));
+        assert!(eip.spec.using_known_ips);
+        assert_eq!(eip.spec.priority, Some(-3));
+        let status = eip.status.unwrap();
+        assert_eq!((status.first_ip.as_deref(), status.used.len()), (Some("10.1.0.0"), 1));
+    }
+}

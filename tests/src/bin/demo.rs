@@ -1,0 +1,23 @@
+//! The demo as a program; `cargo xtask demo` builds what it needs and runs it.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Shows a VIP served by XDP to real clients from real servers, in network namespaces of this machine.
+#[derive(Debug, Parser)]
+#[command(name = "demo")]
+struct Arguments {
+    /// Keeps the network afterwards and prints commands to try, until Enter or an interrupt.
+    #[arg(long)]
+    hold: bool,
+}
+
+fn main() -> ExitCode {
+    match tests::demo::run(Arguments::parse().hold) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

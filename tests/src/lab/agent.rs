@@ -1,0 +1,205 @@
+//! The product, run on a node of the lab.
+
+use super::{
+    Lab, Node,
+    process::Process,
+    status::Status,
+    wait::{self, PATIENCE},
+};
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::{Command, ExitStatus, Output},
+    thread,
+};
+
+/// A running agent. Dropping it kills it.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    node: String,
+}
+
+impl Agent {
+    /// Starts the agent of `node` on `eth0` and returns when it has made its plan true.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time.
+    pub fn start(lab: &Lab, node: &Node) -> Result<Self> {
+        Self::start_with(lab, node, &["--interface", "eth0"])
+    }
+
+    /// As [`Agent::start`], with these arguments instead of the interface's.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time.
+    pub fn start_with(lab: &Lab, node: &Node, arguments: &[&str]) -> Result<Self> {
+        let mut agent = Self::launch(lab, node, arguments)?;
+        let id = agent.process.id();
+        wait::until("the agent to be ready", || {
+            if let Some(status) = agent.process.ended()? {
+                return Ok(Err(anyhow::anyhow!(
+                    "the agent ended ({status}):\n{}",
+                    agent.process.last_words(30)
+                )));
+            }
+            Status::of(lab, node)?.check_ready(id).map(Ok)
+        })
+        .with_context(|| format!("agent of {}:\n{}", node.name, agent.process.last_words(30)))??;
+        Ok(agent)
+    }
+
+    /// Starts the agent of `node` without waiting for anything.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn launch(lab: &Lab, node: &Node, arguments: &[&str]) -> Result<Self> {
+        let mut command = weir(lab, node, "run");
+        command
+            .arg("--manifests")
+            .arg(lab.manifest_directory(node))
+            .args(["--node", &node.name])
+            .args(arguments);
+        Ok(Self {
+            process: Process::start(command, "weir run", &log(lab, node))?,
+            node: node.name.clone(),
+        })
+    }
+
+    /// Starts the agents of all nodes together.
+    ///
+    /// # Errors
+    /// When one is not ready in time.
+    pub fn start_everywhere(lab: &Lab) -> Result<Vec<Self>> {
+        thread::scope(|scope| {
+            let starting: Vec<_> = lab
+                .nodes
+                .iter()
+                .map(|node| scope.spawn(|| Self::start(lab, node)))
+                .collect();
+            let started = starting.into_iter().map(|thread| match thread.join() {
+                Ok(agent) => agent,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            started.collect()
+        })
+    }
+
+    /// Asks it to stop (SIGTERM); the data path stays.
+    ///
+    /// # Errors
+    /// When it does not stop in time, or not with success.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.stop(PATIENCE)?;
+        ensure!(
+            status.success(),
+            "the agent of {} stopped with {status}:\n{}",
+            self.node,
+            self.process.last_words(20)
+        );
+        Ok(())
+    }
+
+    /// Ends it as a crash would (SIGKILL).
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill().map(drop)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.process.ended()?.is_none())
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.process.wait(PATIENCE)
+    }
+
+    /// Everything it has said, and those before it on the same node.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// What the agents of all nodes said last; for the message of a failure.
+pub fn last_words(lab: &Lab) -> String {
+    let of_node = |node: &Node| {
+        let log = fs::read_to_string(log(lab, node)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(30)..].join("\n");
+        format!("--- the agent of {} said last:\n{last}\n", node.name)
+    };
+    lab.nodes.iter().map(of_node).collect()
+}
+
+fn log(lab: &Lab, node: &Node) -> PathBuf {
+    lab.directory().join(&node.name).join("agent.log")
+}
+
+/// Runs `weir run --detach` for `node`.
+///
+/// # Errors
+/// When it fails.
+pub fn detach(lab: &Lab, node: &Node) -> Result<String> {
+    finished(weir(lab, node, "run").arg("--detach"))
+}
+
+/// What `weir status` prints on `node`, as a table.
+///
+/// # Errors
+/// When it fails.
+pub fn status_table(lab: &Lab, node: &Node) -> Result<String> {
+    finished(&mut weir(lab, node, "status"))
+}
+
+/// `weir VERB` in the namespace of `node`, told where that node's pins and state are.
+pub(super) fn weir(lab: &Lab, node: &Node, verb: &str) -> Command {
+    let mut command = node.namespace.command(&binary().to_string_lossy());
+    command.arg(verb).arg("--pin-dir").arg(lab.pin_directory(node));
+    command.arg("--state-dir").arg(lab.state_directory(node));
+    command
+}
+
+/// Runs a command to its end and returns its standard output.
+///
+/// # Errors
+/// When it cannot be started or fails, with what it printed.
+pub fn finished(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!(
+            "{command:?}: {status}: {}{}",
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// The agent's program: `WEIR_BIN`, or the one cargo built beside this one.
+pub fn binary() -> PathBuf {
+    if let Some(chosen) = env::var_os("WEIR_BIN") {
+        return chosen.into();
+    }
+    let own = env::current_exe().unwrap_or_default();
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("weir"));
+    beside
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| "weir".into())
+}

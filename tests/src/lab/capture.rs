@@ -1,0 +1,55 @@
+//! What passes a device, as tcpdump sees it.
+//!
+//! A node's own `eth0` does not show packets that XDP sends back out, so captures are made at the switch: the router's
+//! `node-N` devices are the other ends of the nodes' cables.
+
+use super::{Lab, Namespace, process::Process, wait};
+use anyhow::{Result, ensure};
+use std::path::PathBuf;
+
+/// A running capture.
+#[derive(Debug)]
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+    namespace: Namespace,
+}
+
+impl Capture {
+    /// Starts to record what matches `filter` (tcpdump's language) at node `node`'s cable; returns when it is listening.
+    ///
+    /// # Errors
+    /// When tcpdump does not start or does not like the filter.
+    pub fn at_node(lab: &Lab, node: &str, filter: &str) -> Result<Self> {
+        let file = lab.directory().join(format!("{node}.pcap"));
+        let log = lab.directory().join(format!("{node}-tcpdump.log"));
+        std::fs::write(&log, "")?;
+        let mut command = lab.router.command("tcpdump");
+        command
+            .args(["--immediate-mode", "-U", "-Z", "root", "-s", "256", "-i", node, "-w"])
+            .arg(&file)
+            .arg(filter);
+        let process = Process::start(command, "tcpdump", &log)?;
+        wait::until("tcpdump", || {
+            ensure!(process.log().contains("listening on"), "it says: {}", process.log());
+            Ok(())
+        })?;
+        Ok(Self {
+            process,
+            file,
+            namespace: lab.router.clone(),
+        })
+    }
+
+    /// Ends it and returns the packets recorded, one line each.
+    ///
+    /// # Errors
+    /// When tcpdump fails.
+    pub fn finish(mut self) -> Result<Vec<String>> {
+        self.process.stop(wait::PATIENCE)?;
+        let text = self
+            .namespace
+            .output(&format!("tcpdump -nn -t -r {}", self.file.display()))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}

@@ -1,0 +1,197 @@
+//! Small clients over the standard library's sockets. They act where their thread is: run them in
+//! [`super::Namespace::run`].
+
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+/// How long a client waits for an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a pod says about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Name of the pod.
+    pub pod: String,
+    /// The client as the pod saw it.
+    pub client: SocketAddr,
+    /// The client as it is.
+    pub local: SocketAddr,
+}
+
+/// Asks a pod's web server, or whoever serves at `address`, who it is; over a connection of its own.
+///
+/// # Errors
+/// When there is no answer in time or it is not as expected.
+pub fn ask(address: SocketAddr) -> Result<Answer> {
+    ask_on(&mut connect(address)?)
+}
+
+/// As [`ask`], over a connection that can be used again.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_on(connection: &mut TcpStream) -> Result<Answer> {
+    let local = connection.local_addr()?;
+    let body = get_on(connection, "/")?;
+    parse(&body, local)
+}
+
+/// Asks a pod's UDP echo, from a socket of its own.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_udp(address: SocketAddr) -> Result<Answer> {
+    let socket = udp_socket(address)?;
+    ask_udp_again(&socket)
+}
+
+/// A UDP socket connected to `address`.
+///
+/// # Errors
+/// When there is no route.
+pub fn udp_socket(address: SocketAddr) -> Result<UdpSocket> {
+    let any: IpAddr = if address.is_ipv4() {
+        [0; 4].into()
+    } else {
+        [0; 16].into()
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket
+        .connect(address)
+        .with_context(|| format!("no way to {address}"))?;
+    Ok(socket)
+}
+
+/// Asks a pod's UDP echo over a socket that may have been used before.
+///
+/// # Errors
+/// As [`ask`]; also when the payload does not come back unchanged.
+pub fn ask_udp_again(socket: &UdpSocket) -> Result<Answer> {
+    const PAYLOAD: &[u8] = b"what goes out comes back";
+    socket.send(PAYLOAD)?;
+    let mut buffer = [0; 2048];
+    let length = socket
+        .recv(&mut buffer)
+        .with_context(|| format!("no UDP answer from {:?}", socket.peer_addr()))?;
+    let (text, payload) = split_line(&buffer[..length]).context("a UDP answer without text")?;
+    ensure!(payload == PAYLOAD, "the payload came back changed: {payload:?}");
+    parse(text, socket.local_addr()?)
+}
+
+/// The body of `http://ADDRESS/PATH`.
+///
+/// # Errors
+/// When the connection breaks, nothing comes for [`TIMEOUT`], or the status is not 200.
+pub fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
+    get_on(&mut connect(address)?, path)
+}
+
+/// As [`get`], over a connection that can be used again.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_on(connection: &mut TcpStream, path: &str) -> Result<Vec<u8>> {
+    request(connection, path, &AtomicUsize::new(0))
+}
+
+/// Sends `body` to `http://ADDRESS/PATH`, over a connection that can be used again.
+///
+/// # Errors
+/// As [`get`]; the status has to be that of a file created or replaced.
+pub fn put_on(connection: &mut TcpStream, path: &str, body: &[u8]) -> Result<()> {
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: lab\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    connection.write_all(head.as_bytes())?;
+    connection.write_all(body).context("the upload broke")?;
+    let (status, _) = response(connection, &AtomicUsize::new(0))?;
+    ensure!(status == 201 || status == 204, "PUT {path}: status {status}");
+    Ok(())
+}
+
+/// A TCP connection with a time-out on both directions.
+///
+/// # Errors
+/// When it is refused or not answered.
+pub fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let connection =
+        TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("cannot connect to {address}"))?;
+    connection.set_read_timeout(Some(TIMEOUT))?;
+    connection.set_write_timeout(Some(TIMEOUT))?;
+    Ok(connection)
+}
+
+/// Requests `path` over a connection that can be used again, and counts the bytes of the body as they come.
+///
+/// # Errors
+/// As [`get`].
+pub fn request(connection: &mut TcpStream, path: &str, received: &AtomicUsize) -> Result<Vec<u8>> {
+    connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n").as_bytes())?;
+    let (status, body) = response(connection, received)?;
+    ensure!(status == 200, "GET {path}: status {status}");
+    Ok(body)
+}
+
+/// Reads one answer; nginx always announces its length, so the connection can stay.
+fn response(connection: &mut TcpStream, received: &AtomicUsize) -> Result<(u16, Vec<u8>)> {
+    let mut reader = BufReader::with_capacity(1 << 16, connection);
+    let mut line = String::new();
+    reader.read_line(&mut line).context("no answer")?;
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.with_context(|| format!("not an HTTP status line: {line:?}"))?;
+    let mut length = 0_usize;
+    loop {
+        line.clear();
+        ensure!(
+            reader.read_line(&mut line)? > 0,
+            "the connection ended inside the headers"
+        );
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse()?;
+        }
+    }
+    let mut body = Vec::new();
+    let mut buffer = vec![0; 1 << 16];
+    while body.len() < length {
+        let wanted = buffer.len().min(length - body.len());
+        let got = reader.read(&mut buffer[..wanted]);
+        let got = got.with_context(|| format!("the connection broke after {} of {length} bytes", body.len()))?;
+        ensure!(got > 0, "the connection ended after {} of {length} bytes", body.len());
+        body.extend(&buffer[..got]);
+        received.store(body.len(), Ordering::Relaxed);
+    }
+    Ok((status, body))
+}
+
+fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|&byte| byte == b'\n')?;
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
+
+fn parse(body: &[u8], local: SocketAddr) -> Result<Answer> {
+    let text = str::from_utf8(body).context("an answer that is not text")?;
+    let field = |name: &str| {
+        let mut words = text.split_whitespace().filter_map(|word| word.split_once('='));
+        words.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    match (field("pod"), field("client"), field("port")) {
+        (Some(pod), Some(client), Some(port)) => Ok(Answer {
+            pod: pod.into(),
+            client: SocketAddr::new(client.parse()?, port.parse()?),
+            local,
+        }),
+        _ => bail!("not an answer of a pod: {text:?}"),
+    }
+}

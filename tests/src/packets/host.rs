@@ -1,0 +1,277 @@
+//! The host harness: the packet path over plain memory.
+
+use super::image::Image;
+use super::runner::{Counts, Flows, Outcome, Program, Runner};
+use super::world::INTERFACE;
+use anyhow::Context;
+use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use weir_common::abi::{
+    Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, Flow, FlowBucket, Node, Responder,
+    ResponderKey, Row,
+};
+use weir_common::addr::Address;
+use weir_common::hash::Tuple;
+use weir_common::packet::Packet;
+use weir_common::parse::{Ip, Link, MAX_OFFSET, Transport};
+use weir_common::tables::{CacheWords, FlowWords, Scratch, Tables, Target};
+use weir_common::word::Word;
+use weir_common::{egress, ingress};
+
+/// Bytes that stand where the kernel promises nothing, so that a use of them is seen.
+const UNDEFINED: u8 = 0xa5;
+/// Room before a frame, as XDP has it (`XDP_PACKET_HEADROOM`).
+pub const HEADROOM: usize = 256;
+
+/// A frame in memory with room before it.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    headroom: usize,
+}
+
+impl Frame {
+    /// A frame with `headroom` bytes free before it.
+    #[must_use]
+    pub fn new(bytes: &[u8], headroom: usize) -> Self {
+        Self { bytes: bytes.to_vec(), headroom }
+    }
+}
+
+impl Packet for Frame {
+    fn load<T: AnyBitPattern>(&self, at: usize) -> Option<T> {
+        assert!(at <= MAX_OFFSET, "the kernel shell counts on no access beyond {MAX_OFFSET}, here is one at {at}");
+        let bytes = self.bytes.get(at..at + size_of::<T>())?;
+        Some(bytemuck::pod_read_unaligned(bytes))
+    }
+
+    fn store<T: NoUninit>(&mut self, at: usize, value: T) {
+        assert!(at <= MAX_OFFSET, "the kernel shell counts on no access beyond {MAX_OFFSET}, here is one at {at}");
+        if let Some(bytes) = self.bytes.get_mut(at..at + size_of::<T>()) {
+            bytes.copy_from_slice(bytemuck::bytes_of(&value));
+        }
+    }
+
+    fn holds(&self, end: usize) -> bool {
+        end <= self.bytes.len()
+    }
+
+    fn adjust_head(&mut self, by: i32) -> bool {
+        let size = by.unsigned_abs() as usize;
+        if by >= 0 {
+            // The kernel keeps an Ethernet header's worth.
+            if size + 14 > self.bytes.len() {
+                return false;
+            }
+            self.bytes.drain(..size);
+            self.headroom += size;
+        } else {
+            if size > self.headroom {
+                return false;
+            }
+            self.bytes.splice(0..0, std::iter::repeat_n(UNDEFINED, size));
+            self.headroom -= size;
+        }
+        true
+    }
+
+    fn set_len(&mut self, len: usize) -> bool {
+        if len < 14 {
+            return false;
+        }
+        self.bytes.resize(len, UNDEFINED);
+        true
+    }
+}
+
+/// The tables in memory.
+#[derive(Debug)]
+pub struct HostTables {
+    image: Image,
+    flows: Vec<[FlowWords; FLOW_WAYS]>,
+    cache: Vec<[CacheWords; CACHE_WAYS]>,
+    now: u32,
+    frontends: RefCell<BTreeMap<u32, (u64, u64, u64)>>,
+    backends: RefCell<BTreeMap<u32, (u64, u64, u64)>>,
+}
+
+impl HostTables {
+    fn new(image: Image) -> Self {
+        let flows = (0..Image::FLOW_BUCKETS).map(|_| Default::default()).collect();
+        let cache = (0..Image::CACHE_BUCKETS).map(|_| Default::default()).collect();
+        Self { image, flows, cache, now: 1_000_000, frontends: RefCell::default(), backends: RefCell::default() }
+    }
+}
+
+/// What another packet might have left: nothing that a decision may rest on.
+fn leftovers() -> Scratch {
+    const ADDRESS: Address = Address { octets: [UNDEFINED; 16] };
+    const PORT: u16 = u16::from_ne_bytes([UNDEFINED; 2]);
+    let ip = Ip {
+        source: ADDRESS,
+        destination: ADDRESS,
+        l3: 14,
+        l4: 34,
+        len: 60,
+        v6: true,
+        protocol: UNDEFINED,
+        tos: UNDEFINED,
+        checksum: PORT,
+        fragment: true,
+    };
+    let target = Target { address: ADDRESS, port: PORT, place: Target::HERE };
+    Scratch {
+        link: Link { l3: 18, ethertype: PORT, vlan: PORT },
+        outer: ip,
+        ip,
+        transport: Transport {
+            source_port: PORT,
+            destination_port: PORT,
+            checksum: PORT,
+            checksum_at: 50,
+            flags: UNDEFINED,
+            udp: true,
+        },
+        tunneled: true,
+        hops: UNDEFINED,
+        hash: u64::from_ne_bytes([UNDEFINED; 8]),
+        chosen: target,
+        previous: target,
+        flow: Tuple {
+            source: ADDRESS,
+            destination: ADDRESS,
+            source_port: PORT,
+            destination_port: PORT,
+            protocol: UNDEFINED,
+        },
+    }
+}
+
+impl Tables for HostTables {
+    type Scratch = Box<Scratch>;
+
+    fn scratch(&self) -> Option<Box<Scratch>> {
+        Some(Box::new(leftovers()))
+    }
+
+    fn config(&self) -> Option<&Config> {
+        Some(&self.image.config)
+    }
+
+    fn filter(&self, index: u32) -> u64 {
+        self.image.filter.get(index as usize).copied().unwrap_or(0)
+    }
+
+    fn displacement(&self, index: u32) -> u32 {
+        self.image.displacement.get(index as usize).copied().unwrap_or(0)
+    }
+
+    fn directory(&self, slot: u32) -> Option<&DirectoryEntry> {
+        self.image.directory.get(slot as usize)
+    }
+
+    fn row(&self, index: u32) -> Option<Row> {
+        self.image.rows.get(index as usize).copied()
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.image.backends.get(id as usize)
+    }
+
+    fn node(&self, id: u32) -> Option<&Node> {
+        self.image.nodes.get(id as usize)
+    }
+
+    fn responder(&self, key: &ResponderKey) -> Option<Responder> {
+        self.image.responders.get(key).copied()
+    }
+
+    fn flows(&self, index: u32) -> Option<&[FlowWords; FLOW_WAYS]> {
+        self.flows.get(index as usize)
+    }
+
+    fn cache(&self, index: u32) -> Option<&[CacheWords; CACHE_WAYS]> {
+        self.cache.get(index as usize)
+    }
+
+    fn now(&self) -> u32 {
+        self.now
+    }
+
+    fn count_frontend(&self, id: u32, bytes: u64, syn: bool) {
+        let mut counters = self.frontends.borrow_mut();
+        let counter = counters.entry(id).or_default();
+        *counter = (counter.0 + 1, counter.1 + bytes, counter.2 + u64::from(syn));
+    }
+
+    fn count_backend(&self, id: u32, bytes: u64) {
+        let mut counters = self.backends.borrow_mut();
+        let counter = counters.entry(id).or_default();
+        *counter = (counter.0 + 1, counter.1 + bytes, 0);
+    }
+}
+
+/// The packet path on the host.
+#[derive(Debug)]
+pub struct Host {
+    tables: HostTables,
+    /// Room before each frame; [`HEADROOM`] unless a test takes it away.
+    pub headroom: usize,
+}
+
+impl Host {
+    /// Over these tables, without flows.
+    #[must_use]
+    pub fn new(image: Image) -> Self {
+        Self { tables: HostTables::new(image), headroom: HEADROOM }
+    }
+}
+
+impl Runner for Host {
+    fn run(&mut self, program: Program, bytes: &[u8]) -> anyhow::Result<Outcome> {
+        let mut frame = Frame::new(bytes, self.headroom);
+        let verdict = match program {
+            Program::Ingress => ingress::process(&mut frame, &self.tables, INTERFACE),
+            Program::Egress => egress::process(&mut frame, &self.tables),
+        };
+        Ok(Outcome { action: verdict.action, reason: verdict.reason, frame: frame.bytes })
+    }
+
+    fn flows(&mut self) -> anyhow::Result<Flows> {
+        let flow = |words: &FlowWords| bytemuck::must_cast::<[u64; 8], Flow>(std::array::from_fn(|i| words[i].load()));
+        let entry = |words: &CacheWords| bytemuck::must_cast::<[u64; 2], CacheEntry>([words[0].load(), words[1].load()]);
+        let flows = self.tables.flows.iter().map(|bucket| FlowBucket { flows: bucket.each_ref().map(flow) });
+        let cache = self.tables.cache.iter().map(|bucket| CacheBucket { entries: bucket.each_ref().map(entry) });
+        Ok(Flows { flows: flows.collect(), cache: cache.collect() })
+    }
+
+    fn restore(&mut self, flows: &Flows) -> anyhow::Result<()> {
+        let words = |flow: &Flow| bytemuck::must_cast::<Flow, [u64; 8]>(*flow).map(Word::new);
+        let entry = |entry: &CacheEntry| bytemuck::must_cast::<CacheEntry, [u64; 2]>(*entry).map(Word::new);
+        self.tables.flows = flows.flows.iter().map(|bucket| bucket.flows.each_ref().map(words)).collect();
+        self.tables.cache = flows.cache.iter().map(|bucket| bucket.entries.each_ref().map(entry)).collect();
+        Ok(())
+    }
+
+    fn set_row(&mut self, index: u32, row: Row) -> anyhow::Result<()> {
+        *self.tables.image.rows.get_mut(index as usize).context("no such row")? = row;
+        Ok(())
+    }
+
+    fn counts(&mut self) -> anyhow::Result<Counts> {
+        let list = |counters: &RefCell<BTreeMap<u32, (u64, u64, u64)>>| {
+            counters.borrow().iter().map(|(&id, &(packets, bytes, syns))| (id, packets, bytes, syns)).collect()
+        };
+        Ok(Counts { frontends: list(&self.tables.frontends), backends: list(&self.tables.backends) })
+    }
+}
+
+/// Flow tables without a flow.
+#[must_use]
+pub fn no_flows() -> Flows {
+    Flows {
+        flows: vec![FlowBucket::zeroed(); Image::FLOW_BUCKETS as usize],
+        cache: vec![CacheBucket::zeroed(); Image::CACHE_BUCKETS as usize],
+    }
+}

@@ -1,0 +1,244 @@
+//! The kernel harness: the built object, its maps filled from an [`Image`], its programs run by `BPF_PROG_TEST_RUN`.
+//!
+//! The reason of a packet is the `REASONS` counter that grew. Needs root (or CAP_BPF and CAP_NET_ADMIN) and the object.
+
+use super::image::Image;
+use super::runner::{Counts, Flows, Outcome, Program, Runner};
+use anyhow::{Context, bail, ensure};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
+use std::path::PathBuf;
+use weir_common::abi::{CacheBucket, Config, Counter, FlowBucket, FrontendCounter, Row};
+use weir_common::verdict::{Action, REASON_SLOTS, Reason};
+
+/// Longer than any frame of the table and what a tunnel adds to it.
+const LARGEST_FRAME: usize = 16 * 1024;
+/// Frontend ids the world uses.
+const FRONTEND_IDS: u32 = 128;
+
+/// Where the object is: `WEIR_EBPF_OBJECT`, or what `cargo xtask build-ebpf` writes.
+#[must_use]
+pub fn object_path() -> PathBuf {
+    std::env::var_os("WEIR_EBPF_OBJECT")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weir.o")), PathBuf::from)
+}
+
+/// The object's bytes, or a sentence about what to do.
+pub fn object() -> anyhow::Result<Vec<u8>> {
+    let path = object_path();
+    std::fs::read(&path)
+        .with_context(|| format!("the kernel tests need {}: run `cargo xtask build-ebpf` first", path.display()))
+}
+
+/// A sentence instead of a puzzling error when the kernel would refuse everything.
+pub fn require_root() -> anyhow::Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "the kernel tests load BPF programs and need root: run them with sudo");
+    Ok(())
+}
+
+/// The loaded object.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Kernel {
+    ebpf: Ebpf,
+    reasons: PerCpuArray<MapData, [u64; 2]>,
+    rows: Array<MapData, [u8; size_of::<Row>()]>,
+    flows: Array<MapData, [u8; size_of::<FlowBucket>()]>,
+    cache: Array<MapData, [u8; size_of::<CacheBucket>()]>,
+    frontends: PerCpuArray<MapData, [u64; 3]>,
+    backends: PerCpuArray<MapData, [u64; 2]>,
+    counted: Vec<u64>,
+    output: Vec<u8>,
+}
+
+/// Loads the object with maps as small as the world needs.
+pub fn load(level: VerifierLogLevel) -> anyhow::Result<Ebpf> {
+    require_root()?;
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(level)
+        .map_max_entries("ROWS", Image::ROWS)
+        .map_max_entries("BACKENDS", Image::BACKENDS)
+        .map_max_entries("BACKEND_COUNTERS", Image::BACKENDS)
+        .map_max_entries("FLOWS", Image::FLOW_BUCKETS)
+        .map_max_entries("FLOW_CACHE", Image::CACHE_BUCKETS)
+        .load(&object()?)
+        .context("loading the object")?;
+    xdp(&mut ebpf)?.load().context("the verifier on weir_ingress")?;
+    classifier(&mut ebpf)?.load().context("the verifier on weir_egress")?;
+    Ok(ebpf)
+}
+
+fn xdp(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    Ok(ebpf.program_mut("weir_ingress").context("the object has no program weir_ingress")?.try_into()?)
+}
+
+fn classifier(ebpf: &mut Ebpf) -> anyhow::Result<&mut SchedClassifier> {
+    Ok(ebpf.program_mut("weir_egress").context("the object has no program weir_egress")?.try_into()?)
+}
+
+impl Kernel {
+    /// Loads the object and fills its maps.
+    pub fn new(image: &Image) -> anyhow::Result<Self> {
+        let mut ebpf = load(VerifierLogLevel::DISABLE)?;
+        fill::<_, { size_of::<Config>() }>(&mut ebpf, "CONFIG", &[image.config])?;
+        fill::<_, 8>(&mut ebpf, "FILTER", &image.filter)?;
+        fill::<_, 4>(&mut ebpf, "DISPLACEMENT", &image.displacement)?;
+        fill::<_, 64>(&mut ebpf, "DIRECTORY", &image.directory)?;
+        fill::<_, 8>(&mut ebpf, "ROWS", &image.rows)?;
+        fill::<_, 32>(&mut ebpf, "BACKENDS", &image.backends)?;
+        fill::<_, 64>(&mut ebpf, "NODES", &image.nodes)?;
+        let mut responders: HashMap<_, [u8; 24], [u8; 8]> =
+            HashMap::try_from(ebpf.map_mut("RESPONDERS").context("no map RESPONDERS")?)?;
+        for (key, value) in &image.responders {
+            responders.insert(must_cast::<_, [u8; 24]>(*key), must_cast::<_, [u8; 8]>(*value), 0)?;
+        }
+        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let mut kernel = Self {
+            reasons: take("REASONS")?.try_into()?,
+            rows: take("ROWS")?.try_into()?,
+            flows: take("FLOWS")?.try_into()?,
+            cache: take("FLOW_CACHE")?.try_into()?,
+            frontends: take("FRONTEND_COUNTERS")?.try_into()?,
+            backends: take("BACKEND_COUNTERS")?.try_into()?,
+            counted: vec![0; REASON_SLOTS as usize],
+            output: vec![0; LARGEST_FRAME],
+            ebpf,
+        };
+        for reason in 0..REASON_SLOTS {
+            kernel.counted[reason as usize] = kernel.packets(reason)?;
+        }
+        Ok(kernel)
+    }
+
+    /// Runs a frame and says nothing about the reason.
+    fn test_run(&mut self, program: Program, frame: &[u8]) -> anyhow::Result<TestRunResult> {
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut self.output), ..Default::default() };
+        Ok(match program {
+            Program::Ingress => xdp(&mut self.ebpf)?.test_run(options)?,
+            Program::Egress => classifier(&mut self.ebpf)?.test_run(options)?,
+        })
+    }
+
+    fn packets(&self, reason: u32) -> anyhow::Result<u64> {
+        Ok(self.reasons.get(&reason, 0)?.iter().map(|[packets, _]| packets).sum())
+    }
+
+    /// The one reason whose counter grew by one since the last call; `likely` is looked at first.
+    fn reason(&mut self, likely: Option<Reason>) -> anyhow::Result<Reason> {
+        if let Some(reason) = likely {
+            let now = self.packets(reason as u32)?;
+            if now == self.counted[reason as usize] + 1 {
+                self.counted[reason as usize] = now;
+                return Ok(reason);
+            }
+        }
+        let mut found = Vec::new();
+        for number in 0..REASON_SLOTS {
+            let now = self.packets(number)?;
+            let grown = now - self.counted[number as usize];
+            self.counted[number as usize] = now;
+            if grown > 0 {
+                found.push((number, grown));
+            }
+        }
+        let [(number, 1)] = found[..] else { bail!("one packet, but the reasons counted {found:?}") };
+        Reason::ALL.get(number as usize).copied().with_context(|| format!("reason {number} has no name"))
+    }
+
+    /// Runs one frame whose reason is probably `likely` (which saves reading all the counters).
+    pub fn run_expecting(
+        &mut self,
+        program: Program,
+        frame: &[u8],
+        likely: Option<Reason>,
+    ) -> anyhow::Result<Outcome> {
+        let result = self.test_run(program, frame)?;
+        let action = match (program, result.return_value) {
+            (Program::Ingress, 1) => Action::Drop,
+            (Program::Ingress, 2) => Action::Pass,
+            (Program::Ingress, 3) => Action::Transmit,
+            (Program::Ingress, 4) => Action::Redirect(0),
+            // TC_ACT_PIPE: whatever comes next sees it.
+            (Program::Egress, 3) => Action::Pass,
+            (program, code) => bail!("{program:?} returned {code}"),
+        };
+        let frame = self.output[..result.data_size_out as usize].to_vec();
+        Ok(Outcome { action, reason: self.reason(likely)?, frame })
+    }
+
+    /// Whether some other reason was counted than the calls so far reported.
+    pub fn check_no_other_reason(&self) -> anyhow::Result<()> {
+        for number in 0..REASON_SLOTS {
+            let now = self.packets(number)?;
+            ensure!(now == self.counted[number as usize], "reason {number} was counted beside the one reported");
+        }
+        Ok(())
+    }
+}
+
+/// Writes the elements that are not zero into an array map of values of `N` bytes.
+fn fill<T: NoUninit + AnyBitPattern, const N: usize>(ebpf: &mut Ebpf, name: &str, values: &[T]) -> anyhow::Result<()>
+where
+    [u8; N]: aya::Pod,
+{
+    let map = ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
+    let mut array: Array<_, [u8; N]> = Array::try_from(map).with_context(|| format!("map {name}"))?;
+    for (index, value) in values.iter().enumerate() {
+        let bytes: [u8; N] = bytes_of(value).try_into().with_context(|| format!("values of {name} are not {N} bytes"))?;
+        if bytes != [0; N] {
+            array.set(index as u32, bytes, 0).with_context(|| format!("map {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+impl Runner for Kernel {
+    fn run(&mut self, program: Program, frame: &[u8]) -> anyhow::Result<Outcome> {
+        self.run_expecting(program, frame, None)
+    }
+
+    fn flows(&mut self) -> anyhow::Result<Flows> {
+        let flows = self.flows.iter().collect::<Result<Vec<_>, _>>()?;
+        let cache = self.cache.iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(Flows {
+            flows: flows.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes)).collect(),
+            cache: cache.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes)).collect(),
+        })
+    }
+
+    fn restore(&mut self, flows: &Flows) -> anyhow::Result<()> {
+        for (index, bucket) in flows.flows.iter().enumerate() {
+            self.flows.set(index as u32, must_cast::<_, [u8; size_of::<FlowBucket>()]>(*bucket), 0)?;
+        }
+        for (index, bucket) in flows.cache.iter().enumerate() {
+            self.cache.set(index as u32, must_cast::<_, [u8; size_of::<CacheBucket>()]>(*bucket), 0)?;
+        }
+        Ok(())
+    }
+
+    fn set_row(&mut self, index: u32, row: Row) -> anyhow::Result<()> {
+        Ok(self.rows.set(index, must_cast::<_, [u8; 8]>(row), 0)?)
+    }
+
+    fn counts(&mut self) -> anyhow::Result<Counts> {
+        let mut counts = Counts::default();
+        for id in 0..FRONTEND_IDS {
+            let sum = self.frontends.get(&id, 0)?.iter().fold(FrontendCounter::default(), |sum, &[packets, bytes, syns]| {
+                FrontendCounter { packets: sum.packets + packets, bytes: sum.bytes + bytes, syns: sum.syns + syns }
+            });
+            if sum != FrontendCounter::default() {
+                counts.frontends.push((id, sum.packets, sum.bytes, sum.syns));
+            }
+        }
+        for id in 0..Image::BACKENDS {
+            let sum = self.backends.get(&id, 0)?.iter().fold(Counter::default(), |sum, &[packets, bytes]| {
+                Counter { packets: sum.packets + packets, bytes: sum.bytes + bytes }
+            });
+            if sum != Counter::default() {
+                counts.backends.push((id, sum.packets, sum.bytes, 0));
+            }
+        }
+        Ok(counts)
+    }
+}

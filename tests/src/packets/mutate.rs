@@ -1,0 +1,87 @@
+//! Mutants of a golden case: its frame cut at every length, and with every byte changed in several ways.
+
+use super::cases::Case;
+use super::check::rewrites;
+use super::runner::{Outcome, Program};
+use anyhow::ensure;
+use weir_common::verdict::{Action, Reason};
+
+/// What a byte is XORed with: the lowest bit, one in the middle, the highest, all.
+const PATTERNS: [u8; 4] = [0x01, 0x08, 0x80, 0xff];
+/// No header reaches so far into a frame of the table; what is beyond is all payload, of which the last bytes stand for
+/// the rest.
+const HEADERS: usize = 240;
+
+/// A changed frame and what was done to it.
+#[derive(Clone, Debug)]
+pub struct Mutant {
+    /// The frame.
+    pub frame: Vec<u8>,
+    /// What was done.
+    pub change: Change,
+}
+
+/// What was done to a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Cut to this length.
+    Cut(usize),
+    /// The byte at this offset XORed with this.
+    Flip(usize, u8),
+}
+
+/// Every mutant of a frame.
+pub fn mutants(frame: &[u8]) -> impl Iterator<Item = Mutant> {
+    let cuts = (0..frame.len()).map(|length| Mutant { frame: frame[..length].to_vec(), change: Change::Cut(length) });
+    let length = frame.len();
+    let offsets = (0..length).filter(move |&at| at < HEADERS || at + 4 >= length);
+    let flips = offsets.flat_map(|at| PATTERNS.map(|pattern| (at, pattern)));
+    cuts.chain(flips.map(|(at, pattern)| {
+        let mut changed = frame.to_vec();
+        changed[at] ^= pattern;
+        Mutant { frame: changed, change: Change::Flip(at, pattern) }
+    }))
+}
+
+/// Whether the kernel's test run takes a frame of this length: an Ethernet header, and for an skb something behind it.
+#[must_use]
+pub fn testable(program: Program, length: usize) -> bool {
+    length >= if program == Program::Ingress { 14 } else { 15 }
+}
+
+/// What holds for every mutant, whatever the verdict.
+pub fn check(case: &Case, mutant: &Mutant, outcome: &Outcome) -> anyhow::Result<()> {
+    let untouched = outcome.frame == mutant.frame;
+    let edits = match outcome.action {
+        Action::Pass => rewrites(outcome.reason),
+        Action::Drop => false,
+        Action::Transmit | Action::Redirect(_) => true,
+    };
+    ensure!(edits || untouched, "{:?} because of {}, but changed", outcome.action, outcome.reason.name());
+    ensure!(
+        case.program == Program::Ingress || outcome.action == Action::Pass,
+        "the egress program does not pass, because of {}",
+        outcome.reason.name()
+    );
+    if let Change::Cut(length) = mutant.change {
+        // Either the frame is left alone, or only padding was cut and the result is the golden one less that.
+        let cut = case.frame.len() - length;
+        let kept = match case.reason {
+            Reason::NeighborAdvertisement => case.expected.len(),
+            _ => case.expected.len().saturating_sub(cut),
+        };
+        let golden = outcome.reason == case.reason && without_entropy(case, &outcome.frame, kept);
+        ensure!(untouched || golden, "cut, and then rewritten because of {}", outcome.reason.name());
+    }
+    Ok(())
+}
+
+/// Whether `frame` is the first `kept` bytes of the expected frame, but for what the flow hash chooses.
+fn without_entropy(case: &Case, frame: &[u8], kept: usize) -> bool {
+    let (mut wanted, mut got) = (case.expected[..kept].to_vec(), frame.to_vec());
+    if let Some(l3) = case.outer {
+        super::check::blank_entropy(&mut wanted, l3);
+        super::check::blank_entropy(&mut got, l3);
+    }
+    wanted == got
+}

@@ -1,0 +1,93 @@
+//! What the host harness and the kernel harness have in common: run a frame, read and restore the flow tables.
+
+use weir_common::abi::{CacheBucket, FlowBucket, Row};
+use weir_common::verdict::{Action, Reason};
+
+/// Which program gets the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `weir_ingress`.
+    Ingress,
+    /// `weir_egress`.
+    Egress,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The action. The kernel harness cannot see the interface of a redirect and says 0.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Outcome {
+    /// The same without what only the host harness knows.
+    #[must_use]
+    pub fn comparable(mut self) -> Self {
+        if let Action::Redirect(_) = self.action {
+            self.action = Action::Redirect(0);
+        }
+        self
+    }
+}
+
+/// The tables that packets change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flows {
+    /// `FLOWS`.
+    pub flows: Vec<FlowBucket>,
+    /// `FLOW_CACHE`.
+    pub cache: Vec<CacheBucket>,
+}
+
+impl Flows {
+    /// The same without times, which differ between the host and the kernel.
+    #[must_use]
+    pub fn timeless(mut self) -> Self {
+        for flow in self.flows.iter_mut().flat_map(|bucket| &mut bucket.flows) {
+            flow.last_seen = 0;
+        }
+        for entry in self.cache.iter_mut().flat_map(|bucket| &mut bucket.entries) {
+            entry.last_seen = 0;
+        }
+        self
+    }
+
+    /// The same, `ticks` later.
+    #[must_use]
+    pub fn aged(mut self, ticks: u32) -> Self {
+        for flow in self.flows.iter_mut().flat_map(|bucket| &mut bucket.flows) {
+            flow.last_seen = flow.last_seen.wrapping_sub(ticks);
+        }
+        for entry in self.cache.iter_mut().flat_map(|bucket| &mut bucket.entries) {
+            entry.last_seen = entry.last_seen.wrapping_sub(ticks);
+        }
+        self
+    }
+}
+
+/// What was counted, without zero entries: (id, packets, bytes, SYNs), sorted by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// `FRONTEND_COUNTERS`.
+    pub frontends: Vec<(u32, u64, u64, u64)>,
+    /// `BACKEND_COUNTERS`; SYNs are 0.
+    pub backends: Vec<(u32, u64, u64, u64)>,
+}
+
+/// The packet path over the tables of [`super::world`].
+pub trait Runner {
+    /// Runs one frame.
+    fn run(&mut self, program: Program, frame: &[u8]) -> anyhow::Result<Outcome>;
+    /// The flow tables now.
+    fn flows(&mut self) -> anyhow::Result<Flows>;
+    /// Replaces the flow tables.
+    fn restore(&mut self, flows: &Flows) -> anyhow::Result<()>;
+    /// Replaces one element of `ROWS`.
+    fn set_row(&mut self, index: u32, row: Row) -> anyhow::Result<()>;
+    /// What was counted since the start, of the ids the world uses.
+    fn counts(&mut self) -> anyhow::Result<Counts>;
+}

@@ -1,0 +1,460 @@
+//! The one network that every golden case runs in: addresses, nodes, backends and frontends, for both families.
+//!
+//! This node has one NIC (interface 1: what `BPF_PROG_TEST_RUN` says the packet came in by). Every frontend of the VIP
+//! stands for one situation and is told apart by its port; its backends are [`Target`]s. [`image`] turns it into tables.
+
+use super::frames::{Link, Mac, Previous, Steering};
+use super::image::Image;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use weir_common::abi::{self, Address, BACKEND_LOCAL, Backend, Config, Node, Responder, ResponderKey, Row, kind};
+
+/// The interface every frame arrives on or leaves by: loopback, as the kernel's test run has it.
+pub const INTERFACE: u32 = 1;
+/// Another interface of this node.
+pub const OTHER_INTERFACE: u32 = 7;
+/// VLAN identifier the VIPs are also owned on.
+pub const VLAN: u16 = 100;
+/// VLAN identifier of the way to [`Target::Tagged`]'s node.
+pub const NODE_VLAN: u16 = 0x0321;
+/// Seed of the selection hash.
+pub const SELECTION_SEED: u64 = 0x5eed_0001;
+/// The tunnel's UDP port.
+pub const TUNNEL_PORT: u16 = 6081;
+/// Largest MSS the egress program leaves in a SYN-ACK, IPv4 and IPv6.
+pub const MSS: [u16; 2] = [1380, 1360];
+
+/// The router (and so the clients, as this node sees them).
+pub const ROUTER_MAC: Mac = [0x02, 0, 0, 0, 0xaa, 0x01];
+/// This node's NIC.
+pub const NODE_MAC: Mac = [0x02, 0, 0, 0, 0xbb, 0x01];
+/// What this node answers with on [`VLAN`].
+pub const VLAN_MAC: Mac = [0x02, 0, 0, 0, 0xbb, 0x64];
+/// This node's other NIC.
+pub const OTHER_MAC: Mac = [0x02, 0, 0, 0, 0xbb, 0x02];
+
+/// Address family of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Suffix of case names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        }
+    }
+
+    /// Whether it is IPv6.
+    #[must_use]
+    pub fn is_v6(self) -> bool {
+        self == Self::V6
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+
+    /// Bytes of its header without options.
+    #[must_use]
+    pub fn header(self) -> usize {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
+        }
+    }
+
+    fn address(self, v4: [u8; 4], v6: [u16; 8]) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::from(v4)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::from(v6)),
+        }
+    }
+
+    /// A client behind the router.
+    #[must_use]
+    pub fn client(self) -> IpAddr {
+        self.address([203, 0, 113, 77], [0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x77])
+    }
+
+    /// The VIP with all the frontends, owned on [`INTERFACE`] untagged and on [`VLAN`].
+    #[must_use]
+    pub fn vip(self) -> IpAddr {
+        self.address([10, 10, 1, 2], [0xfd10, 0, 0, 0, 0, 0, 1, 2])
+    }
+
+    /// A VIP owned only on [`OTHER_INTERFACE`].
+    #[must_use]
+    pub fn vip_elsewhere(self) -> IpAddr {
+        self.address([10, 10, 1, 3], [0xfd10, 0, 0, 0, 0, 0, 1, 3])
+    }
+
+    /// An address of nobody here, on the VIP's subnet.
+    #[must_use]
+    pub fn stranger(self) -> IpAddr {
+        self.address([10, 10, 1, 250], [0xfd10, 0, 0, 0, 0, 0, 1, 0xfa])
+    }
+
+    /// This node's tunnel address.
+    #[must_use]
+    pub fn tunnel(self) -> IpAddr {
+        self.address([10, 0, 0, 1], [0xfd00, 0, 0, 0, 0, 0, 0, 1])
+    }
+
+    /// An address that is no node.
+    #[must_use]
+    pub fn impostor(self) -> IpAddr {
+        self.address([10, 0, 0, 200], [0xfd00, 0, 0, 0, 0, 0, 0, 0xc8])
+    }
+}
+
+/// TCP or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// IP protocol number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// Where a backend runs. There is one backend for each target, family and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// On this node.
+    Local,
+    /// Also on this node.
+    Neighbor,
+    /// On a node on the same interface.
+    Near,
+    /// On another node on the same interface.
+    Older,
+    /// On a node on another interface.
+    Far,
+    /// On a node that cannot be reached now.
+    Unreachable,
+    /// On a node behind a small MTU.
+    Narrow,
+    /// On a node behind a VLAN tag.
+    Tagged,
+    /// On a node whose tunnel address is of the other family.
+    Crossed,
+}
+
+impl Target {
+    /// All, in the order of their ids.
+    pub const ALL: [Self; 9] = [
+        Self::Local,
+        Self::Neighbor,
+        Self::Near,
+        Self::Older,
+        Self::Far,
+        Self::Unreachable,
+        Self::Narrow,
+        Self::Tagged,
+        Self::Crossed,
+    ];
+
+    /// Whether it runs on this node.
+    #[must_use]
+    pub fn is_local(self) -> bool {
+        matches!(self, Self::Local | Self::Neighbor)
+    }
+
+    /// Its backend id.
+    #[must_use]
+    pub fn id(self, family: Family, protocol: Protocol) -> u32 {
+        1 + self as u32 * 4 + u32::from(family.is_v6()) * 2 + u32::from(protocol == Protocol::Udp)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn backend(self, family: Family, protocol: Protocol) -> SocketAddr {
+        let n = self as u8;
+        let port = match protocol {
+            Protocol::Tcp => 8080,
+            Protocol::Udp => 5353,
+        };
+        let address = family.address([10, 244, n, 10 + n], [0xfd24, 0x4400, u16::from(n), 0, 0, 0, 0, 0x10]);
+        SocketAddr::new(address, port)
+    }
+
+    /// Family of the tunnel address of its node.
+    #[must_use]
+    pub fn underlay(self, family: Family) -> Family {
+        if self == Self::Crossed { family.other() } else { family }
+    }
+
+    /// Id of its node; 0 on this node. Each node has a tunnel address of one family, so they come in pairs.
+    #[must_use]
+    pub fn node_id(self, family: Family) -> u32 {
+        match self {
+            Self::Local | Self::Neighbor => 0,
+            Self::Crossed => Self::Near.node_id(family.other()),
+            _ => 1 + self as u32 * 2 + u32::from(family.is_v6()),
+        }
+    }
+
+    /// Tunnel address of its node.
+    #[must_use]
+    pub fn node(self, family: Family) -> IpAddr {
+        match self {
+            Self::Local | Self::Neighbor => family.tunnel(),
+            Self::Crossed => Self::Near.node(family.other()),
+            _ => {
+                let n = self as u8 + 1;
+                family.address([10, 0, 0, n], [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)])
+            }
+        }
+    }
+
+    /// MAC of the next hop to its node.
+    #[must_use]
+    pub fn next_hop(self, family: Family) -> Mac {
+        match self {
+            Self::Crossed => Self::Near.next_hop(family.other()),
+            _ => [0x02, 0, 0, if family.is_v6() { 6 } else { 4 }, 0xcc, self as u8],
+        }
+    }
+
+    /// The link header of a tunnel packet to its node.
+    #[must_use]
+    pub fn link(self, family: Family) -> Link {
+        match self {
+            Self::Far => Link::between(OTHER_MAC, self.next_hop(family)),
+            Self::Tagged => Link::between(NODE_MAC, self.next_hop(family)).tagged(&[(0x8100, NODE_VLAN)]),
+            _ => Link::between(NODE_MAC, self.next_hop(family)),
+        }
+    }
+
+    /// MTU of the way to its node.
+    #[must_use]
+    pub fn mtu(self) -> u16 {
+        if self == Self::Narrow { 640 } else { 1500 }
+    }
+
+    /// What a tunnel packet to it says.
+    #[must_use]
+    pub fn steering(self, family: Family, protocol: Protocol, hops: u8) -> Steering {
+        Steering::to(self.backend(family, protocol), hops)
+    }
+
+    /// What a tunnel packet says about it as the previous backend.
+    #[must_use]
+    pub fn as_previous(self, family: Family, protocol: Protocol) -> Previous {
+        Previous { backend: self.backend(family, protocol), node: self.node(family) }
+    }
+}
+
+/// A port of the VIP, over TCP and over UDP, and what stands behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// The port.
+    pub port: u16,
+    /// Its row's current backend.
+    pub current: Option<Target>,
+    /// Its row's previous backend.
+    pub previous: Option<Target>,
+}
+
+macro_rules! frontends {
+    ($($(#[doc = $doc:literal])+ $name:ident = $port:literal: $current:expr, $previous:expr;)+) => {
+        $($(#[doc = $doc])+ pub const $name: Frontend =
+            Frontend { port: $port, current: $current, previous: $previous };)+
+
+        /// Every frontend of the VIP; the index is half the frontend id (TCP even, UDP odd), plus 64 for IPv6.
+        pub const FRONTENDS: &[Frontend] = &[$($name),+];
+    };
+}
+
+frontends! {
+    /// A backend on this node.
+    LOCAL = 80: Some(Target::Local), None;
+    /// A backend on another node.
+    REMOTE = 81: Some(Target::Near), None;
+    /// A backend on a node on another interface.
+    REDIRECTED = 82: Some(Target::Far), None;
+    /// A backend on a node behind a VLAN tag.
+    TAGGED = 83: Some(Target::Tagged), None;
+    /// A backend on a node with a tunnel address of the other family.
+    CROSSED = 84: Some(Target::Crossed), None;
+    /// No backend.
+    EMPTY = 85: None, None;
+    /// A backend on a node that cannot be reached.
+    UNREACHABLE = 86: Some(Target::Unreachable), None;
+    /// A backend on a node behind a small MTU.
+    NARROW = 87: Some(Target::Narrow), None;
+    /// From one remote backend to another.
+    MOVED = 88: Some(Target::Near), Some(Target::Older);
+    /// From a remote backend to a local one.
+    MOVED_HERE = 89: Some(Target::Local), Some(Target::Older);
+    /// From a local backend to a remote one.
+    MOVED_AWAY = 90: Some(Target::Near), Some(Target::Local);
+    /// From one local backend to another.
+    MOVED_INSIDE = 91: Some(Target::Local), Some(Target::Neighbor);
+    /// The previous backend's node cannot be reached.
+    MOVED_FROM_UNREACHABLE = 92: Some(Target::Near), Some(Target::Unreachable);
+    /// From an unreachable node's backend to a local one.
+    MOVED_HERE_FROM_UNREACHABLE = 93: Some(Target::Local), Some(Target::Unreachable);
+    /// The last backend is gone.
+    GONE = 94: None, Some(Target::Older);
+}
+
+/// A port of the VIP that is no frontend.
+pub const CLOSED_PORT: u16 = 4444;
+
+/// A frontend with several rows: its port, and the targets of its rows in order.
+pub const SPREAD_PORT: u16 = 443;
+/// Rows of [`SPREAD_PORT`].
+pub const SPREAD: [Target; 4] = [Target::Local, Target::Near, Target::Far, Target::Older];
+
+/// Frontend id of the frontend at `index` of [`FRONTENDS`].
+#[must_use]
+pub fn frontend_id(index: usize, family: Family, protocol: Protocol) -> u32 {
+    index as u32 * 2 + u32::from(protocol == Protocol::Udp) + if family.is_v6() { 64 } else { 0 }
+}
+
+/// Index into `ROWS` of the first row of the frontend at `index` of [`FRONTENDS`] (one past the last: [`SPREAD_PORT`]).
+#[must_use]
+pub fn row_index(index: usize, family: Family, protocol: Protocol) -> u32 {
+    let table = u32::from(family.is_v6()) * 2 + u32::from(protocol == Protocol::Udp);
+    table * (FRONTENDS.len() + SPREAD.len()) as u32 + index as u32
+}
+
+/// An address as the maps hold it.
+#[must_use]
+pub fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => Address { octets: v4.to_ipv6_mapped().octets() },
+        IpAddr::V6(v6) => Address { octets: v6.octets() },
+    }
+}
+
+/// The tables of this world.
+#[must_use]
+pub fn image() -> Image {
+    let mut image = Image::new(Config {
+        selection_seed: SELECTION_SEED,
+        flow_seed: 0x5eed_0002,
+        flow_mask: Image::FLOW_BUCKETS - 1,
+        cache_mask: Image::CACHE_BUCKETS - 1,
+        half_open_ticks: 1_000,
+        established_ticks: 100_000,
+        udp_ticks: 10_000,
+        closed_ticks: 100,
+        tunnel_port: TUNNEL_PORT.to_be_bytes(),
+        mss_v4: MSS[0],
+        mss_v6: MSS[1],
+        reserved: [0; 2],
+    });
+    for family in Family::BOTH {
+        add_nodes(&mut image, family);
+        add_responders(&mut image, family);
+        for vip in [family.vip(), family.vip_elsewhere()] {
+            image.add(address(vip), 0, abi::protocol::ANY, kind::VIP, 0, abi::RowRange::default());
+        }
+        image.add(address(family.tunnel()), TUNNEL_PORT, 17, kind::TUNNEL, 0, abi::RowRange::default());
+        for protocol in Protocol::BOTH {
+            add_backends(&mut image, family, protocol);
+            add_frontends(&mut image, family, protocol);
+        }
+    }
+    image.place();
+    image
+}
+
+fn add_nodes(image: &mut Image, family: Family) {
+    for target in Target::ALL {
+        if target.is_local() || target == Target::Crossed {
+            continue;
+        }
+        let id = target.node_id(family);
+        let link = target.link(family);
+        let node = Node {
+            address: address(target.node(family)),
+            source: address(family.tunnel()),
+            destination_mac: link.destination,
+            source_mac: link.source,
+            ifindex: match target {
+                Target::Unreachable => 0,
+                Target::Far => OTHER_INTERFACE,
+                _ => INTERFACE,
+            },
+            vlan: link.tags.first().map_or([0; 2], |(_, control)| control.to_be_bytes()),
+            mtu: target.mtu(),
+            reserved: [0; 12],
+        };
+        image.nodes[id as usize] = node;
+        image.add(node.address, 0, abi::protocol::ANY, kind::PEER, id, abi::RowRange::default());
+    }
+}
+
+fn add_responders(image: &mut Image, family: Family) {
+    for (vip, ifindex, vlan, mac) in [
+        (family.vip(), INTERFACE, 0, NODE_MAC),
+        (family.vip(), INTERFACE, VLAN, VLAN_MAC),
+        (family.vip_elsewhere(), OTHER_INTERFACE, 0, OTHER_MAC),
+    ] {
+        let key = ResponderKey { address: address(vip), ifindex, vlan: vlan.to_be_bytes(), reserved: [0; 2] };
+        image.responders.insert(key, Responder { mac, reserved: [0; 2] });
+    }
+}
+
+fn add_backends(image: &mut Image, family: Family, protocol: Protocol) {
+    for target in Target::ALL {
+        let id = target.id(family, protocol);
+        let at = target.backend(family, protocol);
+        image.backends[id as usize] = Backend {
+            address: address(at.ip()),
+            port: at.port().to_be_bytes(),
+            protocol: protocol.number(),
+            flags: if target.is_local() { BACKEND_LOCAL } else { 0 },
+            node: target.node_id(family),
+            reserved: [0; 8],
+        };
+        if target.is_local() {
+            image.add(address(at.ip()), at.port(), protocol.number(), kind::BACKEND, id, abi::RowRange::default());
+        }
+    }
+}
+
+fn add_frontends(image: &mut Image, family: Family, protocol: Protocol) {
+    let id = |target: Option<Target>| target.map_or(0, |target| target.id(family, protocol));
+    let vip = address(family.vip());
+    for (index, frontend) in FRONTENDS.iter().enumerate() {
+        let rows = image.append_rows(&[Row { current: id(frontend.current), previous: id(frontend.previous) }]);
+        let number = frontend_id(index, family, protocol);
+        image.add(vip, frontend.port, protocol.number(), kind::FRONTEND, number, rows);
+    }
+    let rows = SPREAD.map(|target| Row { current: id(Some(target)), previous: 0 });
+    let rows = image.append_rows(&rows);
+    let number = frontend_id(FRONTENDS.len(), family, protocol);
+    image.add(vip, SPREAD_PORT, protocol.number(), kind::FRONTEND, number, rows);
+}

@@ -1,0 +1,115 @@
+//! Who answers for an address, and when nobody does.
+
+use crate::scene::{Scene, web};
+use anyhow::{Result, ensure};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use tests::lab::{
+    FAMILIES, Family, Shape,
+    address::{self, vip},
+    frames::Wire,
+    wait,
+};
+
+/// Three nodes, so that there are two that have to keep quiet.
+const SHAPE: Shape = Shape {
+    nodes: 3,
+    pods_per_node: 1,
+    mtu: 1500,
+    pod_offload: true,
+};
+
+fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// [E01 E02 E09] The node that OpenELB would elect: smallest SHA-256 of `node#address`.
+#[test]
+fn exactly_the_elected_node_answers_for_a_vip() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let wire = Wire::of_stranger(&scene.lab)?;
+        for (family, elected, reason) in [
+            (Family::V4, "node-1", "arp_reply"),
+            (Family::V6, "node-3", "neighbor_advertisement"),
+        ] {
+            let node = scene.lab.node(elected)?;
+            let before = scene.status(node)?.reason(reason)?;
+            let questions = [address::stranger(family), unspecified(family)];
+            for asker in questions {
+                let answers = wire.who_has(vip(family, 2), asker)?;
+                ensure!(answers == [node.mac()], "{family}, asked from {asker}: {answers:?}");
+            }
+            let after = scene.status(node)?.reason(reason)?;
+            ensure!(
+                after >= before + questions.len() as u64,
+                "{reason} went from {before} to {after}"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn nobody_answers_for_an_address_that_is_not_given_out() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let wire = Wire::of_stranger(&scene.lab)?;
+        for family in FAMILIES {
+            let answers = wire.who_has(vip(family, 77), address::stranger(family))?;
+            ensure!(answers.is_empty(), "{family}: {answers:?}");
+            // The nodes' own addresses are still theirs, and only theirs.
+            for node in &scene.lab.nodes {
+                let answers = wire.who_has(node.address(family), address::stranger(family))?;
+                ensure!(answers == [node.mac()], "{family}, {}: {answers:?}", node.name);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// [E12]
+#[test]
+fn nobody_answers_once_a_service_or_its_pods_or_its_eip_are_gone() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let wire = Wire::of_stranger(&scene.lab)?;
+        let answers = |number: usize| {
+            wait::until(&format!("{number} answers"), || {
+                for family in FAMILIES {
+                    let answers = wire.who_has(vip(family, 2), address::stranger(family))?;
+                    ensure!(answers.len() == number, "{family}: {answers:?}");
+                }
+                Ok(())
+            })
+        };
+        let all = web().with(scene.lab.pods());
+        answers(1)?;
+        scene.lab.apply("web.yaml", &web().with([]))?;
+        answers(0)?;
+        scene.lab.apply("web.yaml", &all)?;
+        answers(1)?;
+        scene.lab.retract("eips.yaml")?;
+        answers(0)?;
+        scene.lab.apply("eips.yaml", &crate::scene::eips())?;
+        answers(1)?;
+        scene.lab.retract("web.yaml")?;
+        answers(0)
+    })
+}
+
+/// [C09]
+#[test]
+fn a_vip_answers_echo_requests() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        for family in FAMILIES {
+            for size in [0, 56, 1400] {
+                let line = format!("ping -q -c 3 -i 0.05 -W 2 -s {size} {}", vip(family, 2));
+                let said = scene.lab.client.output(&line)?;
+                ensure!(said.contains("3 received"), "{said}");
+            }
+            let owner = scene.status(scene.owner(family)?)?;
+            ensure!(owner.reason("echo_reply")? >= 9, "{}", owner.reason("echo_reply")?);
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,195 @@
+//! The agent comes and goes; the data path does not.
+
+use crate::scene::{Scene, all_whole};
+use anyhow::{Context, Result, ensure};
+use std::{fs, thread, time::Duration};
+use tests::lab::{
+    Agent, FAMILIES, Family, Node, Shape, agent, client,
+    servers::{self, SLOW_RATE},
+    traffic::{self, Requests},
+};
+
+const SHAPE: Shape = Shape {
+    nodes: 2,
+    pods_per_node: 1,
+    mtu: 1500,
+    pod_offload: true,
+};
+const DOWNLOAD: usize = 4 * SLOW_RATE;
+
+/// [C11] All agents die at once, and what was open and what comes new is served nonetheless.
+#[test]
+fn killed_agents_break_nothing() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        servers::make_file(&scene.lab, "image", DOWNLOAD)?;
+        for family in FAMILIES {
+            let downloads = scene.downloads(family, "image", |_| true)?;
+            let requests = Requests::start(&scene.lab.client, Scene::http(family));
+            scene.agents.drain(..).try_for_each(Agent::kill)?;
+            let served = traffic::spread(&scene.lab.client, Scene::http(family), 50)?;
+            ensure!(served.len() == 2, "{family}: while the agents are dead: {served:?}");
+            scene.agents = Agent::start_everywhere(&scene.lab)?;
+            ensure!(
+                downloads.iter().all(|download| download.is_running()),
+                "the downloads were too quick"
+            );
+            let tally = requests.finish()?;
+            ensure!(
+                tally.failures.is_empty(),
+                "{family}: of {} requests: {:?}",
+                tally.total(),
+                tally.failures
+            );
+            all_whole(downloads, DOWNLOAD)?;
+        }
+        Ok(())
+    })
+}
+
+/// [C11] A graceful stop leaves everything in place, and the next agent takes it over without a gap.
+#[test]
+fn a_stopped_agent_leaves_the_data_path_and_the_next_adopts_it() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let before: Vec<String> = scene.lab.nodes.iter().map(maps_of).collect::<Result<_>>()?;
+        let requests = FAMILIES.map(|family| Requests::start(&scene.lab.client, Scene::http(family)));
+        for _ in 0..2 {
+            scene.agents.drain(..).try_for_each(Agent::stop)?;
+            for node in &scene.lab.nodes {
+                ensure!(!scene.status(node)?.agent_alive, "{} still has an agent", node.name);
+                ensure!(has_programs(node)?, "no program is left on {}", node.name);
+            }
+            thread::sleep(Duration::from_millis(200));
+            scene.agents = Agent::start_everywhere(&scene.lab)?;
+        }
+        for requests in requests {
+            let tally = requests.finish()?;
+            ensure!(
+                tally.failures.is_empty(),
+                "of {} requests: {:?}",
+                tally.total(),
+                tally.failures
+            );
+            ensure!(
+                tally.longest_gap < Duration::from_millis(900),
+                "no answer for {:?}",
+                tally.longest_gap
+            );
+        }
+        let after: Vec<String> = scene.lab.nodes.iter().map(maps_of).collect::<Result<_>>()?;
+        ensure!(before == after, "the maps were replaced:\n{before:?}\n{after:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn detaching_removes_programs_and_pins_and_starting_again_serves_again() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        scene.agents.drain(..).try_for_each(Agent::stop)?;
+        for node in &scene.lab.nodes {
+            agent::detach(&scene.lab, node)?;
+            ensure!(!has_programs(node)?, "a program is left on {}", node.name);
+            let pins = scene.lab.pin_directory(node);
+            ensure!(!pins.exists(), "{} is still there", pins.display());
+            // There is nothing left to remove, and that is fine.
+            agent::detach(&scene.lab, node)?;
+        }
+        let served = scene.lab.client.run(|| client::ask(Scene::http(Family::V4)));
+        ensure!(served.is_err(), "somebody still serves: {served:?}");
+        scene.agents = Agent::start_everywhere(&scene.lab)?;
+        let served = traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)?;
+        ensure!(served.len() == 2, "{served:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn pinned_maps_of_another_shape_are_refused_and_left_alone() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        scene.agents.drain(..).try_for_each(Agent::stop)?;
+        let node = &scene.lab.nodes[0];
+        let pin = fs::read_dir(scene.lab.pin_directory(node))?
+            .filter_map(|entry| Some(entry.ok()?.path().join("BACKENDS")))
+            .find(|pin| pin.exists())
+            .context("BACKENDS is not pinned")?;
+        fs::remove_file(&pin)?;
+        let create = "bpftool map create PIN type array key 4 value 16 entries 131072 name BACKENDS flags 0x400";
+        node.namespace.output(&create.replace("PIN", &pin.to_string_lossy()))?;
+
+        let mut agent = Agent::launch(&scene.lab, node, &["--interface", "eth0"])?;
+        let status = agent.wait()?;
+        ensure!(!status.success(), "it took the map over");
+        for part in ["BACKENDS", "value size", "16", "--detach"] {
+            ensure!(
+                agent.log().contains(part),
+                "{part} is not in its message:\n{}",
+                agent.log()
+            );
+        }
+        ensure!(pin.exists() && has_programs(node)?, "it has removed something");
+        let served = traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)?;
+        ensure!(served.len() == 2, "the data path does not serve any more: {served:?}");
+
+        agent::detach(&scene.lab, node)?;
+        scene.agents = Agent::start_everywhere(&scene.lab)?;
+        let served = traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)?;
+        ensure!(served.len() == 2, "{served:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn pins_of_another_layout_version_are_refused() -> Result<()> {
+    Scene::without_agents(SHAPE)?.then(|scene| {
+        let node = &scene.lab.nodes[0];
+        fs::create_dir_all(scene.lab.pin_directory(node).join("v999"))?;
+        let mut agent = Agent::launch(&scene.lab, node, &["--interface", "eth0"])?;
+        ensure!(!agent.wait()?.success(), "it started");
+        for part in ["999", "--detach"] {
+            ensure!(
+                agent.log().contains(part),
+                "{part} is not in its message:\n{}",
+                agent.log()
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn two_agents_do_not_share_one_data_path() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let node = &scene.lab.nodes[0];
+        let mut second = Agent::launch(&scene.lab, node, &["--interface", "eth0"])?;
+        ensure!(!second.wait()?.success(), "the second one runs as well");
+        let pins = scene.lab.pin_directory(node);
+        ensure!(
+            second.log().contains(&*pins.to_string_lossy()),
+            "it says: {}",
+            second.log()
+        );
+        ensure!(scene.agents[0].is_running()?, "the first one has gone");
+        Ok(())
+    })
+}
+
+/// Whether XDP or tc programs are on the node's interface.
+fn has_programs(node: &Node) -> Result<bool> {
+    let net = node.namespace.output("bpftool net show dev eth0")?;
+    Ok(net.contains("weir_ingress") || net.contains("weir_egress") || net.contains("eth0("))
+}
+
+/// Ids of the maps that the program on the node's interface uses.
+fn maps_of(node: &Node) -> Result<String> {
+    let link = node.namespace.output("ip -d link show dev eth0")?;
+    let id = link
+        .split("prog/xdp id ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    let id = id.with_context(|| format!("no program on {}: {link}", node.name))?;
+    let program = node.namespace.output(&format!("bpftool prog show id {id}"))?;
+    let maps = program
+        .split("map_ids ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    Ok(maps.with_context(|| format!("no maps: {program}"))?.to_owned())
+}

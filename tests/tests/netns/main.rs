@@ -1,0 +1,15 @@
+//! Agents, clients and servers in network namespaces: what a user of Weir can rely on. Every test needs root.
+//!
+//! Names in brackets are rows of the acceptance list that a test covers, in full or in the part that there is so far.
+
+mod allocating;
+mod announcing;
+mod endpoints;
+mod input;
+mod lifecycle;
+mod network;
+mod passing;
+mod scene;
+mod serving;
+mod status;
+mod transfers;

@@ -1,0 +1,117 @@
+//! The golden table on the host and in the kernel: expected verdict, reason and bytes; equal flow tables and counters.
+
+use anyhow::{Context, ensure};
+use std::collections::{BTreeMap, BTreeSet};
+use tests::packets::cases::{self, Case};
+use tests::packets::host::Host;
+use tests::packets::kernel::Kernel;
+use tests::packets::runner::Runner;
+use tests::packets::{check, world};
+use weir_common::verdict::{Action, Reason};
+
+/// Runs every case and fails with all that failed.
+fn run(mut each: impl FnMut(&Case) -> anyhow::Result<()>) {
+    let cases = cases::all();
+    let failures: Vec<String> = cases
+        .iter()
+        .filter_map(|case| each(case).err().map(|error| format!("--- {}\n{error:#}", case.name)))
+        .collect();
+    println!("{} golden cases", cases.len());
+    assert!(failures.is_empty(), "{} of {} cases failed\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+#[test]
+fn host_gives_the_expected_verdict_and_bytes() {
+    let image = world::image();
+    let mut host = Host::new(image.clone());
+    run(|case| check::run(&mut host, &image, case).map(drop));
+}
+
+#[test]
+fn kernel_gives_the_expected_verdict_and_bytes() {
+    let image = world::image();
+    let mut kernel = Kernel::new(&image).unwrap();
+    run(|case| check::run(&mut kernel, &image, case).map(drop));
+}
+
+#[test]
+fn kernel_leaves_the_same_flows_and_counts_as_the_host() {
+    let image = world::image();
+    let (mut host, mut kernel) = (Host::new(image.clone()), Kernel::new(&image).unwrap());
+    run(|case| {
+        for runner in [&mut host as &mut dyn Runner, &mut kernel] {
+            check::prepare(runner, &image, case)?;
+        }
+        let outcomes = [host.run(case.program, &case.frame)?, kernel.run(case.program, &case.frame)?];
+        check::same(&case.name, case.program, &case.frame, &outcomes[0], &outcomes[1])?;
+        let flows = [host.flows()?.timeless(), kernel.flows()?.timeless()];
+        ensure!(flows[0] == flows[1], "the flow tables differ");
+        Ok(())
+    });
+    assert_eq!(host.counts().unwrap(), kernel.counts().unwrap(), "host (left) and kernel (right) counted differently");
+}
+
+#[test]
+fn host_without_headroom_leaves_the_frame_alone() {
+    let image = world::image();
+    let mut host = Host::new(image.clone());
+    let mut met = 0;
+    for case in cases::all() {
+        if case.expected.len() <= case.frame.len() {
+            continue;
+        }
+        host.headroom = 256;
+        check::prepare(&mut host, &image, &case).unwrap();
+        host.headroom = 3;
+        let outcome = host.run(case.program, &case.frame).unwrap();
+        // An answer that only grows at its end needs no headroom.
+        if outcome.reason == Reason::NeighborAdvertisement {
+            continue;
+        }
+        met += 1;
+        assert_eq!(outcome.reason, Reason::NoHeadroom, "{}", case.name);
+        assert_eq!(outcome.frame, case.frame, "{}: the frame was changed", case.name);
+    }
+    assert!(met > 0, "no case needs headroom");
+}
+
+#[test]
+fn host_table_meets_every_reason_and_names_every_case_once() {
+    let cases = cases::all();
+    let mut names = BTreeSet::new();
+    let mut reasons = BTreeMap::<&str, usize>::new();
+    for case in &cases {
+        assert!(names.insert(&case.name), "two cases are called {}", case.name);
+        *reasons.entry(case.reason.name()).or_default() += 1;
+    }
+    for (reason, count) in &reasons {
+        println!("{count:5} {reason}");
+    }
+    for reason in Reason::ALL {
+        // The kernel's test run always has headroom; its own test takes it away.
+        assert!(*reason == Reason::NoHeadroom || reasons.contains_key(reason.name()), "no case of {}", reason.name());
+    }
+}
+
+#[test]
+fn host_passes_without_a_rewriting_reason_untouched() {
+    for case in cases::all() {
+        if case.action == Action::Pass && !check::rewrites(case.reason) {
+            assert_eq!(case.frame, case.expected, "{}", case.name);
+        }
+        if case.action == Action::Drop {
+            assert_eq!(case.frame, case.expected, "{}: dropped frames are not edited", case.name);
+        }
+    }
+}
+
+#[test]
+fn kernel_reasons_are_as_many_as_frames() -> anyhow::Result<()> {
+    let image = world::image();
+    let mut kernel = Kernel::new(&image)?;
+    for case in cases::all() {
+        check::prepare(&mut kernel, &image, &case)?;
+        kernel.run_expecting(case.program, &case.frame, Some(case.reason)).context(case.name)?;
+    }
+    kernel.check_no_other_reason()
+}

@@ -1,0 +1,338 @@
+//! Giving out addresses: first what Services already have, then what they ask for by address, then the lowest free one.
+//!
+//! Within each round the oldest Service comes first (creation time, namespace, name), so the outcome depends on nothing but
+//! the objects. An address is shared only if all but one of those who have it asked for it.
+
+use super::{
+    pools::{Pool, Pools},
+    request::{Request, Slot, check_protocol, request},
+};
+use crate::model::{Cluster, Condition, Family, ObjectRef, PortProtocol, Service, ServiceKey, reason};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// Addresses given out.
+#[derive(Clone, Debug, Default)]
+pub struct Allocations<'a> {
+    /// Addresses of each Service of ours that got any.
+    pub by_service: BTreeMap<&'a ServiceKey, BTreeSet<IpAddr>>,
+    /// Who has each address.
+    pub claims: BTreeMap<IpAddr, Claim<'a>>,
+}
+
+/// An address that is given out.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// Name of the Eip it is from.
+    pub eip: &'a str,
+    /// The Service that has each port; of two that want one, the one that was first.
+    pub ports: BTreeMap<(u16, &'a PortProtocol), &'a ServiceKey>,
+    /// Whether somebody has it without having asked for it.
+    automatic: bool,
+}
+
+/// Why a slot stays empty.
+struct Refusal {
+    condition: Condition,
+    /// Whether it is just that no Eip has addresses of that family.
+    no_eip: bool,
+}
+
+/// Gives every Service of ours its addresses.
+#[must_use]
+pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Vec<Condition>) -> Allocations<'a> {
+    let mut requests: Vec<Request<'a>> = cluster
+        .services
+        .iter()
+        .filter_map(|(key, service)| request(key, service, conditions))
+        .collect();
+    requests.sort_by_key(|request| (request.service.created, request.key));
+
+    let mut allocator = Allocator {
+        cluster,
+        pools,
+        node_addresses: cluster
+            .nodes
+            .values()
+            .flat_map(|node| node.internal_addresses.iter().copied())
+            .collect(),
+        cursors: BTreeMap::new(),
+        given: Allocations::default(),
+    };
+    for request in &mut requests {
+        let slots = std::mem::take(&mut request.slots);
+        request.slots = slots
+            .into_iter()
+            .filter(|slot| !allocator.keep(request, *slot))
+            .collect();
+    }
+    let mut refusals: BTreeMap<&ServiceKey, Vec<Refusal>> = BTreeMap::new();
+    for by_address in [true, false] {
+        for request in &requests {
+            for slot in request
+                .slots
+                .iter()
+                .filter(|slot| slot.requested.is_some() == by_address)
+            {
+                let outcome = match slot.requested {
+                    Some(address) => allocator.give_requested(request, address),
+                    None => allocator.give_lowest(request, *slot),
+                };
+                if let Err(refusal) = outcome {
+                    let spoken = slot.required || !refusal.no_eip;
+                    refusals.entry(request.key).or_default().push(Refusal {
+                        no_eip: !spoken,
+                        ..refusal
+                    });
+                }
+            }
+        }
+    }
+    for (key, refusals) in refusals {
+        // A family that nobody offers is worth a word only if the Service got nothing at all.
+        let served = allocator.given.by_service.contains_key(key);
+        conditions.extend(
+            refusals
+                .into_iter()
+                .filter(|refusal| !served || !refusal.no_eip)
+                .map(|it| it.condition),
+        );
+    }
+    for request in &requests {
+        for address in allocator.given.by_service.get(request.key).into_iter().flatten() {
+            check_protocol(request, *address, pools, conditions);
+        }
+    }
+    allocator.given
+}
+
+struct Allocator<'a, 'p> {
+    cluster: &'a Cluster,
+    pools: &'p Pools<'a>,
+    node_addresses: BTreeSet<IpAddr>,
+    /// Offset of the lowest address of each Eip that may still be free. Nothing is given back while planning.
+    cursors: BTreeMap<&'a str, u128>,
+    given: Allocations<'a>,
+}
+
+impl<'a> Allocator<'a, '_> {
+    /// Gives a slot the address it has had, if that still is what the Service asks for.
+    fn keep(&mut self, request: &Request<'a>, slot: Slot) -> bool {
+        let previous = self.cluster.previous.get(request.key).into_iter().flatten();
+        let held = request
+            .service
+            .ingress
+            .iter()
+            .chain(previous)
+            .copied()
+            .find(|address| self.fits(request, slot, *address));
+        held.and_then(|address| self.pools.containing(address).map(|pool| (address, pool.name)))
+            .map(|(address, eip)| self.give(request, address, eip, slot.requested.is_none()))
+            .is_some()
+    }
+
+    fn fits(&self, request: &Request<'a>, slot: Slot, address: IpAddr) -> bool {
+        slot.family.is_none_or(|family| family == Family::of(address))
+            && slot.requested.is_none_or(|requested| requested == address)
+            && !self.node_addresses.contains(&address)
+            && self
+                .pools
+                .containing(address)
+                .is_some_and(|pool| request.eips.is_empty() || request.eips.contains(&pool.name))
+            && (slot.requested.is_some()
+                || self
+                    .given
+                    .claims
+                    .get(&address)
+                    .is_none_or(|claim| !claim.automatic && claim.conflict(request.service).is_none()))
+    }
+
+    fn give_requested(&mut self, request: &Request<'a>, address: IpAddr) -> Result<(), Refusal> {
+        let refuse = |reason, message| Err(refusal(request, &request.address_field, reason, message));
+        let Some(pool) = self.pools.containing(address) else {
+            let family = Some(Family::of(address));
+            let message = format!(
+                "no Eip has {address}. Ask for an address of an Eip ({}), or add an Eip that has it.",
+                listed(self.pools.of_family(family))
+            );
+            return refuse(reason::OUTSIDE_EIPS, message);
+        };
+        if !request.eips.is_empty() && !request.eips.contains(&pool.name) {
+            let message = format!(
+                "{address} is not in Eip {}, which this Service names; it is in {}. Make the two annotations agree.",
+                request.eips.join(", "),
+                pool.name
+            );
+            return refuse(reason::OUTSIDE_EIPS, message);
+        }
+        if pool.eip.disabled {
+            let message = format!(
+                "{address} is in Eip {}, which gives out nothing new while spec.disable is true.",
+                pool.name
+            );
+            return refuse(reason::EIP_DISABLED, message);
+        }
+        if self.node_addresses.contains(&address) {
+            return refuse(
+                reason::NODE_ADDRESS,
+                format!("{address} is a node's own address. Ask for another one."),
+            );
+        }
+        if let Some((port, protocol, other)) = self
+            .given
+            .claims
+            .get(&address)
+            .and_then(|claim| claim.conflict(request.service))
+        {
+            let message = format!(
+                "{address} is shared with Service {other}, which already has port {port}/{protocol} there, so this Service \
+                 gets no address. Change the port of one of the two, or ask for another address."
+            );
+            return refuse(reason::PORT_CONFLICT, message);
+        }
+        self.give(request, address, pool.name, false);
+        Ok(())
+    }
+
+    fn give_lowest(&mut self, request: &Request<'a>, slot: Slot) -> Result<(), Refusal> {
+        let candidates = if request.eips.is_empty() {
+            self.unnamed(request, slot)?
+        } else {
+            self.named(request, slot)?
+        };
+        for (name, range) in &candidates {
+            if let Some(address) = self.lowest_free(name, *range) {
+                self.give(request, address, name, true);
+                return Ok(());
+            }
+        }
+        let names: Vec<_> = candidates.iter().map(|(name, _)| *name).collect();
+        let message = format!(
+            "every address of Eip {} is given out. Add an Eip, or delete a Service that has an address of it.",
+            names.join(", ")
+        );
+        Err(refusal(request, "", reason::EXHAUSTED, message))
+    }
+
+    /// The Eips a Service names that have addresses of the wanted family to give.
+    fn named(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<(&'a str, super::AddressRange)>, Refusal> {
+        let field = &request.eips_field;
+        let mut pools = Vec::new();
+        for name in &request.eips {
+            let pool = self.pools.named(name).ok_or_else(|| {
+                let message = match self.cluster.eips.get(*name) {
+                    Some(_) => format!("Eip {name} cannot be used. See its own conditions."),
+                    None => format!(
+                        "there is no Eip {name}. Name one of: {}.",
+                        listed(self.pools.of_family(None))
+                    ),
+                };
+                refusal(request, field, reason::UNKNOWN_EIP, message)
+            })?;
+            pools.push(pool);
+        }
+        pools.retain(|pool| slot.family.is_none_or(|family| family == pool.range.family()));
+        if pools.is_empty() {
+            let family = slot.family.map_or_else(String::new, |family| family.to_string());
+            let message = format!(
+                "Eip {} has no {family} addresses, and the Service is to have one. Name an Eip of that family too, with a \
+                 comma between them.",
+                request.eips.join(", ")
+            );
+            return Err(Refusal {
+                no_eip: true,
+                ..refusal(request, field, reason::FAMILY_MISMATCH, message)
+            });
+        }
+        pools.retain(|pool| !pool.eip.disabled);
+        if pools.is_empty() {
+            let message = format!(
+                "Eip {} gives out nothing new while spec.disable is true.",
+                request.eips.join(", ")
+            );
+            return Err(refusal(request, field, reason::EIP_DISABLED, message));
+        }
+        Ok(pools.into_iter().map(|pool| (pool.name, pool.range)).collect())
+    }
+
+    /// The Eips for a Service that names none.
+    fn unnamed(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<(&'a str, super::AddressRange)>, Refusal> {
+        let labels = self.cluster.namespaces.get(&request.key.namespace);
+        let pools = self.pools.automatic(request.key, labels, slot.family);
+        if pools.is_empty() {
+            let family = slot.family.map_or_else(String::new, |family| format!("{family} "));
+            let message = format!(
+                "no enabled Eip with {family}addresses is bound to namespace {} and none is the default. Name an Eip in the \
+                 annotation eip.openelb.kubesphere.io/v1alpha2, or annotate one with \
+                 eip.openelb.kubesphere.io/is-default-eip: \"true\".",
+                request.key.namespace
+            );
+            return Err(Refusal {
+                no_eip: true,
+                ..refusal(request, "", reason::NO_EIP, message)
+            });
+        }
+        Ok(pools.into_iter().map(|pool| (pool.name, pool.range)).collect())
+    }
+
+    fn lowest_free(&mut self, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
+        let cursor = self.cursors.entry(eip).or_default();
+        while let Some(address) = range.nth(*cursor) {
+            if !self.given.claims.contains_key(&address) && !self.node_addresses.contains(&address) {
+                return Some(address);
+            }
+            *cursor += 1;
+        }
+        None
+    }
+
+    fn give(&mut self, request: &Request<'a>, address: IpAddr, eip: &'a str, automatic: bool) {
+        let claim = self.given.claims.entry(address).or_insert(Claim {
+            eip,
+            ports: BTreeMap::new(),
+            automatic: false,
+        });
+        claim.automatic |= automatic;
+        for port in &request.service.ports {
+            claim.ports.entry((port.port, &port.protocol)).or_insert(request.key);
+        }
+        self.given.by_service.entry(request.key).or_default().insert(address);
+    }
+}
+
+impl<'a> Claim<'a> {
+    /// A port of `service` that somebody already has here: port, protocol, who.
+    fn conflict(&self, service: &'a Service) -> Option<(u16, &'a PortProtocol, &'a ServiceKey)> {
+        service.ports.iter().find_map(|port| {
+            self.ports
+                .get(&(port.port, &port.protocol))
+                .map(|other| (port.port, &port.protocol, *other))
+        })
+    }
+}
+
+fn refusal(request: &Request<'_>, field: &str, reason: &str, message: String) -> Refusal {
+    Refusal {
+        condition: Condition::new(ObjectRef::service(request.key), field, reason, message),
+        no_eip: false,
+    }
+}
+
+/// Names and addresses of a few Eips, for a message.
+fn listed<'p, 'a: 'p>(pools: impl Iterator<Item = &'p Pool<'a>>) -> String {
+    const MOST: usize = 5;
+    let mut names: Vec<_> = pools
+        .take(MOST + 1)
+        .map(|pool| format!("{} {}", pool.name, pool.range))
+        .collect();
+    if names.is_empty() {
+        return "there is none".into();
+    }
+    if names.len() > MOST {
+        names.truncate(MOST);
+        names.push("and others".into());
+    }
+    names.join(", ")
+}

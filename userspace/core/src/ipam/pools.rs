@@ -1,0 +1,194 @@
+//! The Eips that can be used: readable, announceable and without a common address.
+
+use super::range::AddressRange;
+use crate::{
+    ipam::request::annotation,
+    model::{Condition, Eip, Family, Mode, ObjectRef, ServiceKey, reason},
+};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// One usable Eip.
+#[derive(Clone, Debug)]
+pub struct Pool<'a> {
+    /// Name of the Eip.
+    pub name: &'a str,
+    /// The Eip.
+    pub eip: &'a Eip,
+    /// Its addresses.
+    pub range: AddressRange,
+    /// Whether it is the default of its family.
+    pub default: bool,
+}
+
+/// All usable Eips, by age, then name.
+#[derive(Clone, Debug, Default)]
+pub struct Pools<'a> {
+    pools: Vec<Pool<'a>>,
+    by_name: BTreeMap<&'a str, usize>,
+    by_first: BTreeMap<(Family, IpAddr), usize>,
+}
+
+impl<'a> Pools<'a> {
+    /// Takes the Eips oldest first; one that cannot be read, cannot be announced, or overlaps an accepted one is refused
+    /// as a whole, with a condition.
+    pub fn new(eips: &'a BTreeMap<String, Eip>, conditions: &mut Vec<Condition>) -> Self {
+        let mut in_order: Vec<_> = eips.iter().filter(|(_, eip)| !eip.deleting).collect();
+        in_order.sort_by_key(|(name, eip)| (eip.created, *name));
+        let mut pools = Self::default();
+        for (name, eip) in in_order {
+            match pools.accept(name, eip) {
+                Ok(second_default) => conditions.extend(second_default),
+                Err(refused) => conditions.push(refused),
+            }
+        }
+        pools
+    }
+
+    /// Adds one Eip, or says why not. The condition in `Ok` is that it is not the default it says it is.
+    fn accept(&mut self, name: &'a str, eip: &'a Eip) -> Result<Option<Condition>, Condition> {
+        let range = self.check(name, eip).map_err(|(field, reason, message)| {
+            Condition::new(ObjectRef::cluster_scoped("Eip", name), field, reason, message)
+        })?;
+        let says_default = annotation(&eip.annotations, "eip", "is-default-eip")
+            .is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("true"));
+        let other = self
+            .pools
+            .iter()
+            .find(|pool| pool.default && pool.range.family() == range.family());
+        let second = other.filter(|_| says_default).map(|other| {
+            let message = format!(
+                "Eip {} is already the default for {}, so this one is used only by name, by address or by namespace. \
+                 Remove the annotation from one of the two.",
+                other.name,
+                range.family()
+            );
+            let field = "metadata.annotations[eip.openelb.kubesphere.io/is-default-eip]";
+            Condition::new(
+                ObjectRef::cluster_scoped("Eip", name),
+                field,
+                reason::SECOND_DEFAULT,
+                message,
+            )
+        });
+        let index = self.pools.len();
+        self.pools.push(Pool {
+            name,
+            eip,
+            range,
+            default: says_default && second.is_none(),
+        });
+        self.by_name.insert(name, index);
+        self.by_first.insert((range.family(), range.first()), index);
+        Ok(second)
+    }
+
+    fn check(&self, name: &str, eip: &Eip) -> Result<AddressRange, (&'static str, &'static str, String)> {
+        let range: AddressRange = eip.address.parse().map_err(|error| {
+            let message = format!(
+                "`{}` is not a set of addresses: {error}. Write one address, a prefix such as 10.1.0.0/24, or a range such \
+                 as 10.1.0.10-10.1.0.20.",
+                eip.address
+            );
+            ("spec.address", reason::INVALID_RANGE, message)
+        })?;
+        if eip.mode != Mode::Bgp {
+            check_interface(eip.interface.as_deref())
+                .map_err(|message| ("spec.interface", reason::INVALID_INTERFACE, message))?;
+        }
+        if let Some(other) = self.overlapping(&range) {
+            let message = format!(
+                "{range} has addresses in common with the older Eip {} ({}), so nothing is allotted from {name}. Change \
+                 one of the two so that they are apart.",
+                other.name, other.range
+            );
+            return Err(("spec.address", reason::OVERLAP, message));
+        }
+        Ok(range)
+    }
+
+    /// Accepted ranges are apart, so only the last that starts at or before the end of `range` can overlap it.
+    fn overlapping(&self, range: &AddressRange) -> Option<&Pool<'a>> {
+        let before = self.by_first.range(..=(range.family(), range.last())).next_back();
+        before
+            .map(|(_, index)| &self.pools[*index])
+            .filter(|pool| pool.range.overlaps(range))
+    }
+
+    /// The Eip with that name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Pool<'a>> {
+        self.by_name.get(name).map(|index| &self.pools[*index])
+    }
+
+    /// The Eip an address is in.
+    #[must_use]
+    pub fn containing(&self, address: IpAddr) -> Option<&Pool<'a>> {
+        let before = self.by_first.range(..=(Family::of(address), address)).next_back();
+        before
+            .map(|(_, index)| &self.pools[*index])
+            .filter(|pool| pool.range.contains(address))
+    }
+
+    /// Those that may be used without being asked for by a Service of a namespace, the preferred one first: the ones bound
+    /// to the namespace, or if there are none the default. Disabled ones are left out.
+    #[must_use]
+    pub fn automatic(
+        &self,
+        service: &ServiceKey,
+        labels: Option<&BTreeMap<String, String>>,
+        family: Option<Family>,
+    ) -> Vec<&Pool<'a>> {
+        let enabled = || {
+            self.pools
+                .iter()
+                .filter(|pool| !pool.eip.disabled && family.is_none_or(|family| family == pool.range.family()))
+        };
+        let mut bound: Vec<_> = enabled()
+            .filter(|pool| pool.bound_to(&service.namespace, labels))
+            .collect();
+        if bound.is_empty() {
+            bound = enabled().filter(|pool| pool.default).collect();
+        }
+        bound.sort_by_key(|pool| (pool.eip.priority, pool.name));
+        bound
+    }
+
+    /// All of a family, or all; oldest first.
+    pub fn of_family(&self, family: Option<Family>) -> impl Iterator<Item = &Pool<'a>> {
+        self.pools
+            .iter()
+            .filter(move |pool| family.is_none_or(|family| family == pool.range.family()))
+    }
+}
+
+impl Pool<'_> {
+    fn bound_to(&self, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
+        self.eip.namespaces.contains(namespace)
+            || self
+                .eip
+                .namespace_selector
+                .as_ref()
+                .zip(labels)
+                .is_some_and(|(selector, labels)| {
+                    // As in OpenELB, an empty selector means "any label".
+                    !labels.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+                })
+    }
+}
+
+/// Refuses what cannot be an interface for ARP and NDP; the message says what to write.
+fn check_interface(interface: Option<&str>) -> Result<(), String> {
+    const REMEDY: &str = "Write the name of the nodes' interface in that network, or can_reach: and an address in it.";
+    match interface {
+        None | Some("") => Err(format!(
+            "layer2 and vip need an interface to answer on, and none is given. {REMEDY}"
+        )),
+        Some("lo") => Err(format!("nobody outside the node can reach lo. {REMEDY}")),
+        Some(name) => match name.strip_prefix("can_reach:") {
+            Some(target) if target.trim().parse::<IpAddr>().is_err() => {
+                Err(format!("`{target}` behind can_reach: is not an IP address. {REMEDY}"))
+            }
+            _ => Ok(()),
+        },
+    }
+}

@@ -1,0 +1,234 @@
+//! What one Service asks for: whether it is ours at all, from which Eip, which address, of which families.
+
+use super::pools::Pools;
+use crate::model::{Condition, Family, FamilyPolicy, ObjectRef, Service, ServiceKey, reason};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// The load balancer class that is ours.
+const CLASS: &str = "openelb";
+
+/// What a Service of ours asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Request<'a> {
+    /// Its key.
+    pub key: &'a ServiceKey,
+    /// The Service.
+    pub service: &'a Service,
+    /// The Eips it names; empty: any.
+    pub eips: Vec<&'a str>,
+    /// Where it names them, as a field path.
+    pub eips_field: String,
+    /// Where it names addresses, as a field path.
+    pub address_field: String,
+    /// One for each address it is to have.
+    pub slots: Vec<Slot>,
+}
+
+/// One address a Service is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// Of this family; `None`: of any.
+    pub family: Option<Family>,
+    /// This very address.
+    pub requested: Option<IpAddr>,
+    /// Whether the lack of any Eip of that family is worth a word.
+    pub required: bool,
+}
+
+/// An annotation in its OpenELB form `<prefix>.openelb.kubesphere.io/<name>`, or in the form of OpenELB's earlier name
+/// Porter: key and value.
+pub(super) fn annotation<'a>(
+    annotations: &'a BTreeMap<String, String>,
+    prefix: &str,
+    name: &str,
+) -> Option<(String, &'a str)> {
+    ["openelb", "porter"].iter().find_map(|project| {
+        let key = format!("{prefix}.{project}.kubesphere.io/{name}");
+        annotations.get(&key).map(|value| (key, value.as_str()))
+    })
+}
+
+/// Reads what a Service asks for; `None` if it is none of ours, or asks for what it cannot have (then with a condition).
+pub(super) fn request<'a>(
+    key: &'a ServiceKey,
+    service: &'a Service,
+    conditions: &mut Vec<Condition>,
+) -> Option<Request<'a>> {
+    let mut say = |field: &str, reason: &str, message: String| {
+        conditions.push(Condition::new(ObjectRef::service(key), field, reason, message));
+    };
+    if !is_ours(service, &mut say) {
+        return None;
+    }
+    if let Some((annotated, _)) = annotation(&service.annotations, "node-proxy", "type") {
+        let message =
+            "the node proxy is not offered, so this Service gets nothing. Remove the annotation and give it an \
+                       Eip: every node forwards for it then."
+                .into();
+        say(&field(&annotated), reason::NODE_PROXY, message);
+        return None;
+    }
+    let eips = annotation(&service.annotations, "eip", "v1alpha2");
+    let (address_field, addresses) = addresses(service, &mut say)?;
+    let slots = slots(service, &addresses, &address_field, &mut say);
+    if slots.is_empty() {
+        return None;
+    }
+    Some(Request {
+        key,
+        service,
+        eips: eips.iter().flat_map(|(_, names)| list(names)).collect(),
+        eips_field: eips.map(|(key, _)| field(&key)).unwrap_or_default(),
+        address_field,
+        slots,
+    })
+}
+
+fn is_ours(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> bool {
+    if !service.load_balancer || service.deleting {
+        return false;
+    }
+    let annotated = service
+        .annotations
+        .get("lb.kubesphere.io/v1alpha1")
+        .is_some_and(|value| ["openelb", "porter"].contains(&&**value));
+    match service.load_balancer_class.as_deref() {
+        None => annotated,
+        Some(CLASS) => true,
+        Some(other) => {
+            if annotated {
+                let message = format!(
+                    "the class `{other}` gives this Service to another load balancer, so it is left alone in spite of its \
+                     annotation. Remove one of the two (the class of an existing Service cannot be changed)."
+                );
+                say("spec.loadBalancerClass", reason::OTHER_CLASS, message);
+            }
+            false
+        }
+    }
+}
+
+/// The addresses it asks for by annotation, or else by `spec.loadBalancerIP`, and where; `None` if they cannot be read.
+fn addresses(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Option<(String, Vec<IpAddr>)> {
+    let (field, text) = match annotation(&service.annotations, "eip", "v1alpha1") {
+        Some((key, value)) => (field(&key), value),
+        None => (
+            "spec.loadBalancerIP".into(),
+            service.load_balancer_ip.as_deref().unwrap_or_default(),
+        ),
+    };
+    let parsed: Result<Vec<IpAddr>, &str> = list(text)
+        .map(|part| {
+            part.parse()
+                .map(|address: IpAddr| address.to_canonical())
+                .map_err(|_| part)
+        })
+        .collect();
+    match parsed {
+        Ok(addresses) => Some((field, addresses)),
+        Err(part) => {
+            let message = format!(
+                "`{part}` is not an IP address, so this Service gets none. Write one address, or one of each family with a \
+                 comma between them."
+            );
+            say(&field, reason::INVALID_ADDRESS, message);
+            None
+        }
+    }
+}
+
+/// One slot for each family it wants, with the address it asks for in that family.
+fn slots(
+    service: &Service,
+    addresses: &[IpAddr],
+    address_field: &str,
+    say: &mut impl FnMut(&str, &str, String),
+) -> Vec<Slot> {
+    let both = || vec![Family::V4, Family::V6];
+    let families = match (service.families.as_slice(), service.family_policy) {
+        ([], FamilyPolicy::SingleStack) => addresses.iter().map(|address| Family::of(*address)).collect(),
+        ([], _) => both(),
+        ([given], _) => vec![*given],
+        (_, _) => both(),
+    };
+    let mut slots: Vec<Slot> = Vec::new();
+    for family in families {
+        if !slots.iter().any(|slot| slot.family == Some(family)) {
+            slots.push(Slot {
+                family: Some(family),
+                requested: None,
+                required: true,
+            });
+        }
+    }
+    if slots.is_empty() {
+        slots.push(Slot {
+            family: None,
+            requested: None,
+            required: true,
+        });
+    }
+    if slots.len() > 1 && service.family_policy != FamilyPolicy::RequireDualStack {
+        slots.iter_mut().for_each(|slot| slot.required = false);
+    }
+    for address in addresses {
+        let family = Family::of(*address);
+        match slots.iter_mut().find(|slot| slot.family == Some(family)) {
+            Some(slot) if slot.requested.is_none() => slot.requested = Some(*address),
+            Some(slot) if slot.requested == Some(*address) => {}
+            Some(_) => {
+                let message = format!(
+                    "{address} is a second {family} address, and a Service has one of each family. Remove it, or make a \
+                     second Service for it."
+                );
+                say(address_field, reason::FAMILY_MISMATCH, message);
+            }
+            None => {
+                let message = format!(
+                    "{address} is {family}, which spec.ipFamilies does not have. Ask for an address of the Service's own \
+                     family, or add {family} to spec.ipFamilies."
+                );
+                say(address_field, reason::FAMILY_MISMATCH, message);
+                return Vec::new();
+            }
+        }
+    }
+    slots
+}
+
+/// Says so if the protocol annotation of OpenELB 0.5 contradicts the Eip an address came from.
+pub(super) fn check_protocol(
+    request: &Request<'_>,
+    address: IpAddr,
+    pools: &Pools<'_>,
+    conditions: &mut Vec<Condition>,
+) {
+    let Some((key, wanted)) = annotation(&request.service.annotations, "protocol", "v1alpha1") else {
+        return;
+    };
+    let Some(pool) = pools.containing(address) else { return };
+    if wanted != pool.eip.mode.name() {
+        let message = format!(
+            "the annotation says `{wanted}`, but {address} is from Eip {}, which is announced by {}. Remove the annotation: \
+             the Eip decides.",
+            pool.name,
+            pool.eip.mode.name()
+        );
+        conditions.push(Condition::new(
+            ObjectRef::service(request.key),
+            &field(&key),
+            reason::PROTOCOL_IGNORED,
+            message,
+        ));
+    }
+}
+
+/// The path of an annotation.
+fn field(key: &str) -> String {
+    format!("metadata.annotations[{key}]")
+}
+
+/// The parts of a list with commas.
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}

@@ -1,0 +1,16 @@
+//! Weir's deciding half, without I/O, clock or randomness: the same input gives the same output, always.
+//!
+//! ```text
+//! model::Cluster --plan::plan()--> plan::Plan --tables::Tables::step()--> tables::Write, in order
+//! ```
+//!
+//! [`model`] is what the sources deliver, [`plan`] decides who gets which address and what is served where, [`tables`]
+//! turns a plan into an ordered list of map writes that never shows a packet half a change.
+#![forbid(unsafe_code)]
+
+pub mod election;
+pub mod ipam;
+pub mod links;
+pub mod model;
+pub mod plan;
+pub mod tables;

@@ -1,0 +1,43 @@
+//! This node's network as netlink describes it: interfaces, and how other nodes are reached.
+
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// What the netlink source publishes, complete each time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// Interfaces by name.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// How each other node is reached, by its tunnel address; an address that is missing is not reachable now.
+    pub next_hops: BTreeMap<IpAddr, NextHop>,
+}
+
+/// One interface of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Index of the interface the XDP program sees: the interface itself, or the parent of a VLAN device.
+    pub ifindex: u32,
+    /// VLAN identifier on it, 0 for untagged.
+    pub vlan: u16,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// MTU in bytes.
+    pub mtu: u16,
+}
+
+/// How packets to one address leave this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Interface to send on, as in [`Interface::ifindex`].
+    pub ifindex: u32,
+    /// VLAN identifier to tag with, 0 for untagged.
+    pub vlan: u16,
+    /// MAC of the next hop.
+    pub destination_mac: [u8; 6],
+    /// MAC of our interface.
+    pub source_mac: [u8; 6],
+    /// Our address on the way.
+    pub source: IpAddr,
+    /// MTU of the interface.
+    pub mtu: u16,
+}

@@ -1,0 +1,270 @@
+//! The cluster as the sources describe it. kube types stop at the source; from here on there is only this.
+//!
+//! A source publishes a whole [`Cluster`] each time. Maps are keyed by what identifies an object, so neither the order in
+//! which objects were read nor a repeated object can change a plan. What an annotation means is decided by the planner
+//! ([`crate::ipam`]), not by a source: sources hand annotations over as they are.
+
+mod condition;
+mod key;
+
+pub use condition::{Condition, ObjectRef, reason};
+pub use key::{KeyError, ServiceKey};
+
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+/// Everything planning reads, complete.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cluster {
+    /// Eips by name.
+    pub eips: BTreeMap<String, Eip>,
+    /// Services by namespace and name; all of them, also those that are none of ours.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// EndpointSlices by the Service they belong to, then by their own name.
+    pub endpoint_slices: BTreeMap<ServiceKey, BTreeMap<String, EndpointSlice>>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Labels of namespaces by name; a namespace that is missing has none.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Addresses given out by an earlier plan ([`crate::plan::Plan::allocations`]), kept where they still fit.
+    pub previous: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    /// What the sources themselves have to say: documents that cannot be read, objects defined twice.
+    pub faults: Vec<Condition>,
+}
+
+/// A set of addresses to allot from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Eip {
+    /// `metadata.creationTimestamp` in seconds since 1970, if the object has one.
+    pub created: Option<i64>,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.address` as written: `a`, `a/length` or `a-b`.
+    pub address: String,
+    /// `spec.protocol`.
+    pub mode: Mode,
+    /// `spec.interface` as written: a name, or `can_reach:<ip>`.
+    pub interface: Option<String>,
+    /// `spec.disable`.
+    pub disabled: bool,
+    /// `spec.priority`; smaller is preferred.
+    pub priority: i64,
+    /// `spec.namespaces`.
+    pub namespaces: BTreeSet<String>,
+    /// `spec.namespaceSelector`.
+    pub namespace_selector: Option<BTreeMap<String, String>>,
+}
+
+/// How an Eip's addresses are announced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// BGP, OpenELB's default.
+    #[default]
+    Bgp,
+    /// ARP and NDP by one elected node.
+    Layer2,
+    /// VRRP.
+    Vip,
+}
+
+impl Mode {
+    /// As `spec.protocol` names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bgp => "bgp",
+            Self::Layer2 => "layer2",
+            Self::Vip => "vip",
+        }
+    }
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// `metadata.creationTimestamp` in seconds since 1970, if the object has one.
+    pub created: Option<i64>,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether `spec.type` is `LoadBalancer`.
+    pub load_balancer: bool,
+    /// `spec.loadBalancerClass`.
+    pub load_balancer_class: Option<String>,
+    /// `spec.loadBalancerIP` as written.
+    pub load_balancer_ip: Option<String>,
+    /// `spec.ipFamilies`; empty when not given, as in files that no API server has filled in.
+    pub families: Vec<Family>,
+    /// `spec.ipFamilyPolicy`.
+    pub family_policy: FamilyPolicy,
+    /// `spec.ports`.
+    pub ports: Vec<ServicePort>,
+    /// `spec.externalTrafficPolicy`.
+    pub traffic_policy: TrafficPolicy,
+    /// `spec.publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+    /// Addresses in `status.loadBalancer.ingress`, in order.
+    pub ingress: Vec<IpAddr>,
+}
+
+/// Address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4.
+    #[serde(rename = "IPv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// How many families a Service wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FamilyPolicy {
+    /// One.
+    #[default]
+    SingleStack,
+    /// Both if there are addresses of both.
+    PreferDualStack,
+    /// Both.
+    RequireDualStack,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Name, empty when it has none; EndpointSlice ports are matched by it.
+    #[serde(default)]
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: PortProtocol,
+    /// The port clients use.
+    pub port: u16,
+}
+
+/// Transport protocol as a manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PortProtocol {
+    /// One that frontends can have.
+    Served(Protocol),
+    /// Any other (`SCTP`), by its name.
+    Other(String),
+}
+
+impl fmt::Display for PortProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Served(protocol) => protocol.fmt(f),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Transport protocol of a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// Which endpoints a node may send a Service's traffic from outside to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// All of them.
+    #[default]
+    Cluster,
+    /// Those on the same node.
+    Local,
+}
+
+/// One EndpointSlice: every endpoint has every port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointSlice {
+    /// Ports, already resolved from `targetPort` by whoever made the slice.
+    pub ports: Vec<EndpointPort>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One port of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointPort {
+    /// Name, empty when it has none.
+    #[serde(default)]
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: PortProtocol,
+    /// The port pods listen on.
+    pub port: u16,
+}
+
+/// One endpoint of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its address (the first; Kubernetes gives the others no meaning).
+    pub address: IpAddr,
+    /// Node it runs on.
+    pub node: Option<String>,
+    /// `conditions.ready`.
+    pub ready: bool,
+    /// `conditions.serving`.
+    pub serving: bool,
+    /// `conditions.terminating`.
+    pub terminating: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its InternalIP addresses in order; the first is where its tunnel ends.
+    pub internal_addresses: Vec<IpAddr>,
+    /// Whether it carries the label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    pub excluded: bool,
+    /// False only if a Ready condition is given and is not `True`.
+    pub ready: bool,
+}

@@ -1,0 +1,78 @@
+//! The nodes: where their tunnels end, and which of them may answer for VIPs.
+
+use super::{Condition, ThisNode};
+use crate::model::{Cluster, ObjectRef, reason};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// The nodes that have an address of their own.
+pub(super) struct Nodes<'a> {
+    tunnel_addresses: BTreeMap<&'a str, IpAddr>,
+    eligible: BTreeSet<&'a str>,
+}
+
+impl<'a> Nodes<'a> {
+    pub(super) fn new(cluster: &'a Cluster, this: &ThisNode, conditions: &mut Vec<Condition>) -> Self {
+        let mut say = |name: &str, field: &str, reason: &str, message: String| {
+            conditions.push(Condition::new(
+                ObjectRef::cluster_scoped("Node", name),
+                field,
+                reason,
+                message,
+            ));
+        };
+        let mut nodes = Self {
+            tunnel_addresses: BTreeMap::new(),
+            eligible: BTreeSet::new(),
+        };
+        let mut by_address: BTreeMap<IpAddr, &str> = BTreeMap::new();
+        for (name, node) in &cluster.nodes {
+            let Some(address) = node.internal_addresses.first().copied() else {
+                let message =
+                    "it has no address of type InternalIP, so it can neither forward nor be forwarded to. Add one \
+                               to its status."
+                        .into();
+                say(name, "status.addresses", reason::NO_NODE_ADDRESS, message);
+                continue;
+            };
+            if let Some(other) = by_address.get(&address) {
+                let message = format!(
+                    "{address} is also the InternalIP of Node {other}, so this one is left out. Correct one of the two."
+                );
+                say(name, "status.addresses", reason::SAME_NODE_ADDRESS, message);
+                continue;
+            }
+            by_address.insert(address, name);
+            nodes.tunnel_addresses.insert(name, address);
+            if node.ready && !node.excluded {
+                nodes.eligible.insert(name);
+            }
+        }
+        if !cluster.nodes.contains_key(&this.name) {
+            let message =
+                "there is no Node of this name, so this node owns no VIP and takes no tunnel traffic. Add the Node, \
+                           or start the agent with --node and the name it has there."
+                    .into();
+            say(&this.name, "", reason::UNKNOWN_NODE, message);
+        }
+        nodes
+    }
+
+    /// Where a node's tunnel ends.
+    pub(super) fn tunnel_address(&self, node: &str) -> Option<IpAddr> {
+        self.tunnel_addresses.get(node).copied()
+    }
+
+    /// Tunnel addresses of all nodes but one.
+    pub(super) fn others(&self, this: &str) -> BTreeMap<String, IpAddr> {
+        let others = self.tunnel_addresses.iter().filter(|(name, _)| **name != this);
+        others.map(|(name, address)| ((*name).to_owned(), *address)).collect()
+    }
+
+    /// Nodes that may own a VIP.
+    pub(super) fn eligible(&self) -> impl Iterator<Item = &'a str> {
+        self.eligible.iter().copied()
+    }
+}

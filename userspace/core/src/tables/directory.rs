@@ -1,0 +1,218 @@
+//! `DIRECTORY` and `DISPLACEMENT`: a perfect hash that changes key by key.
+//!
+//! The keys of one displacement bucket share a displacement, which sends each to its own slot. A new key goes to the slot
+//! its bucket's displacement gives, if that is free. If not, a displacement is searched that sends all keys of the
+//! bucket to free slots; the live ones are copied there, one store of the displacement moves every reader over, and the
+//! old copies stay until the next step, for packets that read the old displacement just before.
+//!
+//! Room is made first ([`Directory::reserve`]) and entries are written later ([`Directory::set`]), so that an entry can
+//! appear after what it leads to, whichever bucket it is in.
+
+use super::{Write, key::Key};
+use std::collections::{BTreeMap, BTreeSet};
+use weir_common::{
+    abi::{DIRECTORY_SLOTS, DISPLACEMENTS, DirectoryEntry, kind},
+    hash,
+};
+
+#[derive(Debug)]
+pub(super) struct Directory {
+    displacement: Vec<u32>,
+    /// Slots that hold a key, wait to be cleared, or do not exist.
+    taken: Vec<bool>,
+    /// By displacement bucket and key. An entry of kind FREE is room made for a key and not written yet.
+    placed: BTreeMap<(u32, Key), Placed>,
+    /// Slots that nothing leads to any more, cleared with the next release.
+    stale: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    slot: u32,
+    entry: DirectoryEntry,
+}
+
+fn bucket(key: &Key) -> u32 {
+    hash::displacement_index(key.hash())
+}
+
+impl Directory {
+    /// What the two maps hold. Entries that the kernel would not find, and those refused by `keep`, are cleared with the
+    /// next release.
+    pub fn adopt(
+        displacement: &[u32],
+        directory: &[DirectoryEntry],
+        mut keep: impl FnMut(&Key, &DirectoryEntry) -> bool,
+    ) -> Self {
+        let mut adopted = Self {
+            displacement: displacement.to_vec(),
+            taken: vec![true; DIRECTORY_SLOTS as usize],
+            placed: BTreeMap::new(),
+            stale: Vec::new(),
+        };
+        adopted.displacement.resize(DISPLACEMENTS as usize, 0);
+        for (slot, entry) in (0..DIRECTORY_SLOTS).zip(directory) {
+            if entry.kind == kind::FREE {
+                adopted.taken[slot as usize] = false;
+                continue;
+            }
+            let key = Key::from(entry);
+            let found = adopted.slot(&key, adopted.displacement[bucket(&key) as usize]) == slot;
+            if found && keep(&key, entry) {
+                adopted
+                    .placed
+                    .insert((bucket(&key), key), Placed { slot, entry: *entry });
+            } else {
+                adopted.stale.push(slot);
+            }
+        }
+        adopted
+    }
+
+    /// Clears what the last step left behind.
+    pub fn release(&mut self, writes: &mut Vec<Write>) {
+        for slot in std::mem::take(&mut self.stale) {
+            self.taken[slot as usize] = false;
+            writes.push(Write::Directory {
+                slot,
+                entry: DirectoryEntry::default(),
+            });
+        }
+    }
+
+    /// Whether old copies wait to be cleared.
+    pub fn waiting(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// Makes room for those of `keys` that have none, the first ones first; gives those for which there is no room.
+    pub fn reserve(&mut self, keys: impl Iterator<Item = Key>, writes: &mut Vec<Write>) -> BTreeSet<Key> {
+        let mut by_bucket: BTreeMap<u32, Vec<Key>> = BTreeMap::new();
+        for key in keys.filter(|key| !self.holds(key)) {
+            by_bucket.entry(bucket(&key)).or_default().push(key);
+        }
+        let mut refused = BTreeSet::new();
+        for (bucket, keys) in by_bucket {
+            if self.place(bucket, &keys, writes) {
+                continue;
+            }
+            refused.extend(keys.into_iter().filter(|&key| !self.place(bucket, &[key], writes)));
+        }
+        refused
+    }
+
+    /// Makes room for `keys`, all of one bucket, moving the ones that are there already if need be.
+    fn place(&mut self, bucket: u32, keys: &[Key], writes: &mut Vec<Write>) -> bool {
+        if let Some(slots) = self.fit(keys, self.displacement[bucket as usize]) {
+            self.insert(bucket, keys, &slots);
+            return true;
+        }
+        let present: Vec<(Key, Placed)> = self.in_bucket(bucket).map(|(key, placed)| (*key, *placed)).collect();
+        let all: Vec<Key> = present
+            .iter()
+            .map(|(key, _)| *key)
+            .chain(keys.iter().copied())
+            .collect();
+        let fitting = (0..DIRECTORY_SLOTS).find_map(|value| Some((value, self.fit(&all, value)?)));
+        let Some((value, slots)) = fitting else { return false };
+        self.insert(bucket, &all, &slots);
+        for ((key, old), &slot) in present.iter().zip(&slots) {
+            if old.entry.kind == kind::FREE {
+                self.taken[old.slot as usize] = false;
+                continue;
+            }
+            self.placed.insert((bucket, *key), Placed { slot, entry: old.entry });
+            self.stale.push(old.slot);
+            writes.push(Write::Directory { slot, entry: old.entry });
+        }
+        self.displacement[bucket as usize] = value;
+        writes.push(Write::Displacement { index: bucket, value });
+        true
+    }
+
+    /// The slots of `keys` under a displacement, if they are free and no two are the same.
+    fn fit(&self, keys: &[Key], displacement: u32) -> Option<Vec<u32>> {
+        let mut slots = Vec::new();
+        for key in keys {
+            let slot = self.slot(key, displacement);
+            if self.taken[slot as usize] || slots.contains(&slot) {
+                return None;
+            }
+            slots.push(slot);
+        }
+        Some(slots)
+    }
+
+    fn slot(&self, key: &Key, displacement: u32) -> u32 {
+        hash::slot(key.hash(), displacement)
+    }
+
+    fn insert(&mut self, bucket: u32, keys: &[Key], slots: &[u32]) {
+        for (key, &slot) in keys.iter().zip(slots) {
+            self.taken[slot as usize] = true;
+            self.placed.insert(
+                (bucket, *key),
+                Placed {
+                    slot,
+                    entry: DirectoryEntry::default(),
+                },
+            );
+        }
+    }
+
+    fn in_bucket(&self, bucket: u32) -> impl Iterator<Item = (&Key, &Placed)> {
+        let after = (bucket + 1, Key::FIRST);
+        self.placed
+            .range((bucket, Key::FIRST)..after)
+            .map(|((_, key), placed)| (key, placed))
+    }
+
+    /// Whether `key` has an entry or room for one.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.placed.contains_key(&(bucket(key), *key))
+    }
+
+    /// Every key with its kind, by bucket.
+    pub fn keys(&self) -> impl Iterator<Item = (Key, u8)> {
+        self.placed.iter().map(|((_, key), placed)| (*key, placed.entry.kind))
+    }
+
+    /// Writes the entry of a key that has room; nothing if it is there already.
+    pub fn set(&mut self, entry: DirectoryEntry, writes: &mut Vec<Write>) {
+        let key = Key::from(&entry);
+        let Some(Placed { slot, entry: held }) = self.placed.get_mut(&(bucket(&key), key)) else {
+            return;
+        };
+        if *held == entry {
+            return;
+        }
+        let only_rows = held.kind == kind::FRONTEND
+            && DirectoryEntry {
+                rows: entry.rows,
+                ..*held
+            } == entry;
+        writes.push(if only_rows {
+            Write::FrontendRows {
+                slot: *slot,
+                rows: entry.rows,
+            }
+        } else {
+            Write::Directory { slot: *slot, entry }
+        });
+        *held = entry;
+    }
+
+    /// Takes a key out. Its slot can be used again from now on, so this comes after [`Directory::reserve`] in a step.
+    pub fn remove(&mut self, key: &Key, writes: &mut Vec<Write>) {
+        let Some(Placed { slot, entry }) = self.placed.remove(&(bucket(key), *key)) else {
+            return;
+        };
+        self.taken[slot as usize] = false;
+        if entry.kind != kind::FREE {
+            writes.push(Write::Directory {
+                slot,
+                entry: DirectoryEntry::default(),
+            });
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Frontends: an id and rows for each, kept in step with who serves it.
+
+use super::{
+    Write,
+    backends::Backends,
+    ids::Ids,
+    key::Key,
+    maglev::{self, Member},
+    refusal::{Refusal, refused},
+    rows::{Rows, Table},
+    wanted::{Wanted, WantedFrontend},
+};
+use crate::model::{Condition, ObjectRef};
+use std::collections::BTreeMap;
+use weir_common::abi::{DirectoryEntry, FRONTENDS, Row, kind};
+
+#[derive(Debug)]
+pub(super) struct Frontends {
+    ids: Ids,
+    rows: Rows,
+    held: BTreeMap<Key, Held>,
+    /// Rows did not suffice in the last step: spare ones are to be given up.
+    short: bool,
+    /// The next step gives up spare rows where this one did not.
+    retry: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    id: u32,
+    table: Table,
+    /// What the rows were computed from; `None` when that is not known.
+    from: Option<Source>,
+}
+
+/// All that a table depends on.
+#[derive(Debug, PartialEq, Eq)]
+struct Source {
+    members: Vec<Member>,
+    size: usize,
+}
+
+impl Source {
+    fn new(frontend: &WantedFrontend<'_>, size: usize, backends: &Backends) -> Self {
+        let member = |&(key, weight): &(Key, u32)| {
+            Some(Member {
+                key,
+                weight,
+                id: backends.id(&key)?,
+            })
+        };
+        Self {
+            members: frontend.members.iter().filter_map(member).collect(),
+            size,
+        }
+    }
+
+    /// Whether it is that of these members, none left out.
+    fn is(&self, members: &[(Key, u32)], size: usize) -> bool {
+        let same = |(held, wanted): (&Member, &(Key, u32))| (held.key, held.weight) == *wanted;
+        self.size == size && self.members.len() == members.len() && self.members.iter().zip(members).all(same)
+    }
+}
+
+/// What a step may write to, and complain to.
+pub(super) struct Outcome<'a> {
+    pub writes: &'a mut Vec<Write>,
+    pub conditions: &'a mut Vec<Condition>,
+}
+
+impl Outcome<'_> {
+    fn refuse(&mut self, frontend: &WantedFrontend<'_>, refusal: Refusal, what: String) {
+        self.conditions
+            .push(refused(ObjectRef::service(&frontend.frontend.service), refusal, what));
+    }
+}
+
+impl Frontends {
+    /// None, over this many rows and backend ids.
+    pub fn new(rows: usize, backends: usize) -> Self {
+        Self {
+            ids: Ids::new(0, FRONTENDS),
+            rows: Rows::new(u32::try_from(rows).unwrap_or(u32::MAX), backends.max(1)),
+            held: BTreeMap::new(),
+            short: false,
+            retry: false,
+        }
+    }
+
+    /// Takes over a frontend found in the directory; false if it cannot be one.
+    pub fn adopt(
+        &mut self,
+        key: &Key,
+        entry: &DirectoryEntry,
+        rows: &[Row],
+        known: impl Fn(u32) -> bool,
+        repairs: &mut Vec<Write>,
+    ) -> bool {
+        if !self.ids.claim(entry.id) {
+            return false;
+        }
+        let Some(table) = self.rows.adopt(entry.rows, rows, known, repairs) else {
+            self.ids.retire(entry.id);
+            self.ids.release();
+            return false;
+        };
+        self.held.insert(
+            *key,
+            Held {
+                id: entry.id,
+                table,
+                from: None,
+            },
+        );
+        true
+    }
+
+    /// Makes what the last step left behind available again.
+    pub fn release(&mut self) {
+        self.ids.release();
+        self.rows.release();
+    }
+
+    /// Whether something waits for that, or another step can find the rows that this one could not.
+    pub fn waiting(&self) -> bool {
+        self.ids.waiting() || self.rows.waiting() || self.retry
+    }
+
+    /// Forgets previous owners that the plan does not have, which frees their ids with the next step.
+    pub fn forget(&mut self, lives: &[bool], writes: &mut Vec<Write>) {
+        for held in self.held.values_mut() {
+            self.rows.forget(&mut held.table, |id| lives[id as usize], writes);
+        }
+    }
+
+    /// Brings the rows of every wanted frontend for which `has_room` up to date, and says with `point` what the
+    /// directory is to hold, each time right after the rows it leads to.
+    pub fn update(
+        &mut self,
+        wanted: &Wanted<'_>,
+        backends: &Backends,
+        has_room: impl Fn(&Key) -> bool,
+        outcome: &mut Outcome<'_>,
+        mut point: impl FnMut(DirectoryEntry, &mut Vec<Write>),
+    ) {
+        let marks = backends.marks(|key| wanted.backends.contains_key(key));
+        let lives = |id: u32| marks[id as usize];
+        let sizes = wanted.sizes(self.rows.capacity());
+        let shrink = self.short || self.demand(wanted, &sizes) > self.rows.capacity();
+        self.short = false;
+        for ((key, frontend), size) in wanted.frontends.iter().zip(sizes).filter(|((key, _), _)| has_room(key)) {
+            if !self.held.contains_key(key)
+                && let Err(refusal) = self.enter(key, frontend, size, backends, outcome.writes)
+            {
+                outcome.refuse(frontend, refusal, format!("{} is not served", frontend.name));
+                continue;
+            }
+            let Some(Held { id, table, from }) = self.held.get_mut(key) else {
+                continue;
+            };
+            let as_wanted = from.as_ref().is_some_and(|source| source.is(&frontend.members, size));
+            let spare = shrink && table.len() > size;
+            if !as_wanted || spare || table.len() < size {
+                let source = Source::new(frontend, size, backends);
+                let owners = maglev::table(&source.members, size);
+                if spare {
+                    self.rows.shrink(table, &owners, lives, outcome.writes);
+                } else {
+                    self.rows.update(table, &owners, lives, outcome.writes);
+                }
+                *from = Some(source);
+            }
+            if table.len() < size {
+                self.short = true;
+                let what = format!(
+                    "{} is spread over {} rows instead of {size}",
+                    frontend.name,
+                    table.len()
+                );
+                outcome.refuse(frontend, Refusal::Rows, what);
+            }
+            point(entry(key, *id, table), outcome.writes);
+        }
+        self.retry = self.short && !shrink;
+    }
+
+    /// A frontend that was not there.
+    fn enter(
+        &mut self,
+        key: &Key,
+        frontend: &WantedFrontend<'_>,
+        size: usize,
+        backends: &Backends,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), Refusal> {
+        if self.ids.free() == 0 {
+            return Err(Refusal::Frontends);
+        }
+        let source = Source::new(frontend, size, backends);
+        let Some(table) = self.rows.create(&maglev::table(&source.members, size), writes) else {
+            self.short = true;
+            return Err(Refusal::Rows);
+        };
+        let id = self.ids.take().ok_or(Refusal::Frontends)?;
+        self.held.insert(
+            *key,
+            Held {
+                id,
+                table,
+                from: Some(source),
+            },
+        );
+        Ok(())
+    }
+
+    /// Rows in use at the end of an update that gives nothing up.
+    fn demand(&self, wanted: &Wanted<'_>, sizes: &[usize]) -> usize {
+        let held: usize = self.held.values().map(|held| held.table.len()).sum();
+        let grows = |key: &Key, size: usize| self.held.get(key).is_none_or(|held| held.table.len() < size);
+        let new = wanted
+            .frontends
+            .keys()
+            .zip(sizes)
+            .filter(|(key, size)| grows(key, **size));
+        held + new.map(|(_, size)| size).sum::<usize>()
+    }
+
+    /// Retires the frontends that are not wanted, once the directory does not lead to them any more.
+    pub fn sweep(&mut self, wanted: &Wanted<'_>) {
+        let Self { ids, rows, held, .. } = self;
+        for (_, gone) in held.extract_if(.., |key, _| !wanted.frontends.contains_key(key)) {
+            ids.retire(gone.id);
+            rows.remove(gone.table);
+        }
+    }
+
+    /// The id of a frontend.
+    pub fn id(&self, key: &Key) -> Option<u32> {
+        self.held.get(key).map(|held| held.id)
+    }
+
+    /// Whether a row names backend `id`.
+    pub fn name(&self, id: u32) -> bool {
+        self.rows.name(id)
+    }
+}
+
+fn entry(key: &Key, id: u32, table: &Table) -> DirectoryEntry {
+    DirectoryEntry {
+        address: key.address,
+        port: key.port,
+        protocol: key.protocol,
+        kind: kind::FRONTEND,
+        id,
+        rows: table.range(),
+        ..DirectoryEntry::default()
+    }
+}

@@ -1,0 +1,46 @@
+//! The only conditions tables give: something did not fit.
+
+use crate::model::{Condition, ObjectRef};
+
+/// What is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Backends,
+    Directory,
+    Frontends,
+    Nodes,
+    Responders,
+    Rows,
+}
+
+impl Refusal {
+    /// The condition's reason, and what to do about it.
+    fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Backends => (
+                "BackendsFull",
+                "Reduce the number of endpoints, or load larger BACKENDS.",
+            ),
+            Self::Directory => (
+                "DirectoryFull",
+                "Reduce the number of Service ports and of endpoints on this node.",
+            ),
+            Self::Frontends => ("FrontendsFull", "Reduce the number of Service ports."),
+            Self::Nodes => ("NodesFull", "Reduce the number of nodes."),
+            Self::Responders => (
+                "RespondersFull",
+                "Reduce the number of addresses answered for by this node.",
+            ),
+            Self::Rows => (
+                "RowsFull",
+                "Reduce the number of Service ports or endpoints, or load larger ROWS.",
+            ),
+        }
+    }
+}
+
+/// The condition that `object` is not, or not wholly, programmed: `what` happens to it.
+pub(super) fn refused(object: ObjectRef, refusal: Refusal, what: String) -> Condition {
+    let (reason, remedy) = refusal.texts();
+    Condition::new(object, "", reason, format!("the map is full: {what}. {remedy}"))
+}

@@ -1,0 +1,456 @@
+//! Nothing a packet can see is ever half done: random plans, one write at a time, and the kernel's way of looking
+//! after each.
+
+use super::{
+    image::Image,
+    settle,
+    world::{self, NODES, THIS, frontends, links, node_address, plan},
+};
+use crate::{
+    plan::{BackendKey, FrontendKey, Plan},
+    tables::{
+        Settings, Step, Tables, Write,
+        key::{Key, address_of},
+    },
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use weir_common::abi::{BACKEND_LOCAL, Backend, DirectoryEntry, Row, kind};
+
+pub const SETTINGS: Settings = Settings { tunnel_port: 6081 };
+
+/// Half the slots do not exist, so every second new key has to move its bucket.
+fn image() -> Image {
+    Image::new(1 << 16, 1 << 13, 64, 16)
+}
+
+/// What must hold between two plans, whatever was written so far.
+struct Between<'a> {
+    /// The plan before, or several where an agent died on the way.
+    old: &'a [Plan],
+    new: &'a Plan,
+    /// Frontends that were there and are to stay.
+    kept: Vec<FrontendKey>,
+    before: &'a Image,
+    /// All that was ever planned, which old rows may remember.
+    known: BTreeSet<Key>,
+}
+
+impl Between<'_> {
+    fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.old.iter().chain([self.new])
+    }
+
+    fn check(&self, now: &Image) {
+        for name in &self.kept {
+            let key = Key::from(name);
+            assert!(now.filter_has(&key), "{name} is filtered out");
+            let entry = now.entry(&key).unwrap_or_else(|| panic!("{name} is not found"));
+            assert_eq!(
+                entry.id,
+                self.before.entry(&key).expect("kept").id,
+                "{name} keeps its id"
+            );
+            self.check_frontend(name, entry, now);
+            // Readers that are half way through when the step begins.
+            let late = now.entry_in(self.before.slot(&key), &key).expect("old copies stay");
+            self.check_frontend(name, late, now);
+            let entry = self.before.entry(&key).expect("kept");
+            self.check_frontend(name, entry, now);
+            self.check_rows(name, self.before.range(entry.rows), now);
+        }
+        for name in frontends() {
+            let planned = self.plans().any(|plan| plan.frontends.contains_key(&name));
+            if let Some(entry) = now.entry(&Key::from(&name)) {
+                assert!(planned, "{name} is found and nobody planned it");
+                self.check_frontend(&name, entry, now);
+            }
+        }
+        for responder in now.responders.keys() {
+            let served = frontends()
+                .into_iter()
+                .filter(|name| address_of(name.address) == responder.address);
+            assert!(
+                served
+                    .map(|name| Key::from(&name))
+                    .any(|key| now.filter_has(&key) && now.entry(&key).is_some())
+            );
+        }
+        self.check_support(now);
+    }
+
+    fn check_frontend(&self, name: &FrontendKey, entry: &DirectoryEntry, now: &Image) {
+        assert_eq!(entry.kind, kind::FRONTEND);
+        self.check_rows(name, now.range(entry.rows), now);
+    }
+
+    fn check_written_row(&self, index: u32, now: &Image) {
+        for name in frontends() {
+            let key = Key::from(&name);
+            for entry in [now.entry(&key), self.before.entry(&key)].into_iter().flatten() {
+                let holds = entry.kind == kind::FRONTEND
+                    && (entry.rows.base..=entry.rows.base + entry.rows.mask).contains(&index);
+                if holds && (self.kept.contains(&name) || now.entry(&key).is_some()) {
+                    self.check_rows(&name, &now.rows[index as usize..=index as usize], now);
+                }
+            }
+        }
+    }
+
+    fn check_rows(&self, name: &FrontendKey, rows: &[Row], now: &Image) {
+        let mut current = vec![false; now.backends.len()];
+        let mut previous = current.clone();
+        for row in rows {
+            assert!(row.previous != row.current || row.current == 0);
+            current[row.current as usize] = true;
+            previous[row.previous as usize] = true;
+        }
+        let planned = || self.plans().filter_map(|plan| plan.frontends.get(name));
+        let without_owner = planned().any(|frontend| frontend.backends.is_empty());
+        assert!(!current[0] || without_owner, "{name}: a row without owner");
+        for id in (1..current.len()).filter(|&id| current[id]) {
+            let backend = now.backends[id];
+            let owner = planned()
+                .flat_map(|frontend| frontend.backends.keys())
+                .find(|owner| is(&backend, owner));
+            assert!(owner.is_some(), "{name}: a row leads to {backend:?}, which no plan has");
+            self.check_place(&backend, now);
+        }
+        for id in (1..previous.len()).filter(|&id| previous[id]) {
+            let backend = now.backends[id];
+            assert!(
+                self.known.contains(&Key::from(&backend)),
+                "{name}: previous is {backend:?}"
+            );
+        }
+    }
+
+    /// A backend's entry says where one of the plans has it.
+    fn check_place(&self, backend: &Backend, now: &Image) {
+        let fits = |plan: &Plan, key: &BackendKey| {
+            let node = &now.nodes[backend.node as usize];
+            match plan.nodes.get(&key.node) {
+                _ if key.local => backend.flags == BACKEND_LOCAL && backend.node == 0,
+                Some(address) => backend.flags == 0 && node.address == address_of(*address),
+                None => backend.flags == 0,
+            }
+        };
+        let fits_in = |plan: &Plan| {
+            let all = plan
+                .frontends
+                .values()
+                .flat_map(|of| of.backends.keys().chain(&of.draining));
+            all.into_iter().any(|key| is(backend, key) && fits(plan, key))
+        };
+        let found = self.plans().any(fits_in);
+        assert!(found, "{backend:?} is where no plan has it");
+        let node = &now.nodes[backend.node as usize];
+        assert!(
+            node.ifindex == 0
+                || NODES[..2]
+                    .iter()
+                    .any(|name| address_of(node_address(name)) == node.address)
+        );
+    }
+
+    fn check_support(&self, now: &Image) {
+        let tunnel = Key::socket(node_address(THIS), SETTINGS.tunnel_port, 17);
+        if self.before.entry(&tunnel).is_some() && self.before.filter_has(&tunnel) {
+            assert!(now.entry(&tunnel).is_some_and(|entry| entry.kind == kind::TUNNEL) && now.filter_has(&tunnel));
+        }
+        for name in NODES {
+            let key = Key::address(address_of(node_address(name)));
+            let there = |plan: &Plan| plan.nodes.contains_key(name);
+            let [old, new] = [self.old.iter().any(there), there(self.new)];
+            match now.entry(&key) {
+                Some(peer) => {
+                    assert!(old || new);
+                    assert_eq!(
+                        (peer.kind, now.nodes[peer.id as usize].address),
+                        (kind::PEER, key.address)
+                    );
+                }
+                None => assert!(!(old && new && self.before.entry(&key).is_some()), "{name} is refused"),
+            }
+        }
+        for index in 0..world::PODS {
+            let local = world::backend(index, 0);
+            let key = Key::from(&local);
+            let here = |plan: &Plan| {
+                plan.frontends
+                    .values()
+                    .any(|of| of.backends.contains_key(&local) || of.draining.contains(&local))
+            };
+            let [old, new] = [self.old.iter().any(here), here(self.new)];
+            match now.entry(&key) {
+                Some(entry) => {
+                    assert!(old || new);
+                    assert_eq!(entry.kind, kind::BACKEND);
+                    assert!(is(&now.backends[entry.id as usize], &local));
+                }
+                None => assert!(
+                    !(old && new && self.before.entry(&key).is_some()),
+                    "{local:?} is not found"
+                ),
+            }
+        }
+    }
+}
+
+fn is(backend: &Backend, key: &BackendKey) -> bool {
+    Key::from(backend) == Key::from(key)
+}
+
+/// One node's maps, tables and past.
+struct Run {
+    image: Image,
+    tables: Tables,
+    plans: Vec<Plan>,
+    known: BTreeSet<Key>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let image = image();
+        Self {
+            tables: image.adopt(),
+            image,
+            plans: Vec::new(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// One step to `new`; only the first `limit` writes are done.
+    fn step(&mut self, new: &Plan, limit: usize) -> Step {
+        let before = self.image.clone();
+        for frontend in new.frontends.values() {
+            self.known
+                .extend(frontend.backends.keys().chain(&frontend.draining).map(Key::from));
+        }
+        let found =
+            |name: &&FrontendKey| before.entry(&Key::from(*name)).is_some() && before.filter_has(&Key::from(*name));
+        let kept: Vec<FrontendKey> = new.frontends.keys().filter(found).copied().collect();
+        let step = self.tables.step(new, &links(), &SETTINGS);
+        let between = Between {
+            old: &self.plans,
+            new,
+            kept,
+            before: &before,
+            known: self.known.clone(),
+        };
+        for (count, write) in step.writes.iter().take(limit).enumerate() {
+            self.image.write(write);
+            match write {
+                // Most writes are rows, and concern that row alone.
+                Write::Row { index, .. } if count % 256 != 0 => between.check_written_row(*index, &self.image),
+                _ => between.check(&self.image),
+            }
+        }
+        if limit >= step.writes.len() {
+            for name in &between.kept {
+                assert!(step.frontend_ids.contains_key(name), "{name} was pushed out");
+            }
+            self.check_reuse(&before);
+        }
+        step
+    }
+
+    /// An id that was somebody's before the step is nobody else's after it.
+    fn check_reuse(&self, before: &Image) {
+        let frontend_ids = |image: &Image| -> Vec<(u32, Key)> {
+            let found = frontends()
+                .into_iter()
+                .filter_map(|name| Some((image.entry(&Key::from(&name))?.id, name)));
+            found.map(|(id, name)| (id, Key::from(&name))).collect()
+        };
+        for (id, key) in frontend_ids(before) {
+            assert!(
+                frontend_ids(&self.image)
+                    .iter()
+                    .all(|(other, now)| *other != id || *now == key)
+            );
+        }
+        let in_use: BTreeSet<u32> = frontends()
+            .iter()
+            .filter_map(|name| before.entry(&Key::from(name)))
+            .flat_map(|entry| before.range(entry.rows))
+            .flat_map(|row| [row.current, row.previous])
+            .collect();
+        for id in in_use {
+            assert_eq!(
+                Key::from(&before.backends[id as usize]),
+                Key::from(&self.image.backends[id as usize])
+            );
+        }
+    }
+}
+
+/// In the end the maps say what maps built from nothing say.
+fn check_same_as_fresh(image: &Image, plan: &Plan) {
+    let mut fresh = image_like(image);
+    let mut tables = fresh.adopt();
+    if !settle(&mut tables, &mut fresh, plan).conditions.is_empty() {
+        return;
+    }
+    assert_eq!(image.filter, fresh.filter);
+    assert_eq!(image.responders, fresh.responders);
+    for entry in fresh.directory.iter().filter(|entry| entry.kind != kind::FREE) {
+        let key = Key::from(entry);
+        let found = image.entry(&key).unwrap_or_else(|| panic!("{key:?} is not found"));
+        assert_eq!(found.kind, entry.kind);
+        match entry.kind {
+            kind::PEER => assert_eq!(image.nodes[found.id as usize], fresh.nodes[entry.id as usize]),
+            kind::BACKEND => assert_eq!(image.backends[found.id as usize], fresh.backends[entry.id as usize]),
+            kind::FRONTEND => {
+                let [rows, expected] = [image.range(found.rows), fresh.range(entry.rows)];
+                for index in 0..rows.len().max(expected.len()) {
+                    let row = image.backends[rows[index & (rows.len() - 1)].current as usize];
+                    let wanted = fresh.backends[expected[index & (expected.len() - 1)].current as usize];
+                    assert_eq!(Key::from(&row), Key::from(&wanted));
+                }
+            }
+            _ => {}
+        }
+    }
+    let used = |image: &Image| image.directory.iter().filter(|entry| entry.kind != kind::FREE).count();
+    assert_eq!(used(image), used(&fresh), "nothing else is in the directory");
+    // Mark and sweep, done plainly: no entry is left that nothing names.
+    let mut named: BTreeSet<u32> = BTreeSet::new();
+    for entry in image.directory.iter().filter(|entry| entry.kind == kind::FRONTEND) {
+        named.extend(
+            image
+                .range(entry.rows)
+                .iter()
+                .flat_map(|row| [row.current, row.previous]),
+        );
+    }
+    let planned: BTreeSet<Key> = plan
+        .frontends
+        .values()
+        .flat_map(|of| of.backends.keys().chain(&of.draining))
+        .map(Key::from)
+        .collect();
+    for (id, backend) in (0..)
+        .zip(&image.backends)
+        .filter(|(_, backend)| **backend != Backend::default())
+    {
+        assert!(
+            named.contains(&id) || planned.contains(&Key::from(backend)),
+            "{backend:?} is left over"
+        );
+    }
+}
+
+fn image_like(image: &Image) -> Image {
+    Image::new(
+        image.directory.len(),
+        image.rows.len(),
+        image.backends.len(),
+        image.nodes.len(),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_single_write_leaves_the_maps_right(plans in proptest::collection::vec(plan(), 1..5)) {
+        let mut run = Run::new();
+        for plan in plans {
+            let step = run.step(&plan, usize::MAX);
+            run.plans = vec![plan.clone()];
+            if step.unsettled {
+                run.step(&plan, usize::MAX);
+            }
+            settle(&mut run.tables, &mut run.image, &plan);
+            check_same_as_fresh(&run.image, &plan);
+        }
+    }
+
+    #[test]
+    fn steps_need_no_settling_between(plans in proptest::collection::vec(plan(), 2..6)) {
+        let mut run = Run::new();
+        for plan in &plans {
+            run.step(plan, usize::MAX);
+            run.plans = vec![plan.clone()];
+        }
+        let last = plans.last().unwrap();
+        settle(&mut run.tables, &mut run.image, last);
+        check_same_as_fresh(&run.image, last);
+    }
+
+    #[test]
+    fn an_agent_that_dies_between_two_writes_is_succeeded(
+        plans in proptest::collection::vec((plan(), 0.0..1.0_f64), 2..5),
+    ) {
+        let mut run = Run::new();
+        for (plan, until) in plans {
+            let writes = run.image.adopt().step(&plan, &links(), &SETTINGS).writes.len();
+            run.tables = run.image.adopt();
+            run.step(&plan, (writes as f64 * until) as usize);
+            run.tables = run.image.adopt();
+            // What is there now is a bit of both plans.
+            run.plans.push(plan.clone());
+            run.step(&plan, usize::MAX);
+            settle(&mut run.tables, &mut run.image, &plan);
+            check_same_as_fresh(&run.image, &plan);
+            run.plans = vec![plan];
+        }
+    }
+
+    #[test]
+    fn adopted_tables_have_nothing_to_write(plans in proptest::collection::vec(plan(), 1..4)) {
+        let mut run = Run::new();
+        for plan in plans {
+            let settled = settle(&mut run.tables, &mut run.image, &plan);
+            let step = run.image.adopt().step(&plan, &links(), &SETTINGS);
+            prop_assert_eq!(step, Step { writes: Vec::new(), unsettled: false, ..settled });
+        }
+    }
+
+    #[test]
+    fn garbage_is_replaced(
+        plans in (plan(), plan()),
+        noise in proptest::collection::vec((0..7_u8, any::<u16>(), 0..20_u32, 0..300_u32), 0..200),
+    ) {
+        let mut run = Run::new();
+        settle(&mut run.tables, &mut run.image, &plans.0);
+        for (map, at, a, b) in noise {
+            scramble(&mut run.image, map, at as usize, a, b);
+        }
+        run.tables = run.image.adopt();
+        settle(&mut run.tables, &mut run.image, &plans.1);
+        check_same_as_fresh(&run.image, &plans.1);
+        prop_assert_eq!(run.image.adopt().step(&plans.1, &links(), &SETTINGS).writes, []);
+    }
+}
+
+fn scramble(image: &mut Image, map: u8, at: usize, a: u32, b: u32) {
+    let used: Vec<usize> = (0..image.directory.len())
+        .filter(|&slot| image.directory[slot].kind != 0)
+        .collect();
+    let slot = if used.is_empty() { at } else { used[at % used.len()] };
+    match map {
+        0 => image.filter[at % 1024] ^= u64::from(b) << a,
+        1 => image.displacement[at % 2] = b,
+        2 => image.directory[slot].kind = (a % 7) as u8,
+        3 => image.directory[slot].id = b,
+        4 => {
+            image.directory[slot].rows = weir_common::abi::RowRange {
+                base: at as u32,
+                mask: b,
+            }
+        }
+        5 => {
+            image.rows[at % 4096] = Row {
+                current: a,
+                previous: b,
+            }
+        }
+        _ => {
+            let backend = image.backends[at % 64];
+            image.backends[a as usize] = Backend { node: b, ..backend };
+            image.nodes[a as usize % 16].ifindex = b;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A small universe of VIPs, pods and nodes, and random plans over it. Ports are chosen so that many keys meet in few
+//! displacement buckets.
+
+use crate::{
+    links::{Interface, Links, NextHop},
+    model::{Mode, Protocol, ServiceKey},
+    plan::{BackendKey, Frontend, FrontendKey, Plan, Vip},
+    tables::key::Key,
+};
+use proptest::prelude::*;
+use std::{collections::BTreeMap, net::IpAddr, sync::LazyLock};
+use weir_common::hash;
+
+pub const NODES: [&str; 3] = ["node-b", "node-c", "node-d"];
+pub const THIS: &str = "node-a";
+const VIPS: [&str; 3] = ["10.1.0.1", "10.1.0.2", "fd00::1"];
+
+pub fn node_address(name: &str) -> IpAddr {
+    let last = name.as_bytes().last().copied().unwrap_or_default();
+    IpAddr::from([192, 168, 0, last])
+}
+
+/// Ports of an address that fall into the first two displacement buckets.
+fn crowded(address: IpAddr) -> Vec<u16> {
+    let fits = |port: &u16| hash::displacement_index(Key::socket(address, *port, 6).hash()) < 2;
+    (1..u16::MAX).filter(fits).take(8).collect()
+}
+
+pub fn frontends() -> Vec<FrontendKey> {
+    static FRONTENDS: LazyLock<Vec<FrontendKey>> = LazyLock::new(all_frontends);
+    FRONTENDS.clone()
+}
+
+fn all_frontends() -> Vec<FrontendKey> {
+    let of = |address: IpAddr| {
+        let ports = crowded(address).into_iter();
+        ports.map(move |port| FrontendKey {
+            address,
+            port,
+            protocol: Protocol::Tcp,
+        })
+    };
+    VIPS.iter().flat_map(|vip| of(vip.parse().unwrap())).collect()
+}
+
+/// Pod `index`, on node `node` (0 is this one).
+pub fn backend(index: usize, node: usize) -> BackendKey {
+    let address = IpAddr::from([10, 244, 0, index as u8 + 1]);
+    static PORTS: LazyLock<Vec<u16>> = LazyLock::new(|| {
+        let addresses = (0..PODS).map(|index| IpAddr::from([10, 244, 0, index as u8 + 1]));
+        addresses.map(|address| crowded(address)[0]).collect()
+    });
+    let port = PORTS[index];
+    let node_name = if node == 0 { THIS } else { NODES[node - 1] };
+    BackendKey {
+        address,
+        port,
+        protocol: Protocol::Tcp,
+        node: node_name.into(),
+        local: node == 0,
+    }
+}
+
+pub const PODS: usize = 14;
+
+/// A random plan: each frontend there or not, some pods serving and some draining, pods on random nodes.
+pub fn plan() -> impl Strategy<Value = Plan> {
+    let pods = proptest::collection::vec(
+        prop_oneof![6 => Just(0_usize), 6 => Just(1), 6 => Just(2), 1 => Just(3)],
+        PODS,
+    );
+    let members = proptest::collection::vec((0..PODS, 0..5_u32), 0..PODS);
+    let frontend = proptest::option::weighted(0.7, members);
+    let frontends = proptest::collection::vec(frontend, 24);
+    let nodes = proptest::collection::vec(proptest::bool::weighted(0.85), NODES.len());
+    (pods, frontends, nodes).prop_map(|(pods, wanted, nodes)| {
+        let mut plan = Plan {
+            tunnel_address: Some(node_address(THIS)),
+            ..Plan::default()
+        };
+        for (name, _) in NODES.iter().zip(nodes).filter(|(_, there)| *there) {
+            plan.nodes.insert((*name).into(), node_address(name));
+        }
+        for (key, wanted) in frontends_of(wanted) {
+            let mut frontend = empty_frontend(&key);
+            for (pod, weight) in wanted {
+                let backend = backend(pod, pods[pod]);
+                if weight == 0 && !frontend.backends.contains_key(&backend) {
+                    frontend.draining.insert(backend);
+                } else if !frontend.draining.contains(&backend) {
+                    frontend.backends.insert(backend, weight.max(1));
+                }
+            }
+            add_frontend(&mut plan, key, frontend);
+        }
+        plan
+    })
+}
+
+/// Pods with weights; 0 is draining.
+type Choice = Vec<(usize, u32)>;
+
+fn frontends_of(wanted: Vec<Option<Choice>>) -> Vec<(FrontendKey, Choice)> {
+    frontends()
+        .into_iter()
+        .zip(wanted)
+        .filter_map(|(key, choice)| Some((key, choice?)))
+        .collect()
+}
+
+pub fn empty_frontend(key: &FrontendKey) -> Frontend {
+    let service = ServiceKey {
+        namespace: "default".into(),
+        name: format!("service-{}", key.port),
+    };
+    Frontend {
+        service,
+        port_name: String::new(),
+        backends: BTreeMap::new(),
+        draining: Default::default(),
+    }
+}
+
+/// Adds a frontend and its VIP, owned by this node.
+pub fn add_frontend(plan: &mut Plan, key: FrontendKey, frontend: Frontend) {
+    let vip = Vip {
+        eip: "pool".into(),
+        mode: Mode::Layer2,
+        interface: Some("eth0".into()),
+        owner: Some(THIS.into()),
+        owned: true,
+    };
+    plan.vips.insert(key.address, vip);
+    plan.frontends.insert(key, frontend);
+}
+
+pub fn links() -> Links {
+    let hop = |name: &&str| {
+        let source_mac = [2, 0, 0, 0, 0, 1];
+        let source = node_address(THIS);
+        let hop = NextHop {
+            ifindex: 7,
+            vlan: 0,
+            destination_mac: [2; 6],
+            source_mac,
+            source,
+            mtu: 1500,
+        };
+        (node_address(name), hop)
+    };
+    let eth0 = Interface {
+        ifindex: 7,
+        vlan: 0x123,
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+    };
+    Links {
+        interfaces: [("eth0".into(), eth0)].into(),
+        next_hops: NODES[..2].iter().map(hop).collect(),
+    }
+}

@@ -1,0 +1,313 @@
+//! What holds of every plan, whatever the cluster.
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use std::{collections::BTreeMap, collections::BTreeSet, net::IpAddr};
+use weir_core::{
+    model::{
+        Cluster, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node, PortProtocol, Protocol,
+        Service, ServiceKey, ServicePort, TrafficPolicy,
+    },
+    plan::{Plan, ThisNode, plan},
+};
+
+const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
+/// Ranges that overlap now and then, are too small now and then, or are no ranges.
+const RANGES: [&str; 8] = [
+    "10.1.0.0/30",
+    "10.1.0.2-10.1.0.9",
+    "10.2.0.1",
+    "10.2.0.0/29",
+    "fd00::/126",
+    "fd00::2-fd00::5",
+    "fd01::/64",
+    "ten",
+];
+const ADDRESSES: [&str; 6] = [
+    "10.1.0.1",
+    "10.1.0.3",
+    "10.2.0.1",
+    "fd00::2",
+    "10.9.9.9",
+    "10.1.0.1,fd00::2",
+];
+
+fn eips() -> impl Strategy<Value = BTreeMap<String, Eip>> {
+    let eip = (
+        select(&RANGES[..]),
+        any::<bool>(),
+        any::<bool>(),
+        0_i64..3,
+        option::of(0_i64..3),
+        any::<bool>(),
+    )
+        .prop_map(|(address, default, bound, priority, created, bgp)| {
+            let annotation = (
+                "eip.openelb.kubesphere.io/is-default-eip".to_owned(),
+                default.to_string(),
+            );
+            Eip {
+                created,
+                annotations: [annotation].into(),
+                address: address.into(),
+                mode: if bgp { Mode::Bgp } else { Mode::Layer2 },
+                interface: Some("eth0".into()),
+                priority,
+                namespaces: if bound {
+                    ["apps".to_owned()].into()
+                } else {
+                    BTreeSet::new()
+                },
+                ..Eip::default()
+            }
+        });
+    vec(eip, 0..5).prop_map(|eips| {
+        eips.into_iter()
+            .enumerate()
+            .map(|(index, eip)| (format!("eip-{index}"), eip))
+            .collect()
+    })
+}
+
+fn ports() -> impl Strategy<Value = Vec<u16>> {
+    vec(80_u16..83, 1..3)
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let families = select(vec![
+        vec![],
+        vec![Family::V4],
+        vec![Family::V6],
+        vec![Family::V4, Family::V6],
+    ]);
+    let policy = select(vec![
+        FamilyPolicy::SingleStack,
+        FamilyPolicy::PreferDualStack,
+        FamilyPolicy::RequireDualStack,
+    ]);
+    let address = option::of(select(&ADDRESSES[..]));
+    (
+        address,
+        option::of(0..5),
+        families,
+        policy,
+        ports(),
+        any::<bool>(),
+        option::of(0_i64..3),
+    )
+        .prop_map(|(address, eip, families, family_policy, ports, local, created)| {
+            let mut annotations = BTreeMap::from([("lb.kubesphere.io/v1alpha1".to_owned(), "openelb".to_owned())]);
+            if let Some(address) = address {
+                annotations.insert("eip.openelb.kubesphere.io/v1alpha1".into(), address.into());
+            }
+            if let Some(eip) = eip.filter(|eip| *eip < 2) {
+                annotations.insert("eip.openelb.kubesphere.io/v1alpha2".into(), format!("eip-{eip}"));
+            }
+            let port = |port: &u16| ServicePort {
+                name: format!("p{port}"),
+                protocol: PortProtocol::Served(Protocol::Tcp),
+                port: *port,
+            };
+            Service {
+                created,
+                annotations,
+                load_balancer: true,
+                families,
+                family_policy,
+                ports: ports.iter().map(port).collect(),
+                traffic_policy: if local {
+                    TrafficPolicy::Local
+                } else {
+                    TrafficPolicy::Cluster
+                },
+                ..Service::default()
+            }
+        })
+}
+
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    let address = prop_oneof![
+        (1_u8..6).prop_map(|last| IpAddr::from([10, 244, 0, last])),
+        (1_u16..6).prop_map(|last| IpAddr::from([0xfd44, 0, 0, 0, 0, 0, 0, last])),
+    ];
+    let node = option::of(select(vec!["node-a", "node-b", "node-c", "node-x"]));
+    let endpoint =
+        (address, node, any::<[bool; 3]>()).prop_map(|(address, node, [ready, serving, terminating])| Endpoint {
+            address,
+            node: node.map(str::to_owned),
+            ready,
+            serving,
+            terminating,
+        });
+    (vec(endpoint, 0..5), ports()).prop_map(|(endpoints, ports)| {
+        let port = |port: &u16| EndpointPort {
+            name: format!("p{port}"),
+            protocol: PortProtocol::Served(Protocol::Tcp),
+            port: 8000 + port,
+        };
+        EndpointSlice {
+            ports: ports.iter().map(port).collect(),
+            endpoints,
+        }
+    })
+}
+
+fn node(index: u8) -> impl Strategy<Value = Node> {
+    (
+        prop::bool::weighted(0.9),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(move |(ready, excluded, addressed)| Node {
+            internal_addresses: if addressed {
+                vec![IpAddr::from([10, 0, 0, index])]
+            } else {
+                Vec::new()
+            },
+            excluded,
+            ready,
+        })
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let addresses = vec(select(vec!["10.1.0.1", "10.1.0.2", "10.2.0.1", "fd00::3"]), 0..3);
+    let one = (service(), vec(slice(), 0..3), addresses);
+    (eips(), vec(one, 0..7), (node(1), node(2), node(3))).prop_map(|(eips, services, (a, b, c))| {
+        let mut cluster = Cluster {
+            eips,
+            ..Cluster::default()
+        };
+        for (index, (service, slices, previous)) in services.into_iter().enumerate() {
+            let key = ServiceKey {
+                namespace: "apps".into(),
+                name: format!("svc-{index}"),
+            };
+            let slices = slices
+                .into_iter()
+                .enumerate()
+                .map(|(index, slice)| (format!("slice-{index}"), slice));
+            cluster.endpoint_slices.insert(key.clone(), slices.collect());
+            cluster
+                .previous
+                .insert(key.clone(), previous.iter().map(|text| text.parse().unwrap()).collect());
+            cluster.services.insert(key, service);
+        }
+        cluster.nodes = NODES.into_iter().map(str::to_owned).zip([a, b, c]).collect();
+        cluster
+    })
+}
+
+fn planned(cluster: &Cluster, node: &str) -> Plan {
+    plan(cluster, &ThisNode { name: node.into() })
+}
+
+/// A plan without what depends on the node that made it.
+fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
+    plan.tunnel_address = None;
+    plan.nodes.clear();
+    plan.vips.values_mut().for_each(|vip| vip.owned = false);
+    for frontend in plan.frontends.values_mut() {
+        let local = cluster.services[&frontend.service].traffic_policy == TrafficPolicy::Local;
+        let strip = |mut key: weir_core::plan::BackendKey| {
+            key.local = false;
+            key
+        };
+        frontend.backends = std::mem::take(&mut frontend.backends)
+            .into_iter()
+            .map(|(key, it)| (strip(key), it))
+            .collect();
+        frontend.draining = std::mem::take(&mut frontend.draining).into_iter().map(strip).collect();
+        if local {
+            frontend.backends.clear();
+            frontend.draining.clear();
+        }
+    }
+    plan
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn planning_again_with_its_own_allocations_changes_nothing(mut cluster in cluster()) {
+        let first = planned(&cluster, "node-a");
+        cluster.previous = first.allocations.clone();
+        prop_assert_eq!(planned(&cluster, "node-a"), first);
+    }
+
+    #[test]
+    fn all_nodes_agree(cluster in cluster()) {
+        let plans: Vec<_> = NODES.iter().map(|node| planned(&cluster, node)).collect();
+        for address in plans[0].vips.keys() {
+            let owners = plans.iter().filter(|plan| plan.vips[address].owned).count();
+            let elected = plans[0].vips[address].owner.is_some();
+            prop_assert_eq!(owners, usize::from(elected), "{} has {} owners", address, owners);
+        }
+        let shared: Vec<_> = plans.into_iter().map(|plan| shared(plan, &cluster)).collect();
+        prop_assert_eq!(&shared[0], &shared[1]);
+        prop_assert_eq!(&shared[1], &shared[2]);
+    }
+
+    #[test]
+    fn only_those_who_ask_for_an_address_share_it(cluster in cluster()) {
+        let plan = planned(&cluster, "node-a");
+        let mut automatic: BTreeMap<IpAddr, &ServiceKey> = BTreeMap::new();
+        for (key, addresses) in &plan.allocations {
+            let asked = cluster.services[key].annotations.get("eip.openelb.kubesphere.io/v1alpha1");
+            let asked: Vec<IpAddr> =
+                asked.iter().flat_map(|text| text.split(',')).map(|text| text.parse().unwrap()).collect();
+            for address in addresses.iter().filter(|address| !asked.contains(address)) {
+                let other = automatic.insert(*address, key);
+                prop_assert_eq!(other, None, "{} is given to two without being asked for", address);
+            }
+            for family in [Family::V4, Family::V6] {
+                let of_family = addresses.iter().filter(|address| Family::of(**address) == family).count();
+                prop_assert!(of_family <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_planned_fits_together(cluster in cluster()) {
+        let plan = planned(&cluster, "node-a");
+        let given: BTreeSet<_> = plan.allocations.values().flatten().copied().collect();
+        prop_assert_eq!(given, plan.vips.keys().copied().collect::<BTreeSet<_>>());
+        for (key, frontend) in &plan.frontends {
+            prop_assert!(plan.allocations[&frontend.service].contains(&key.address));
+            for backend in frontend.backends.keys().chain(&frontend.draining) {
+                prop_assert_eq!(Family::of(backend.address), Family::of(key.address));
+                prop_assert_eq!(backend.local, backend.node == "node-a");
+                prop_assert!(backend.local || plan.nodes.contains_key(&backend.node));
+            }
+            prop_assert!(frontend.draining.iter().all(|backend| !frontend.backends.contains_key(backend)));
+        }
+        for vip in plan.vips.values() {
+            let owner = vip.owner.as_deref();
+            prop_assert!(owner.is_none_or(|owner| cluster.nodes[owner].ready && !cluster.nodes[owner].excluded));
+        }
+    }
+
+    #[test]
+    fn an_allocation_survives_any_other_service(cluster in cluster(), other in service(), created in 0_i64..5) {
+        let before = planned(&cluster, "node-a");
+        let mut after = cluster.clone();
+        after.previous = before.allocations.clone();
+        let key = ServiceKey { namespace: "apps".into(), name: "another".into() };
+        after.services.insert(key.clone(), Service { created: Some(created), ..other });
+        let mut allocations = planned(&after, "node-a").allocations;
+        allocations.remove(&key);
+        for (key, addresses) in &before.allocations {
+            prop_assert!(allocations.get(key).is_some_and(|kept| kept.is_superset(addresses)), "{} moved", key);
+        }
+    }
+
+    #[test]
+    fn text_forms_of_keys_are_whole(cluster in cluster()) {
+        let plan = planned(&cluster, "node-b");
+        for (key, frontend) in &plan.frontends {
+            prop_assert_eq!(&key.to_string().parse(), &Ok(*key));
+            for backend in frontend.backends.keys() {
+                prop_assert_eq!(&backend.to_string().parse(), &Ok(backend.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The loop: what the sources say becomes a plan, the plan becomes writes, what is true then is reported.
+//!
+//! One task owns everything that changes: it waits for a source, plans the whole, steps the tables, carries out the
+//! writes, attaches interfaces, and reports. It decides nothing itself. Nothing is planned before every source has
+//! spoken once, or a restart would empty the maps; nothing is attached before the first writes, or packets would meet
+//! empty ones. Stopping stops only this loop: programs, maps and links stay, and the next agent adopts them.
+
+mod allocations;
+mod conditions;
+mod interfaces;
+
+use crate::{
+    apply::bpf::{self, Dataplane, config},
+    report::Reporter,
+    source::{
+        folder::{Folder, FolderError},
+        netlink::{self, Device, Network, Wanted},
+    },
+};
+use allocations::Allocations;
+use conditions::Conditions;
+use interfaces::Interfaces;
+use std::{
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+use weir_core::{
+    model::Cluster,
+    plan::{Plan, ThisNode, plan},
+    tables::{self, Step, Tables},
+};
+
+/// An adopted data path is left as it is until all next hops are known again, but no longer than this.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What a step took out of use is cleared this much later; packets under way are gone in microseconds.
+const SETTLE: Duration = Duration::from_millis(10);
+/// Interfaces that could not be taken are tried again this often, and so are writes that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What the agent is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node's name.
+    pub node: String,
+    /// Folder of manifests.
+    pub manifests: PathBuf,
+    /// Interfaces to take packets from.
+    pub interfaces: Vec<String>,
+    /// Folder of the agent's own files.
+    pub state_dir: PathBuf,
+    /// The data path.
+    pub dataplane: bpf::Options,
+}
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data path.
+    #[error("cannot open the data path")]
+    Bpf(#[from] bpf::Error),
+    /// The network.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// The manifests.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Signals.
+    #[error("cannot wait for signals")]
+    Signal(#[source] io::Error),
+    /// The network source ended.
+    #[error("interfaces and next hops can no longer be followed; start weir again (packets are forwarded as before)")]
+    SourceEnded,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// What keeps the agent from starting; once it runs, what goes wrong is logged and reported instead.
+pub async fn run(settings: Settings) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let mut folder = Folder::open(&settings.manifests)?;
+    let mut dataplane = Dataplane::open(&settings.dataplane)?;
+    if settings.dataplane.log.is_some() {
+        dataplane.start_log()?;
+    }
+    let (wanted, wanted_seen) = watch::channel(Wanted::default());
+    let (mut networks, netlink) = netlink::start(wanted_seen)?;
+    let pin_dir = settings.dataplane.pin_dir.clone();
+    let mut agent = Agent::new(settings, dataplane, wanted)?;
+
+    let mut retry = interval(RETRY);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    agent.cluster = Some(folder.read().cluster);
+    loop {
+        agent.advance(&netlink).await;
+        let wake_at = agent.wake_at.unwrap_or_else(Instant::now);
+        tokio::select! {
+            () = folder.changed() => agent.set_cluster(folder.read().cluster),
+            changed = networks.changed() => {
+                changed.map_err(|_| Error::SourceEnded)?;
+                agent.set_network(networks.borrow_and_update().clone());
+            }
+            () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
+            _ = retry.tick() => agent.retry(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    info!(
+        pin_dir = %pin_dir.display(),
+        "stopping; the data path stays in place and goes on forwarding, the next weir adopts it (`weir run --detach` removes it)"
+    );
+    Ok(())
+}
+
+struct Agent {
+    settings: Settings,
+    this: ThisNode,
+    dataplane: Dataplane,
+    tables: Tables,
+    allocations: Allocations,
+    conditions: Conditions,
+    interfaces: Interfaces,
+    reporter: Reporter,
+    wanted: watch::Sender<Wanted>,
+    cluster: Option<Cluster>,
+    network: Option<Arc<Network>>,
+    plan: Option<Plan>,
+    /// The outcome of the last step.
+    step: Option<Step>,
+    /// Something that a plan depends on changed.
+    replan: bool,
+    /// Something that the tables depend on changed, or they have something to clear.
+    restep: bool,
+    /// Interfaces that failed are to be tried again.
+    retry: bool,
+    /// When to look again without anything having changed.
+    wake_at: Option<Instant>,
+    /// Until when the first step waits for next hops.
+    patience: Instant,
+}
+
+impl Agent {
+    fn new(settings: Settings, dataplane: Dataplane, wanted: watch::Sender<Wanted>) -> Result<Self, Error> {
+        let tables = dataplane.with_contents(Tables::adopt)?;
+        let options = &settings.dataplane;
+        Ok(Self {
+            this: ThisNode { name: settings.node.clone() },
+            tables,
+            allocations: Allocations::read(&settings.state_dir),
+            conditions: Conditions::default(),
+            interfaces: Interfaces::new(settings.interfaces.clone()),
+            reporter: Reporter::new(&settings.state_dir, &settings.node, &options.pin_dir, options.tunnel_port),
+            wanted,
+            cluster: None,
+            network: None,
+            plan: None,
+            step: None,
+            replan: true,
+            restep: true,
+            retry: false,
+            wake_at: None,
+            patience: Instant::now() + PATIENCE,
+            settings,
+            dataplane,
+        })
+    }
+
+    fn set_cluster(&mut self, cluster: Cluster) {
+        if self.cluster.as_ref() != Some(&cluster) {
+            self.cluster = Some(cluster);
+            self.replan = true;
+        }
+    }
+
+    fn set_network(&mut self, network: Option<Arc<Network>>) {
+        self.network = network;
+        self.restep = true;
+    }
+
+    fn wake(&mut self) {
+        self.wake_at = None;
+        self.restep = true;
+    }
+
+    fn retry(&mut self) {
+        self.retry = true;
+    }
+
+    /// Does what is due, and no more.
+    async fn advance(&mut self, netlink: &rtnetlink::Handle) {
+        let (Some(cluster), Some(network)) = (&mut self.cluster, self.network.clone()) else { return };
+        if std::mem::take(&mut self.replan) {
+            cluster.previous.clone_from(self.allocations.addresses());
+            let next = plan(cluster, &self.this);
+            // Before anybody is told an address, it is on disk.
+            self.allocations.save(&next.allocations);
+            self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
+            self.restep |= self.plan.as_ref() != Some(&next);
+            self.plan = Some(next);
+        }
+        let Some(plan) = self.plan.clone() else { return };
+        if self.step.is_none() && self.should_wait(&plan, &network) {
+            return;
+        }
+        let interfaces_due = self.interfaces.due(&network, std::mem::take(&mut self.retry));
+        let stepped = std::mem::take(&mut self.restep);
+        if stepped {
+            self.step_tables(&plan, &network);
+        }
+        if stepped || interfaces_due {
+            self.settle_interfaces(netlink, &plan, &network, interfaces_due).await;
+        }
+    }
+
+    /// Whether the first step would cut off nodes whose next hops are just being resolved.
+    fn should_wait(&mut self, plan: &Plan, network: &Network) -> bool {
+        let nodes = plan.nodes.values().copied().collect();
+        let known = network.wanted.nodes == nodes && network.reaches_all(&nodes);
+        let wait = !known && Instant::now() < self.patience;
+        self.wake_at = wait.then_some(self.patience);
+        wait
+    }
+
+    fn step_tables(&mut self, plan: &Plan, network: &Network) {
+        let settings = tables::Settings { tunnel_port: self.settings.dataplane.tunnel_port };
+        let begun = Instant::now();
+        let step = self.tables.step(plan, &network.links, &settings);
+        let mss = config::mss(plan.tunnel_address, smallest_mtu(plan, network, &self.settings.interfaces));
+        let written = self.dataplane.set_mss(mss).and_then(|()| self.dataplane.apply(&step.writes));
+        self.wake_at = step.unsettled.then(|| Instant::now() + SETTLE);
+        match written {
+            Ok(()) => {
+                if !step.writes.is_empty() {
+                    debug!(writes = step.writes.len(), time = ?begun.elapsed(), "programmed");
+                }
+            }
+            Err(problem) => self.read_back(&problem),
+        }
+        self.step = Some(step);
+    }
+
+    /// After a failed write: what the maps really hold is the new start, and the plan is tried again.
+    fn read_back(&mut self, problem: &bpf::Error) {
+        error!(problem = problem as &dyn std::error::Error, "a map could not be written; trying again");
+        match self.dataplane.with_contents(Tables::adopt) {
+            Ok(tables) => self.tables = tables,
+            Err(problem) => error!(problem = &problem as &dyn std::error::Error, "the maps cannot be read either"),
+        }
+        self.wake_at = Some(Instant::now() + RETRY);
+    }
+
+    async fn settle_interfaces(&mut self, netlink: &rtnetlink::Handle, plan: &Plan, network: &Network, attach: bool) {
+        let mut devices = list(netlink).await;
+        if attach {
+            self.interfaces.attach(&mut self.dataplane, network, &devices);
+            devices = list(netlink).await;
+            if let Err(problem) = self.dataplane.finish_move() {
+                warn!(problem = &problem as &dyn std::error::Error, "flows noted by the former program are not all moved");
+            }
+        }
+        self.report(plan, network, &devices);
+    }
+
+    fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {
+        let Some(step) = &self.step else { return };
+        let conditions = plan.conditions.iter().chain(&step.conditions).cloned();
+        self.conditions.replace(conditions.chain(self.interfaces.conditions()));
+        let interfaces = self.interfaces.report(&self.dataplane, network, devices);
+        let conditions = self.conditions.current().cloned().collect();
+        if let Err(problem) = self.reporter.write(plan, step, network, interfaces, conditions) {
+            warn!(problem = &problem as &dyn std::error::Error, "`weir status` will show an older state");
+        }
+    }
+}
+
+async fn list(netlink: &rtnetlink::Handle) -> Vec<Device> {
+    netlink::devices(netlink).await.unwrap_or_else(|problem| {
+        warn!(problem = &problem as &dyn std::error::Error, "interfaces cannot be listed; trying again");
+        Vec::new()
+    })
+}
+
+fn wanted_by(plan: &Plan) -> Wanted {
+    let reach = plan.vips.values().filter_map(|vip| vip.interface.as_deref());
+    Wanted {
+        nodes: plan.nodes.values().copied().collect(),
+        reach: reach.filter_map(|name| Some((name.to_owned(), Wanted::parse_reach(name)?))).collect(),
+    }
+}
+
+fn replace<T: PartialEq>(target: &mut T, value: T) -> bool {
+    let differs = *target != value;
+    if differs {
+        *target = value;
+    }
+    differs
+}
+
+/// The smallest MTU on the way to another node; `None` when there is no other node.
+fn smallest_mtu(plan: &Plan, network: &Network, interfaces: &[String]) -> Option<u16> {
+    if plan.nodes.is_empty() {
+        return None;
+    }
+    let next_hop = |address: &IpAddr| network.links.next_hops.get(address).map(|hop| hop.mtu);
+    let own = interfaces.iter().filter_map(|name| network.links.interfaces.get(name)).map(|interface| interface.mtu);
+    plan.nodes.values().filter_map(next_hop).chain(own).min()
+}

@@ -1,0 +1,105 @@
+//! Keeps the programs on the interfaces asked for, as interfaces come and go.
+
+use crate::{
+    apply::bpf::{Dataplane, attach::AttachError},
+    report::{InterfaceReport, XdpModeName},
+    source::netlink::{Device, Network},
+};
+use std::collections::BTreeMap;
+use weir_core::model::{Condition, ObjectRef};
+
+/// The interfaces asked for and how they are.
+#[derive(Debug)]
+pub struct Interfaces {
+    names: Vec<String>,
+    /// The devices of the last attempt.
+    seen: BTreeMap<String, Device>,
+    failures: BTreeMap<String, Failure>,
+    attempted: bool,
+}
+
+#[derive(Debug)]
+enum Failure {
+    Missing,
+    Attach(AttachError),
+}
+
+impl Interfaces {
+    /// For these names; each once, however often it is given.
+    #[must_use]
+    pub fn new(mut names: Vec<String>) -> Self {
+        let mut known = std::collections::BTreeSet::new();
+        names.retain(|name| known.insert(name.clone()));
+        Self { names, seen: BTreeMap::new(), failures: BTreeMap::new(), attempted: false }
+    }
+
+    /// Whether an attempt may do something: the first, devices that changed, or an earlier failure.
+    #[must_use]
+    pub fn due(&self, network: &Network, retry: bool) -> bool {
+        !self.attempted || self.seen != network.devices || retry && !self.failures.is_empty()
+    }
+
+    /// Attaches where it is needed. `devices` are those of now, `network` names the device of each interface.
+    pub fn attach(&mut self, dataplane: &mut Dataplane, network: &Network, devices: &[Device]) {
+        self.attempted = true;
+        self.seen.clone_from(&network.devices);
+        self.failures.clear();
+        for name in &self.names {
+            let device = network
+                .device_of(name)
+                .and_then(|device| devices.iter().find(|now| now.name == device.name && now.ifindex == device.ifindex));
+            let failure = match device {
+                None => Failure::Missing,
+                Some(device) => match dataplane.attach(device) {
+                    Ok(()) => continue,
+                    Err(error) => Failure::Attach(error),
+                },
+            };
+            self.failures.insert(name.clone(), failure);
+        }
+    }
+
+    /// What is wrong with them.
+    pub fn conditions(&self) -> impl Iterator<Item = Condition> {
+        self.failures.iter().map(|(name, failure)| {
+            let object = ObjectRef::cluster_scoped("Interface", name);
+            let (reason, message) = match failure {
+                Failure::Missing => (
+                    "InterfaceMissing",
+                    format!("there is no interface {name}; it is taken as soon as it appears. Check --interface."),
+                ),
+                Failure::Attach(error) => (error.reason(), error_text(error)),
+            };
+            Condition::new(object, "--interface", reason, message)
+        })
+    }
+
+    /// How each interface is, by what the kernel says of `devices`.
+    #[must_use]
+    pub fn report(&self, dataplane: &Dataplane, network: &Network, devices: &[Device]) -> Vec<InterfaceReport> {
+        let report = |name: &String| {
+            let interface = network.links.interfaces.get(name);
+            let device = network.device_of(name);
+            let now = device.and_then(|device| devices.iter().find(|now| now.ifindex == device.ifindex));
+            let ours = now.and_then(|now| now.xdp).filter(|xdp| xdp.program == dataplane.ingress_id());
+            InterfaceReport {
+                name: name.clone(),
+                device: device.map(|device| device.name.clone()),
+                ifindex: device.map(|device| device.ifindex),
+                vlan: interface.map_or(0, |interface| interface.vlan),
+                xdp_mode: ours.map(|xdp| if xdp.native { XdpModeName::Native } else { XdpModeName::Generic }),
+            }
+        };
+        self.names.iter().map(report).collect()
+    }
+}
+
+fn error_text(error: &AttachError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

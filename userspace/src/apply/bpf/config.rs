@@ -1,0 +1,94 @@
+//! What `CONFIG` holds: seeds, masks, times and the clamp, from flags, the kernel and the network.
+
+use nix::time::{ClockId, clock_getres};
+use std::{net::IpAddr, time::Duration};
+use weir_common::abi::Config;
+
+/// The same on every node of a cluster unless a flag says otherwise: nodes that differ would disagree about rows.
+pub const DEFAULT_SELECTION_SEED: u64 = 0x5765_6972_5765_6972;
+
+/// A flow that never got past its SYN; the kernel's own connection tracking gives it a minute, too.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+/// An idle established TCP flow: five days, as the kernel's connection tracking.
+const ESTABLISHED: Duration = Duration::from_secs(5 * 24 * 3600);
+/// An idle UDP flow.
+const UDP: Duration = Duration::from_secs(180);
+/// A closed TCP flow: twice the longest segment lifetime Linux reckons with.
+const CLOSED: Duration = Duration::from_secs(120);
+
+/// Jiffies in a tick of the packet path.
+const JIFFIES_PER_TICK: u64 = 64;
+
+/// Bytes the tunnel adds to an inner packet: outer header, UDP 8, Geneve 8, option header 4, its longest data 56.
+const fn tunnel_overhead(tunnel: IpAddr) -> u16 {
+    let outer = if tunnel.is_ipv4() { 20 } else { 40 };
+    outer + 8 + 8 + 4 + 56
+}
+
+/// The largest MSS whose segments fit the tunnel: for IPv4 and IPv6 flows, in bytes; 0 leaves the MSS alone.
+///
+/// `tunnel` is this node's tunnel address, `mtu` the smallest MTU packets may meet on the way to another node; `None`
+/// when there is no other node to send to.
+#[must_use]
+pub fn mss(tunnel: Option<IpAddr>, mtu: Option<u16>) -> (u16, u16) {
+    let (Some(tunnel), Some(mtu)) = (tunnel, mtu) else { return (0, 0) };
+    let inner = mtu.saturating_sub(tunnel_overhead(tunnel));
+    // IP header and TCP header without options (RFC 6691).
+    (inner.saturating_sub(20 + 20), inner.saturating_sub(40 + 20))
+}
+
+/// The parts that do not change while the agent runs.
+#[must_use]
+pub fn fixed(selection_seed: u64, flow_seed: u64, flow_buckets: u32, cache_buckets: u32, tunnel_port: u16) -> Config {
+    let hz = jiffies_per_second();
+    Config {
+        selection_seed,
+        flow_seed,
+        flow_mask: flow_buckets.saturating_sub(1),
+        cache_mask: cache_buckets.saturating_sub(1),
+        half_open_ticks: ticks(HALF_OPEN, hz),
+        established_ticks: ticks(ESTABLISHED, hz),
+        udp_ticks: ticks(UDP, hz),
+        closed_ticks: ticks(CLOSED, hz),
+        tunnel_port: tunnel_port.to_be_bytes(),
+        ..Config::default()
+    }
+}
+
+/// The kernel's HZ: its coarse clocks advance once a jiffy.
+fn jiffies_per_second() -> u64 {
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::from_millis(4), Duration::from);
+    let nanoseconds = u64::try_from(resolution.as_nanos()).unwrap_or(u64::MAX).max(1);
+    // Rounded: a jiffy of HZ 300 is 3,333,333 ns.
+    ((1_000_000_000 + nanoseconds / 2) / nanoseconds).max(1)
+}
+
+fn ticks(time: Duration, hz: u64) -> u32 {
+    u32::try_from(time.as_secs() * hz / JIFFIES_PER_TICK).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mss_leaves_room_for_the_tunnel() {
+        let v4 = "192.0.2.1".parse().ok();
+        let v6 = "2001:db8::1".parse().ok();
+        assert_eq!(mss(v4, Some(1500)), (1500 - 96 - 40, 1500 - 96 - 60));
+        assert_eq!(mss(v6, Some(1500)), (1500 - 116 - 40, 1500 - 116 - 60));
+        assert_eq!(mss(v4, None), (0, 0));
+        assert_eq!(mss(None, Some(1500)), (0, 0));
+    }
+
+    #[test]
+    fn ticks_are_64_jiffies() {
+        assert_eq!(ticks(Duration::from_secs(64), 250), 250);
+        assert_eq!(ticks(Duration::from_secs(0), 250), 1);
+    }
+
+    #[test]
+    fn this_kernel_has_a_sensible_hz() {
+        assert!((24..=2000).contains(&jiffies_per_second()));
+    }
+}

@@ -1,0 +1,200 @@
+//! Moves flows from one `FLOWS` map into another of a different capacity or seed, while packets pass.
+//!
+//! An entry holds everything its two buckets follow from, so it can be placed again under any mask and seed. The new
+//! program may write the new map at the same time: places are taken by compare-and-swap of the control word, as
+//! `weir_common::flows` does. When both buckets are full of flows worth as much, the flow is lost and counted.
+
+use super::{error::Error, mapped::Mapped};
+use std::sync::atomic::{AtomicU64, Ordering};
+use weir_common::{
+    abi::{FLOW_WAYS, Flow, FlowBucket, flow_state},
+    hash::{self, Tuple},
+};
+
+/// Words of a [`Flow`], and the one that is claimed and published.
+const WORDS: usize = size_of::<Flow>() / 8;
+const CONTROL: usize = 6;
+/// The control word without state and VIP port: who the flow belongs to.
+const IDENTITY: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0]);
+
+/// What became of the flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Flows put into the new map now.
+    pub placed: usize,
+    /// Flows for which there was no room.
+    pub lost: usize,
+}
+
+/// Puts every flow of `old` into `new`, whose buckets are named under `seed`, unless it is there already.
+///
+/// # Errors
+///
+/// None that a correct capacity does not exclude: [`Error::OutOfBounds`].
+pub fn copy(old: &Mapped<FlowBucket>, new: &Mapped<FlowBucket>, seed: u64) -> Result<Moved, Error> {
+    let mut moved = Moved::default();
+    for index in 0..old.entries() {
+        for flow in old.load(index)?.flows {
+            if flow.state < flow_state::HALF_OPEN {
+                continue;
+            }
+            match place(&flow, new, seed)? {
+                Some(true) => moved.placed += 1,
+                Some(false) => {}
+                None => moved.lost += 1,
+            }
+        }
+    }
+    Ok(moved)
+}
+
+/// `Some(true)` when placed, `Some(false)` when it was there, `None` when there is no room.
+fn place(flow: &Flow, new: &Mapped<FlowBucket>, seed: u64) -> Result<Option<bool>, Error> {
+    let words: [u64; WORDS] = bytemuck::must_cast(*flow);
+    let mut best: Option<(&[AtomicU64], u64)> = None;
+    for index in buckets(flow, seed, new.entries().saturating_sub(1)) {
+        for entry in new.words(index)?.chunks_exact(WORDS).take(FLOW_WAYS) {
+            let control = load(entry, CONTROL);
+            if state(control) >= flow_state::HALF_OPEN && same_flow(entry, &words) {
+                return Ok(Some(false));
+            }
+            if best.is_none_or(|(_, other)| worth(control) < worth(other)) {
+                best = Some((entry, control));
+            }
+        }
+    }
+    let wanted = words.get(CONTROL).copied().unwrap_or_default();
+    let Some((entry, control)) = best.filter(|(_, control)| worth(*control) < worth(wanted)) else { return Ok(None) };
+    let Some(guard) = entry.get(CONTROL) else { return Ok(None) };
+    let busy = with_state(control, flow_state::BUSY);
+    if guard.compare_exchange(control, busy, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return Ok(None);
+    }
+    for (position, (word, value)) in entry.iter().zip(words).enumerate() {
+        if position != CONTROL {
+            word.store(value, Ordering::Release);
+        }
+    }
+    guard.store(wanted, Ordering::Release);
+    Ok(Some(true))
+}
+
+/// The same two buckets as in `weir_common::flows`.
+fn buckets(flow: &Flow, seed: u64, mask: u32) -> [u32; 2] {
+    let tuple = Tuple {
+        source: flow.client,
+        destination: flow.pod,
+        source_port: u16::from_ne_bytes(flow.client_port),
+        destination_port: u16::from_ne_bytes(flow.pod_port),
+        protocol: flow.protocol,
+    };
+    let hash = hash::tuple(seed, &tuple);
+    [hash as u32 & mask, (hash >> 32) as u32 & mask]
+}
+
+fn same_flow(entry: &[AtomicU64], words: &[u64; WORDS]) -> bool {
+    let same = |position: usize| words.get(position) == Some(&load(entry, position));
+    let control = words.get(CONTROL).copied().unwrap_or_default();
+    (0..4).all(same) && load(entry, CONTROL) & IDENTITY == control & IDENTITY
+}
+
+fn load(entry: &[AtomicU64], position: usize) -> u64 {
+    entry.get(position).map_or(0, |word| word.load(Ordering::Acquire))
+}
+
+fn state(control: u64) -> u8 {
+    let [.., state] = control.to_ne_bytes();
+    state
+}
+
+fn with_state(control: u64, state: u8) -> u64 {
+    let [a, b, c, d, e, f, g, _] = control.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, state])
+}
+
+/// How dear an entry is; one that is being written is the packet path's.
+fn worth(control: u64) -> u8 {
+    match state(control) {
+        flow_state::FREE => 0,
+        flow_state::HALF_OPEN => 1,
+        flow_state::CLOSED => 2,
+        flow_state::UDP => 3,
+        flow_state::ESTABLISHED => 4,
+        _ => u8::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::bpf::mapped::tests::anonymous;
+    use weir_common::abi::{Address, protocol};
+
+    fn flow(number: u16, state: u8) -> Flow {
+        Flow {
+            client: Address::from_v4([192, 0, 2, 1]),
+            pod: Address::from_v4([10, 0, 0, 1]),
+            vip: Address::from_v4([10, 10, 1, 2]),
+            client_port: number.to_be_bytes(),
+            pod_port: 8080_u16.to_be_bytes(),
+            vip_port: 80_u16.to_be_bytes(),
+            protocol: protocol::TCP,
+            state,
+            last_seen: 7,
+            reserved: 0,
+        }
+    }
+
+    fn fill(map: &mut Mapped<FlowBucket>, flows: &[Flow]) {
+        for (index, group) in flows.chunks(FLOW_WAYS).enumerate() {
+            let mut bucket = FlowBucket::default();
+            bucket.flows[..group.len()].copy_from_slice(group);
+            let words: [u64; WORDS * FLOW_WAYS] = bytemuck::must_cast(bucket);
+            map.store(index as u32, &words).unwrap();
+        }
+    }
+
+    fn all(map: &Mapped<FlowBucket>) -> Vec<Flow> {
+        (0..map.entries())
+            .flat_map(|index| map.load(index).unwrap().flows)
+            .filter(|flow| flow.state != flow_state::FREE)
+            .collect()
+    }
+
+    #[test]
+    fn flows_move_once_and_land_where_the_packet_path_looks() {
+        let flows: Vec<Flow> = (0..40).map(|number| flow(number, flow_state::ESTABLISHED)).collect();
+        let mut old = anonymous(16);
+        fill(&mut old, &flows);
+        let new = anonymous(64);
+        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 40, lost: 0 });
+        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 0, lost: 0 });
+        assert_eq!(all(&new).len(), 40);
+        for index in 0..new.entries() {
+            for flow in new.load(index).unwrap().flows.iter().filter(|flow| flow.state != flow_state::FREE) {
+                assert!(buckets(flow, 9, 63).contains(&index));
+            }
+        }
+    }
+
+    #[test]
+    fn established_flows_push_out_half_open_ones_and_never_each_other() {
+        let half_open: Vec<Flow> = (0..8).map(|number| flow(number, flow_state::HALF_OPEN)).collect();
+        let established: Vec<Flow> = (100..110).map(|number| flow(number, flow_state::ESTABLISHED)).collect();
+        let new = anonymous(1);
+        let mut old = anonymous(4);
+        fill(&mut old, &half_open);
+        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 4, lost: 4 });
+        fill(&mut old, &established);
+        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 4, lost: 6 });
+        assert!(all(&new).iter().all(|flow| flow.state == flow_state::ESTABLISHED));
+    }
+
+    #[test]
+    fn free_and_half_written_entries_stay_behind() {
+        let mut old = anonymous(4);
+        fill(&mut old, &[flow(1, flow_state::FREE), flow(2, flow_state::BUSY), flow(3, flow_state::UDP)]);
+        let new = anonymous(8);
+        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 1, lost: 0 });
+    }
+}

@@ -1,0 +1,200 @@
+//! An array map as memory of this process: single stores of aligned words, no system call, no copy.
+//!
+//! The kernel reads the same pages while packets pass, so every access here is one atomic 64-bit load or store.
+#![expect(unsafe_code, reason = "mmap and the memory behind it")]
+
+use super::error::Error;
+use bytemuck::Pod;
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// An array map with `BPF_F_MMAPABLE`, mapped whole; `T` is its value type.
+#[derive(Debug)]
+pub struct Mapped<T> {
+    name: &'static str,
+    base: NonNull<AtomicU64>,
+    entries: u32,
+    value: PhantomData<T>,
+}
+
+// SAFETY: the memory belongs to the map, not to a thread, and shared access to it is atomic.
+unsafe impl<T> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Mapped<T> {}
+
+impl<T: Pod> Mapped<T> {
+    /// The kernel rounds every value of an array up to 8 bytes.
+    const STRIDE: usize = size_of::<T>().div_ceil(8);
+
+    /// Maps all `entries` values of the map behind `fd`, which must be an array of `T` with `BPF_F_MMAPABLE`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mmap`] with the system call's error.
+    pub fn open(name: &'static str, fd: BorrowedFd<'_>, entries: u32) -> Result<Self, Error> {
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                Self::bytes(entries),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(base.cast::<AtomicU64>()) {
+            Some(pointer) if base != libc::MAP_FAILED => Ok(Self { name, base: pointer, entries, value: PhantomData }),
+            _ => Err(Error::Mmap { map: name, source: io::Error::last_os_error() }),
+        }
+    }
+
+    fn bytes(entries: u32) -> usize {
+        entries as usize * Self::STRIDE * 8
+    }
+
+    /// Number of values.
+    #[must_use]
+    pub const fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// The words of the value at `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`].
+    pub fn words(&self, index: u32) -> Result<&[AtomicU64], Error> {
+        if index >= self.entries {
+            return Err(Error::OutOfBounds { map: self.name, index, entries: self.entries });
+        }
+        // SAFETY: the mapping covers `entries * STRIDE` words, `index` is below `entries`, and the mapping lives as
+        // long as `self`.
+        Ok(unsafe { slice::from_raw_parts(self.base.as_ptr().add(index as usize * Self::STRIDE), Self::STRIDE) })
+    }
+
+    /// Stores `words` into the value at `index`, from the first word on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`].
+    pub fn store(&mut self, index: u32, words: &[u64]) -> Result<(), Error> {
+        for (word, value) in self.words(index)?.iter().zip(words) {
+            word.store(*value, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Stores `words` so that a reader who sees the final word number `guard` sees all of them: first `guard` becomes
+    /// `closed`, then the others follow, then `guard`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`].
+    pub fn store_guarded(&mut self, index: u32, words: &[u64], guard: usize, closed: u64) -> Result<(), Error> {
+        let target = self.words(index)?;
+        if let Some(word) = target.get(guard) {
+            word.store(closed, Ordering::SeqCst);
+        }
+        for (position, (word, value)) in target.iter().zip(words).enumerate() {
+            if position != guard {
+                word.store(*value, Ordering::Release);
+            }
+        }
+        if let (Some(word), Some(value)) = (target.get(guard), words.get(guard)) {
+            word.store(*value, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Stores one word of the value at `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`].
+    pub fn store_word(&mut self, index: u32, position: usize, value: u64) -> Result<(), Error> {
+        if let Some(word) = self.words(index)?.get(position) {
+            word.store(value, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The value at `index`, word by word: what the kernel writes meanwhile may be half in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`].
+    pub fn load(&self, index: u32) -> Result<T, Error> {
+        let mut value = T::zeroed();
+        let words = self.words(index)?;
+        for (chunk, word) in bytemuck::bytes_of_mut(&mut value).chunks_mut(8).zip(words) {
+            let bytes = word.load(Ordering::Acquire).to_ne_bytes();
+            for (target, source) in chunk.iter_mut().zip(bytes) {
+                *target = source;
+            }
+        }
+        Ok(value)
+    }
+}
+
+impl<T: Pod> Mapped<T> {
+    /// All values in place. Only for maps that no program writes, whose values fill their words.
+    #[must_use]
+    pub fn values(&self) -> &[T] {
+        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
+        // SAFETY: the mapping covers `entries` values without gaps (checked above) and lives as long as `self`; stores
+        // need `&mut self`, the programs only read, and any bytes are a `T`.
+        unsafe { slice::from_raw_parts(self.base.as_ptr().cast::<T>(), self.entries as usize) }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        let bytes = self.entries as usize * size_of::<T>().div_ceil(8) * 8;
+        // SAFETY: `open` made this mapping with this size, and nothing borrows from it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), bytes) };
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    pub fn anonymous<T: Pod>(entries: u32) -> Mapped<T> {
+        let memory = nix::sys::memfd::memfd_create("weir-test", nix::sys::memfd::MFdFlags::empty()).unwrap();
+        let file = std::fs::File::from(memory);
+        file.set_len(entries as u64 * size_of::<T>().div_ceil(8) as u64 * 8).unwrap();
+        Mapped::open("TEST", file.as_fd(), entries).unwrap()
+    }
+
+    #[test]
+    fn small_values_are_eight_bytes_apart() {
+        let mut map = anonymous::<u32>(5);
+        map.store(3, &[7]).unwrap();
+        assert_eq!(map.load(3).unwrap(), 7);
+        assert_eq!(map.load(1).unwrap(), 0);
+    }
+
+    #[test]
+    fn values_come_back_whole() {
+        let mut map = anonymous::<[u64; 3]>(6);
+        map.store_guarded(2, &[1, 2, 3], 1, 0).unwrap();
+        assert_eq!(map.load(2).unwrap(), [1, 2, 3]);
+        assert_eq!(map.values()[2], [1, 2, 3]);
+        map.store_word(2, 2, 9).unwrap();
+        assert_eq!(map.values()[2], [1, 2, 9]);
+    }
+
+    #[test]
+    fn an_index_beyond_the_map_is_an_error() {
+        let mut map = anonymous::<u64>(7);
+        assert!(matches!(map.store(7, &[1]), Err(Error::OutOfBounds { index: 7, .. })));
+    }
+}

@@ -1,0 +1,251 @@
+//! The BPF applier: keeps the kernel half loaded, attached and equal to what the core asks for.
+//!
+//! [`Dataplane::open`] checks, adopts or creates the pinned maps and loads the programs, without touching any
+//! interface; [`Dataplane::apply`] carries out writes; [`Dataplane::attach`] puts the programs on an interface, which is
+//! done only after the first writes, so that packets never meet empty maps. Everything that matters is pinned: when the
+//! agent ends, in whatever way, packets go on, and the next agent adopts what it finds. aya's types stay in here.
+
+pub mod attach;
+pub mod config;
+pub mod detach;
+mod abi;
+mod error;
+mod flows;
+pub mod layout;
+mod mapped;
+mod maps;
+mod object;
+pub mod pins;
+pub mod preflight;
+pub mod counters;
+mod sys;
+
+pub use error::Error;
+pub use object::Capacities;
+
+use crate::source::netlink::Device;
+use attach::{AttachError, Attacher, ModePolicy};
+use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+use layout::{Fate, Shape};
+use mapped::Mapped;
+use maps::Maps;
+use nix::fcntl::Flock;
+use pins::{PinDir, Prepared};
+use std::{collections::BTreeMap, fs::File, os::fd::AsFd, path::PathBuf, time::Duration};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+use weir_common::abi::{Config, FlowBucket};
+use weir_core::tables::{Contents, Write};
+
+/// How often the kernel half's log is read. Its records are rare and wait in a ring buffer.
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How to open the data path.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder of pins, on a BPF file system.
+    pub pin_dir: PathBuf,
+    /// XDP mode to ask for.
+    pub mode: ModePolicy,
+    /// Seed of the selection hash, the same on every node.
+    pub selection_seed: u64,
+    /// UDP port of the tunnel.
+    pub tunnel_port: u16,
+    /// Capacities other than the object's.
+    pub capacities: Capacities,
+    /// Level of the kernel half's own log; `None` compiles it out at load.
+    pub log: Option<aya_log::Level>,
+}
+
+/// The loaded kernel half.
+#[derive(Debug)]
+pub struct Dataplane {
+    ebpf: Ebpf,
+    maps: Maps,
+    attacher: Attacher,
+    pins: PinDir,
+    config: Config,
+    /// Flows of the former map, moved again once the new program runs.
+    old_flows: Option<Mapped<FlowBucket>>,
+    /// Keeps other agents out.
+    _lock: Flock<File>,
+}
+
+impl Dataplane {
+    /// Checks the machine, takes over or creates the pinned maps, and loads the programs. No interface is touched.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; nothing that runs has been changed then.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        preflight::check(&options.pin_dir)?;
+        let overrides = options.capacities.overrides()?;
+        let shapes = object::shapes(&overrides)?;
+        let pins = PinDir::new(&options.pin_dir);
+        let lock = pins.lock()?;
+        let Prepared { decision, config: former, old_flows } = pins.prepare(&shapes)?;
+        report_adoption(&decision, &pins);
+
+        let mut ebpf = load(options, &pins, &shapes, &overrides)?;
+        let attacher = Attacher::load(&mut ebpf, pins.clone(), options.mode, preflight::kernel_is_at_least(6, 6))?;
+        let mut maps = Maps::take(&mut ebpf, &shapes)?;
+
+        let capacity = |name: &'static str| shapes.get(name).map(|shape| shape.max_entries).ok_or(Error::NoMap(name));
+        let seed = former.map_or_else(random_seed, |config| config.flow_seed);
+        let mut config = config::fixed(
+            options.selection_seed,
+            seed,
+            capacity("FLOWS")?,
+            capacity("FLOW_CACHE")?,
+            options.tunnel_port,
+        );
+        if let Some(former) = former {
+            (config.mss_v4, config.mss_v6) = (former.mss_v4, former.mss_v6);
+            if former.selection_seed != config.selection_seed {
+                warn!("the selection seed differs from the one the last agent used: established flows may change backends");
+            }
+        }
+        maps.set_config(&config)?;
+        let old_flows = old_flows
+            .map(|map| {
+                let info = map.info().map_err(Error::map("look at", "FLOWS"))?;
+                Mapped::open("FLOWS", map.fd().as_fd(), info.max_entries())
+            })
+            .transpose()?;
+        let mut dataplane = Self { ebpf, maps, attacher, pins, config, old_flows, _lock: lock };
+        dataplane.move_flows()?;
+        Ok(dataplane)
+    }
+
+    /// What the maps hold, for the core to go on from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn with_contents<R>(&self, read: impl FnOnce(&Contents<'_>) -> R) -> Result<R, Error> {
+        let copied = self.maps.copy()?;
+        Ok(read(&self.maps.contents(&copied)))
+    }
+
+    /// Carries out writes, in order.
+    ///
+    /// # Errors
+    ///
+    /// The first write that failed; those before it are done.
+    pub fn apply(&mut self, writes: &[Write]) -> Result<(), Error> {
+        writes.iter().try_for_each(|write| self.maps.write(write))
+    }
+
+    /// Sets the clamp, see [`config::mss`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`].
+    pub fn set_mss(&mut self, (v4, v6): (u16, u16)) -> Result<(), Error> {
+        if (self.config.mss_v4, self.config.mss_v6) == (v4, v6) {
+            return Ok(());
+        }
+        (self.config.mss_v4, self.config.mss_v6) = (v4, v6);
+        self.maps.set_config(&self.config)
+    }
+
+    /// Makes `device` run our programs; see [`Attacher::attach`].
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`].
+    pub fn attach(&mut self, device: &Device) -> Result<(), AttachError> {
+        self.attacher.attach(&mut self.ebpf, device)
+    }
+
+    /// Id of this agent's XDP program.
+    #[must_use]
+    pub const fn ingress_id(&self) -> u32 {
+        self.attacher.ingress_id()
+    }
+
+    /// Ends a move of flows, once every interface runs the new program: takes along what the old one noted meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`], [`Error::File`].
+    pub fn finish_move(&mut self) -> Result<(), Error> {
+        if self.old_flows.is_some() {
+            self.move_flows()?;
+            self.old_flows = None;
+            self.pins.forget_old_flows()?;
+        }
+        Ok(())
+    }
+
+    fn move_flows(&mut self) -> Result<(), Error> {
+        if let Some(old) = &self.old_flows {
+            let moved = flows::copy(old, self.maps.flows(), self.config.flow_seed)?;
+            info!(placed = moved.placed, lost = moved.lost, "moved flows to a new map");
+        }
+        Ok(())
+    }
+
+    /// Starts the task that hands the kernel half's log records to ours.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] when the object has no log.
+    pub fn start_log(&mut self) -> Result<(), Error> {
+        let mut logger = EbpfLogger::init(&mut self.ebpf).map_err(Error::Log)?;
+        tokio::spawn(async move {
+            let mut time = interval(LOG_INTERVAL);
+            time.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                time.tick().await;
+                logger.flush();
+            }
+        });
+        Ok(())
+    }
+}
+
+fn load(
+    options: &Options,
+    pins: &PinDir,
+    shapes: &BTreeMap<String, Shape>,
+    overrides: &[(&'static str, u32)],
+) -> Result<Ebpf, Error> {
+    let level = options.log.map_or(0, |level| level as u8);
+    let mut loader = EbpfLoader::new();
+    loader.override_global(aya_log::LEVEL, &level, false);
+    for (name, _) in layout::PINNED {
+        if shapes.contains_key(name) {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
+    for (name, capacity) in overrides {
+        loader.map_max_entries(name, *capacity);
+    }
+    loader.load(object::OBJECT).map_err(|error| Error::Load(Box::new(error)))
+}
+
+fn report_adoption(decision: &layout::Decision, pins: &PinDir) {
+    let pin_dir = pins.root().display();
+    if decision.creates_all() {
+        info!(%pin_dir, "no data path here yet, creating one");
+    } else if decision.adopts_all() {
+        info!(%pin_dir, "adopting the data path of an earlier agent");
+    } else {
+        let renewed: Vec<&str> = decision
+            .fates
+            .iter()
+            .filter_map(|(name, fate)| (*fate != Fate::Adopt).then_some(*name))
+            .collect();
+        info!(%pin_dir, renewed = renewed.join(" "), "adopting the data path of an earlier agent with other capacities");
+    }
+    debug!(?decision, "fate of each map");
+}
+
+/// Not zero, which stands for "no seed".
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Keyed by the operating system's random numbers.
+    RandomState::new().hash_one(std::process::id()) | 1
+}

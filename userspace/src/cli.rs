@@ -1,0 +1,218 @@
+//! Command line: what can be asked for, and with which defaults.
+
+use crate::{
+    agent::{self, Settings},
+    apply::bpf::{self, Capacities, attach::ModePolicy, config::DEFAULT_SELECTION_SEED, detach},
+    status::{self, Format},
+};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{io, path::PathBuf};
+use tracing_subscriber::EnvFilter;
+
+/// An XDP load balancer for bare-metal Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the Services and Eips of a folder of Kubernetes manifests from this host.
+    Run(Run),
+    /// Show VIPs, frontends, backends and counters of this host.
+    Status(Status),
+}
+
+/// Where the data path and the agent keep what outlives the process.
+#[derive(Debug, Args)]
+struct Places {
+    /// Folder of pinned maps and links, on a BPF file system.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/weir")]
+    pin_dir: PathBuf,
+    /// Folder of the agent's own files.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weir")]
+    state_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Folder of manifests (Eip, Service, EndpointSlice, Node), watched while running.
+    #[arg(long, value_name = "DIR", required_unless_present = "detach")]
+    manifests: Option<PathBuf>,
+    /// Interface to take packets from; may be given several times.
+    #[arg(long = "interface", value_name = "IF", required_unless_present = "detach")]
+    interfaces: Vec<String>,
+    /// This host's name in the manifests' list of nodes.
+    #[arg(long, value_name = "NAME", required_unless_present = "detach")]
+    node: Option<String>,
+    #[command(flatten)]
+    places: Places,
+    /// UDP port of the tunnel between nodes; the same on every node.
+    #[arg(long, value_name = "PORT", default_value_t = 6081)]
+    tunnel_port: u16,
+    /// Seed of the choice of backends; the same on every node.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SELECTION_SEED)]
+    selection_seed: u64,
+    /// How to run XDP; auto is native where the driver can, else generic.
+    #[arg(long, value_enum, default_value_t)]
+    xdp_mode: ModePolicy,
+    /// What the agent logs: a level, or directives such as `weir=debug,warn`.
+    #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = "info")]
+    log_level: String,
+    /// What the eBPF programs log; off costs nothing.
+    #[arg(long, value_enum, default_value_t)]
+    kernel_log: KernelLog,
+    /// Remove everything an agent has left in the kernel for this pin folder, and end. Forwarding stops.
+    #[arg(long, conflicts_with_all = ["manifests", "interfaces", "node"])]
+    detach: bool,
+    #[command(flatten)]
+    capacities: CapacityFlags,
+}
+
+/// Capacities of the maps, powers of two; for hosts with much more or much less than usual.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Capacities")]
+struct CapacityFlags {
+    /// Buckets of four flows of this host's own backends.
+    #[arg(long, value_name = "N")]
+    max_flow_buckets: Option<u32>,
+    /// Buckets of four flows in transition.
+    #[arg(long, value_name = "N")]
+    max_cache_buckets: Option<u32>,
+    /// Rows of all frontends together.
+    #[arg(long, value_name = "N")]
+    max_rows: Option<u32>,
+    /// Backends of all frontends together.
+    #[arg(long, value_name = "N")]
+    max_backends: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    #[command(flatten)]
+    places: Places,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Levels of the kernel half's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum KernelLog {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl KernelLog {
+    const fn level(self) -> Option<aya_log::Level> {
+        Some(match self {
+            Self::Off => return None,
+            Self::Error => aya_log::Level::Error,
+            Self::Warn => aya_log::Level::Warn,
+            Self::Info => aya_log::Level::Info,
+            Self::Debug => aya_log::Level::Debug,
+            Self::Trace => aya_log::Level::Trace,
+        })
+    }
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// A chain of what was tried and why it failed, for people.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Run(run) => run.run(),
+            Command::Status(Status { places, output }) => {
+                status::print(&places.pin_dir, &places.state_dir, output, &mut io::stdout().lock())?;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Run {
+    fn run(self) -> anyhow::Result<()> {
+        start_log(&self.log_level)?;
+        if self.detach {
+            return print_detached(&self.places.pin_dir);
+        }
+        let (Some(manifests), Some(node)) = (self.manifests, self.node) else {
+            anyhow::bail!("--manifests, --interface and --node are needed");
+        };
+        let settings = Settings {
+            node,
+            manifests,
+            interfaces: self.interfaces,
+            state_dir: self.places.state_dir,
+            dataplane: bpf::Options {
+                pin_dir: self.places.pin_dir,
+                mode: self.xdp_mode,
+                selection_seed: self.selection_seed,
+                tunnel_port: self.tunnel_port,
+                capacities: Capacities {
+                    flow_buckets: self.capacities.max_flow_buckets,
+                    cache_buckets: self.capacities.max_cache_buckets,
+                    rows: self.capacities.max_rows,
+                    backends: self.capacities.max_backends,
+                },
+                log: self.kernel_log.level(),
+            },
+        };
+        // Two threads: a plan being made must not keep netlink waiting.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(agent::run(settings))?;
+        // Tasks that only read need no farewell.
+        runtime.shutdown_background();
+        Ok(())
+    }
+}
+
+fn start_log(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log-level {filter} is no level or filter"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    Ok(())
+}
+
+fn print_detached(pin_dir: &std::path::Path) -> anyhow::Result<()> {
+    let removed = detach::detach(pin_dir)?;
+    if removed.is_empty() {
+        println!("nothing to remove in {}", pin_dir.display());
+    }
+    for what in removed {
+        println!("removed {what}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn detach_needs_nothing_else_and_run_needs_all() {
+        assert!(Cli::try_parse_from(["weir", "run", "--detach"]).is_ok());
+        assert!(Cli::try_parse_from(["weir", "run", "--manifests", "m"]).is_err());
+        assert!(Cli::try_parse_from(["weir", "run", "--manifests", "m", "--interface", "e", "--node", "n"]).is_ok());
+    }
+}

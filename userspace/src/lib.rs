@@ -1,0 +1,16 @@
+//! Weir's agent: sources tell it about the cluster and the network, the core decides, appliers make it true.
+//!
+//! ```text
+//! source::folder  --> Cluster --> weir_core::plan --> Plan --> weir_core::tables --> writes --> apply::bpf
+//! source::netlink --> Links -------------------------------------^                         \--> report
+//! ```
+//!
+//! [`agent`] is the loop that connects them; [`status`] shows what a running, or dead, agent has made true.
+
+pub mod agent;
+pub mod apply;
+pub mod cli;
+pub mod report;
+pub mod source;
+pub mod status;
+mod store;

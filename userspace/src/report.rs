@@ -1,0 +1,358 @@
+//! What the agent has made true, as a file other processes read: `<state-dir>/status.json`.
+//!
+//! Written whole after every change, never half. Field names are an interface: `weir status -o json` prints them.
+
+use crate::{
+    source::netlink::Network,
+    store::{self, Durability},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+use weir_common::abi::LAYOUT_VERSION;
+use weir_core::{
+    model::{Condition, Mode, Protocol, ServiceKey},
+    plan::{BackendKey, Plan},
+    tables::Step,
+};
+
+const FILE: &str = "status.json";
+
+/// Everything but counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of the agent.
+    pub version: String,
+    /// Version of the map layout.
+    pub layout_version: u32,
+    /// This node's name.
+    pub node: String,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// When the agent started, in seconds since 1970.
+    pub started: u64,
+    /// When it started, in the kernel's own count: tells the agent from a later process of the same id.
+    pub start_ticks: u64,
+    /// When this was written, in seconds since 1970.
+    pub updated: u64,
+    /// Where the maps are pinned.
+    pub pin_dir: PathBuf,
+    /// The address other nodes send tunnel packets to.
+    pub tunnel_address: Option<IpAddr>,
+    /// The tunnel's UDP port.
+    pub tunnel_port: u16,
+    /// The interfaces asked for.
+    pub interfaces: Vec<InterfaceReport>,
+    /// Other nodes.
+    pub nodes: Vec<NodeReport>,
+    /// Addresses given out.
+    pub vips: Vec<VipReport>,
+    /// What is served at them.
+    pub frontends: Vec<FrontendReport>,
+    /// What is wrong.
+    pub conditions: Vec<Condition>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// As asked for.
+    pub name: String,
+    /// What the programs are on: itself, or the parent of a VLAN device; none when it does not exist.
+    pub device: Option<String>,
+    /// Index of that.
+    pub ifindex: Option<u32>,
+    /// VLAN identifier, 0 for none.
+    pub vlan: u16,
+    /// How XDP runs, as the kernel says; none when this agent's program does not run there.
+    pub xdp_mode: Option<XdpModeName>,
+}
+
+/// How XDP runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpModeName {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+impl XdpModeName {
+    /// As people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its name.
+    pub name: String,
+    /// Its tunnel address.
+    pub address: IpAddr,
+    /// Its id in `NODES`.
+    pub id: Option<u32>,
+    /// Whether its next hop is resolved.
+    pub reachable: bool,
+}
+
+/// A VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipReport {
+    /// The address.
+    pub address: IpAddr,
+    /// The Eip it comes from.
+    pub eip: String,
+    /// How it is announced.
+    pub mode: Mode,
+    /// Interface its ARP and NDP are answered on.
+    pub interface: Option<String>,
+    /// The node that answers for it.
+    pub owner: Option<String>,
+    /// Whether that is this node.
+    pub owned: bool,
+    /// The Services at it.
+    pub services: Vec<ServiceKey>,
+}
+
+/// A frontend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontendReport {
+    /// The VIP.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The Service.
+    pub service: ServiceKey,
+    /// Name of the Service port.
+    pub port_name: String,
+    /// Its id in `FRONTEND_COUNTERS`; none when it is not programmed.
+    pub id: Option<u32>,
+    /// What is behind it.
+    pub backends: Vec<BackendReport>,
+}
+
+/// A backend of a frontend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendReport {
+    /// Pod address.
+    pub address: IpAddr,
+    /// Pod port.
+    pub port: u16,
+    /// Node it runs on.
+    pub node: String,
+    /// Whether that is this node.
+    pub local: bool,
+    /// Its share of new flows; 0 when it gets none.
+    pub weight: u32,
+    /// What it is used for.
+    pub state: BackendState,
+    /// Its id in `BACKENDS` and `BACKEND_COUNTERS`; none when it is not programmed.
+    pub id: Option<u32>,
+}
+
+/// What a backend is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// Gets new flows.
+    Serving,
+    /// Keeps the flows it has.
+    Draining,
+    /// Its node cannot be reached now.
+    Unreachable,
+}
+
+impl BackendState {
+    /// As people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// The process that reports.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    path: PathBuf,
+    node: String,
+    pin_dir: PathBuf,
+    tunnel_port: u16,
+    started: u64,
+    start_ticks: u64,
+}
+
+impl Reporter {
+    /// For this process.
+    #[must_use]
+    pub fn new(state_dir: &Path, node: &str, pin_dir: &Path, tunnel_port: u16) -> Self {
+        Self {
+            path: path(state_dir),
+            node: node.to_owned(),
+            pin_dir: pin_dir.to_owned(),
+            tunnel_port,
+            started: seconds_since_1970(),
+            start_ticks: start_ticks(std::process::id()).unwrap_or_default(),
+        }
+    }
+
+    /// Writes what is true now.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`].
+    pub fn write(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        network: &Network,
+        interfaces: Vec<InterfaceReport>,
+        conditions: Vec<Condition>,
+    ) -> Result<(), store::Error> {
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            layout_version: LAYOUT_VERSION,
+            node: self.node.clone(),
+            pid: std::process::id(),
+            started: self.started,
+            start_ticks: self.start_ticks,
+            updated: seconds_since_1970(),
+            pin_dir: self.pin_dir.clone(),
+            tunnel_address: plan.tunnel_address,
+            tunnel_port: self.tunnel_port,
+            interfaces,
+            nodes: nodes(plan, step, network),
+            vips: vips(plan),
+            frontends: frontends(plan, step, network),
+            conditions,
+        };
+        store::write(&self.path, &report, Durability::Lazy)
+    }
+}
+
+/// Reads the last report in `state_dir`; `None` when there is none.
+///
+/// # Errors
+///
+/// [`store::Error`].
+pub fn read(state_dir: &Path) -> Result<Option<Report>, store::Error> {
+    store::read(&path(state_dir))
+}
+
+/// Where the report is.
+#[must_use]
+pub fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(FILE)
+}
+
+/// When a process started, in clock ticks since boot; `None` when there is no such process.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_start_ticks(&stat)
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the second, in parentheses, may contain anything.
+fn parse_start_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// Now.
+#[must_use]
+pub fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+fn nodes(plan: &Plan, step: &Step, network: &Network) -> Vec<NodeReport> {
+    let report = |(name, address): (&String, &IpAddr)| NodeReport {
+        name: name.clone(),
+        address: *address,
+        id: step.node_ids.get(name).copied(),
+        reachable: network.links.next_hops.contains_key(address),
+    };
+    plan.nodes.iter().map(report).collect()
+}
+
+fn vips(plan: &Plan) -> Vec<VipReport> {
+    let report = |(address, vip): (&IpAddr, &weir_core::plan::Vip)| VipReport {
+        address: *address,
+        eip: vip.eip.clone(),
+        mode: vip.mode,
+        interface: vip.interface.clone(),
+        owner: vip.owner.clone(),
+        owned: vip.owned,
+        services: plan
+            .allocations
+            .iter()
+            .filter(|(_, addresses)| addresses.contains(address))
+            .map(|(service, _)| service.clone())
+            .collect(),
+    };
+    plan.vips.iter().map(report).collect()
+}
+
+fn frontends(plan: &Plan, step: &Step, network: &Network) -> Vec<FrontendReport> {
+    let backend = |key: &BackendKey, weight: u32| {
+        let reachable = key.local
+            || plan.nodes.get(&key.node).is_some_and(|address| network.links.next_hops.contains_key(address));
+        BackendReport {
+            address: key.address,
+            port: key.port,
+            node: key.node.clone(),
+            local: key.local,
+            weight,
+            state: match weight {
+                _ if !reachable => BackendState::Unreachable,
+                0 => BackendState::Draining,
+                _ => BackendState::Serving,
+            },
+            id: step.backend_ids.get(key).copied(),
+        }
+    };
+    plan.frontends
+        .iter()
+        .map(|(key, frontend)| FrontendReport {
+            address: key.address,
+            port: key.port,
+            protocol: key.protocol,
+            service: frontend.service.clone(),
+            port_name: frontend.port_name.clone(),
+            id: step.frontend_ids.get(key).copied(),
+            backends: frontend
+                .backends
+                .iter()
+                .map(|(key, weight)| backend(key, *weight))
+                .chain(frontend.draining.iter().map(|key| backend(key, 0)))
+                .collect(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_of_a_process_is_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 424242 5 6";
+        assert_eq!(parse_start_ticks(stat), Some(424_242));
+        assert!(start_ticks(std::process::id()).is_some());
+        assert_eq!(start_ticks(u32::MAX), None);
+    }
+}

@@ -1,0 +1,283 @@
+//! Kubernetes objects to the model's. A value that an API server would have refused is left out with a condition.
+
+use super::object::{Identity, Object};
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Node, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use std::{collections::BTreeMap, net::IpAddr};
+use weir_core::model::{
+    self, Condition, EndpointPort, Family, FamilyPolicy, Mode, ObjectRef, PortProtocol, Protocol, ServiceKey,
+    ServicePort, TrafficPolicy, reason,
+};
+use weir_crds::{BgpConf, BgpPeer, Eip};
+
+/// The label that ties an EndpointSlice to its Service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The label that keeps a node from announcing.
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+type Converted = (Identity, Object, Vec<Condition>);
+
+pub(super) fn eip(eip: Eip) -> Converted {
+    let spec = eip.spec;
+    let object = model::Eip {
+        created: created(eip.metadata.creation_timestamp.as_ref()),
+        deleting: eip.metadata.deletion_timestamp.is_some(),
+        annotations: eip.metadata.annotations.clone().unwrap_or_default(),
+        address: spec.address,
+        mode: match spec.protocol {
+            None | Some(weir_crds::Protocol::Bgp) => Mode::Bgp,
+            Some(weir_crds::Protocol::Layer2) => Mode::Layer2,
+            Some(weir_crds::Protocol::Vip) => Mode::Vip,
+        },
+        interface: spec.interface,
+        disabled: spec.disable,
+        priority: spec.priority.unwrap_or_default(),
+        namespaces: spec.namespaces.into_iter().collect(),
+        namespace_selector: spec.namespace_selector,
+    };
+    (cluster_scoped("Eip", eip.metadata), Object::Eip(object), Vec::new())
+}
+
+pub(super) fn service(service: Service) -> Converted {
+    let identity = namespaced("Service", &service.metadata);
+    let spec = service.spec.unwrap_or_default();
+    let mut faults = Faults::new(&identity);
+    let status = service
+        .status
+        .and_then(|status| status.load_balancer)
+        .and_then(|balancer| balancer.ingress);
+    let object = model::Service {
+        created: created(service.metadata.creation_timestamp.as_ref()),
+        deleting: service.metadata.deletion_timestamp.is_some(),
+        annotations: service.metadata.annotations.unwrap_or_default(),
+        load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
+        load_balancer_class: spec.load_balancer_class,
+        load_balancer_ip: spec.load_balancer_ip.filter(|address| !address.is_empty()),
+        families: indexed(spec.ip_families)
+            .filter_map(|(index, family)| {
+                let choices = [("IPv4", Family::V4), ("IPv6", Family::V6)];
+                faults.one_of(&format!("spec.ipFamilies[{index}]"), &family, &choices)
+            })
+            .collect(),
+        family_policy: spec
+            .ip_family_policy
+            .and_then(|policy| {
+                let choices = [
+                    ("SingleStack", FamilyPolicy::SingleStack),
+                    ("PreferDualStack", FamilyPolicy::PreferDualStack),
+                    ("RequireDualStack", FamilyPolicy::RequireDualStack),
+                ];
+                faults.one_of("spec.ipFamilyPolicy", &policy, &choices)
+            })
+            .unwrap_or_default(),
+        traffic_policy: spec
+            .external_traffic_policy
+            .and_then(|policy| {
+                let choices = [("Cluster", TrafficPolicy::Cluster), ("Local", TrafficPolicy::Local)];
+                faults.one_of("spec.externalTrafficPolicy", &policy, &choices)
+            })
+            .unwrap_or_default(),
+        ports: indexed(spec.ports)
+            .filter_map(|(index, port)| {
+                let number = faults.port(&format!("spec.ports[{index}].port"), port.port)?;
+                let protocol = protocol(port.protocol);
+                Some(ServicePort {
+                    name: port.name.unwrap_or_default(),
+                    protocol,
+                    port: number,
+                })
+            })
+            .collect(),
+        publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        ingress: status
+            .into_iter()
+            .flatten()
+            .filter_map(|ingress| ingress.ip?.parse().ok())
+            .collect(),
+    };
+    let faults = faults.conditions;
+    (identity, Object::Service(object), faults)
+}
+
+pub(super) fn endpoint_slice(slice: EndpointSlice) -> Converted {
+    let identity = namespaced("EndpointSlice", &slice.metadata);
+    let mut faults = Faults::new(&identity);
+    let service = slice
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(SERVICE_LABEL))
+        .cloned();
+    if service.is_none() {
+        let message = format!("no Service has these endpoints. Give the slice the label {SERVICE_LABEL}: <Service>.");
+        faults.say("metadata.labels", reason::NO_SERVICE, message);
+    }
+    let key = ServiceKey {
+        namespace: identity.namespace.clone(),
+        name: service.unwrap_or_default(),
+    };
+    let ports = indexed(slice.ports).filter_map(|(index, port)| {
+        let number = faults.port(&format!("ports[{index}].port"), port.port?)?;
+        Some(EndpointPort {
+            name: port.name.unwrap_or_default(),
+            protocol: protocol(port.protocol),
+            port: number,
+        })
+    });
+    let ports = ports.collect();
+    let endpoints = slice.endpoints.into_iter().enumerate().filter_map(|(index, endpoint)| {
+        let address = faults.address(&format!("endpoints[{index}].addresses[0]"), endpoint.addresses.first()?)?;
+        let conditions = endpoint.conditions.unwrap_or_default();
+        // Kubernetes: an unknown readiness counts as ready; serving is readiness regardless of termination.
+        let ready = conditions.ready.unwrap_or(true);
+        Some(model::Endpoint {
+            address,
+            node: endpoint.node_name,
+            ready,
+            serving: conditions.serving.unwrap_or(ready),
+            terminating: conditions.terminating.unwrap_or(false),
+        })
+    });
+    let object = model::EndpointSlice {
+        ports,
+        endpoints: endpoints.collect(),
+    };
+    let faults = faults.conditions;
+    (identity, Object::EndpointSlice(key, object), faults)
+}
+
+pub(super) fn node(node: Node) -> Converted {
+    let labels = node.metadata.labels.clone().unwrap_or_default();
+    let identity = cluster_scoped("Node", node.metadata);
+    let status = node.status.unwrap_or_default();
+    let mut faults = Faults::new(&identity);
+    let internal_addresses = indexed(status.addresses)
+        .filter(|(_, address)| address.type_ == "InternalIP")
+        .filter_map(|(index, address)| faults.address(&format!("status.addresses[{index}]"), &address.address))
+        .collect();
+    let ready = status
+        .conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready");
+    let object = model::Node {
+        internal_addresses,
+        excluded: labels.contains_key(EXCLUDE_LABEL),
+        ready: ready.is_none_or(|condition| condition.status == "True"),
+    };
+    let faults = faults.conditions;
+    (identity, Object::Node(object), faults)
+}
+
+pub(super) fn namespace(namespace: Namespace) -> Converted {
+    let labels: BTreeMap<_, _> = namespace.metadata.labels.clone().unwrap_or_default();
+    (
+        cluster_scoped("Namespace", namespace.metadata),
+        Object::Namespace(labels),
+        Vec::new(),
+    )
+}
+
+pub(super) fn bgp_conf(conf: BgpConf) -> Converted {
+    (
+        cluster_scoped("BgpConf", conf.metadata.clone()),
+        Object::BgpConf(Box::new(conf)),
+        Vec::new(),
+    )
+}
+
+pub(super) fn bgp_peer(peer: BgpPeer) -> Converted {
+    (
+        cluster_scoped("BgpPeer", peer.metadata.clone()),
+        Object::BgpPeer(Box::new(peer)),
+        Vec::new(),
+    )
+}
+
+/// Conditions on one object.
+struct Faults<'a> {
+    object: &'a ObjectRef,
+    conditions: Vec<Condition>,
+}
+
+impl<'a> Faults<'a> {
+    fn new(object: &'a ObjectRef) -> Self {
+        Self {
+            object,
+            conditions: Vec::new(),
+        }
+    }
+
+    fn say(&mut self, field: &str, reason: &str, message: String) {
+        self.conditions
+            .push(Condition::new(self.object.clone(), field, reason, message));
+    }
+
+    fn port(&mut self, field: &str, port: i32) -> Option<u16> {
+        let number = u16::try_from(port).ok().filter(|port| *port != 0);
+        if number.is_none() {
+            let message = format!("{port} is not a port, so it is left out. Write a number from 1 to 65535.");
+            self.say(field, reason::INVALID_VALUE, message);
+        }
+        number
+    }
+
+    fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
+        let address = text.parse().ok().map(|address: IpAddr| address.to_canonical());
+        if address.is_none() {
+            let message = format!("`{text}` is not an IP address, so it is left out. Write an IPv4 or IPv6 address.");
+            self.say(field, reason::INVALID_VALUE, message);
+        }
+        address
+    }
+
+    fn one_of<T: Copy>(&mut self, field: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
+        let choice = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if choice.is_none() {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            let message = format!(
+                "`{text}` means nothing here, so it is ignored. Write one of: {}.",
+                names.join(", ")
+            );
+            self.say(field, reason::INVALID_VALUE, message);
+        }
+        choice
+    }
+}
+
+fn indexed<T>(list: Option<Vec<T>>) -> impl Iterator<Item = (usize, T)> {
+    list.into_iter().flatten().enumerate()
+}
+
+fn protocol(name: Option<String>) -> PortProtocol {
+    match name.as_deref() {
+        None | Some("TCP") => PortProtocol::Served(Protocol::Tcp),
+        Some("UDP") => PortProtocol::Served(Protocol::Udp),
+        Some(other) => PortProtocol::Other(other.into()),
+    }
+}
+
+fn created(time: Option<&Time>) -> Option<i64> {
+    time.map(|time| time.0.as_second())
+}
+
+fn cluster_scoped(kind: &str, metadata: ObjectMeta) -> Identity {
+    Identity {
+        kind: kind.into(),
+        namespace: String::new(),
+        name: metadata.name.unwrap_or_default(),
+    }
+}
+
+fn namespaced(kind: &str, metadata: &ObjectMeta) -> Identity {
+    Identity {
+        kind: kind.into(),
+        namespace: metadata.namespace.clone().unwrap_or_else(|| "default".into()),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,4 @@
+//! Sources: each publishes one part of what the agent plans from, complete every time.
+
+pub mod folder;
+pub mod netlink;

@@ -1,0 +1,265 @@
+//! The netlink source: this node's interfaces, and how every other node is reached.
+//!
+//! Takes the addresses somebody wants to send to; publishes a complete [`Network`] each time anything about it changes,
+//! within [`QUIET`] of the kernel saying so. Subscribes before it reads, and reads everything again when the kernel says
+//! that messages were lost. Next hops are kept resolved: one without a MAC is asked for each second, one whose MAC has
+//! not been confirmed lately is asked again, so that a MAC in use does not go away. It changes nothing else, and knows
+//! nothing of plans.
+
+mod message;
+mod view;
+
+pub use view::{Device, Network, Wanted, XdpState};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        neighbour::{NeighbourFlags, NeighbourState},
+    },
+    sys::{AsyncSocket, SocketAddr},
+};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{debug, warn};
+use view::{Link, Neighbour, Route, View};
+
+/// Changes that follow each other this closely are published together.
+pub const QUIET: Duration = Duration::from_millis(10);
+/// A next hop without a MAC is asked for this often.
+const RETRY: Duration = Duration::from_secs(1);
+/// Routes are looked up and neighbours confirmed this often in any case, in retries.
+const CONFIRM_EVERY: u32 = 15;
+/// Receive buffer of the socket, so that a burst of changes is not lost.
+const BUFFER: usize = 1 << 20;
+
+/// What can go wrong with netlink.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No socket.
+    #[error("cannot open a netlink socket")]
+    Socket(#[source] io::Error),
+    /// A request failed.
+    #[error("netlink does not answer: cannot {what}")]
+    Request {
+        /// What was asked.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: rtnetlink::Error,
+    },
+    /// The connection ended.
+    #[error("the netlink socket was closed")]
+    Closed,
+}
+
+/// Starts the source on the current runtime; the first [`Network`] appears at once.
+///
+/// Must be called in the network namespace that is meant.
+///
+/// # Errors
+///
+/// [`Error::Socket`].
+pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(watch::Receiver<Option<Arc<Network>>>, Handle), Error> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    let (mut connection, handle, messages) = new_multicast_connection(&groups).map_err(Error::Socket)?;
+    if let Err(error) = connection.socket_mut().socket_mut().set_rx_buf_sz(BUFFER) {
+        debug!(%error, "netlink keeps its ordinary buffer");
+    }
+    tokio::spawn(connection);
+    let (publish, published) = watch::channel(None);
+    let source = Source {
+        handle: handle.clone(),
+        view: View::default(),
+        wanted,
+        publish,
+        routes_stale: true,
+        flush_at: None,
+    };
+    tokio::spawn(source.run(messages));
+    Ok((published, handle))
+}
+
+/// All interfaces as they are now, with what the kernel says about XDP on them.
+///
+/// # Errors
+///
+/// [`Error::Request`].
+pub async fn devices(handle: &Handle) -> Result<Vec<Device>, Error> {
+    let links = handle.link().get().execute().map_ok(|message| message::link(&message));
+    let links: Vec<Option<Link>> =
+        links.try_collect().await.map_err(|source| Error::Request { what: "list the interfaces", source })?;
+    Ok(links.into_iter().flatten().map(|link| link.device()).collect())
+}
+
+struct Source {
+    handle: Handle,
+    view: View,
+    wanted: watch::Receiver<Wanted>,
+    publish: watch::Sender<Option<Arc<Network>>>,
+    routes_stale: bool,
+    flush_at: Option<Instant>,
+}
+
+type Messages = stream::BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>;
+
+impl Source {
+    async fn run(
+        mut self,
+        messages: impl stream::Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>
+        + Send
+        + 'static,
+    ) {
+        let mut messages: Messages = messages.map(|(message, _)| message.payload).boxed();
+        let mut retry = interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rounds = 0_u32;
+        self.resync().await;
+        loop {
+            let flush_at = self.flush_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                message = messages.next() => match message {
+                    Some(payload) => self.take(payload).await,
+                    None => {
+                        warn!("{}; interfaces and next hops are no longer followed", Error::Closed);
+                        return;
+                    }
+                },
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.routes_stale = true;
+                    self.flush().await;
+                }
+                () = sleep_until(flush_at), if self.flush_at.is_some() => self.flush().await,
+                _ = retry.tick() => {
+                    rounds = rounds.wrapping_add(1);
+                    let confirm = rounds.is_multiple_of(CONFIRM_EVERY);
+                    if confirm {
+                        self.routes_stale = true;
+                        self.flush().await;
+                    }
+                    self.ask(confirm).await;
+                }
+            }
+        }
+    }
+
+    /// Takes in one message from the kernel.
+    async fn take(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>) {
+        use RouteNetlinkMessage as Message;
+        let message = match payload {
+            NetlinkPayload::InnerMessage(message) => message,
+            NetlinkPayload::Overrun(_) => {
+                debug!("netlink lost messages, reading everything again");
+                self.resync().await;
+                return;
+            }
+            _ => return,
+        };
+        let changed = match message {
+            Message::NewLink(message) => {
+                self.routes_stale = true;
+                message::link(&message).is_some_and(|link| self.view.set_link(link))
+            }
+            Message::DelLink(message) => {
+                self.routes_stale = true;
+                self.view.remove_link(message.header.index)
+            }
+            Message::NewNeighbour(message) => {
+                message::neighbour(&message).is_some_and(|neighbour| self.view.set_neighbour(neighbour))
+            }
+            Message::DelNeighbour(message) => {
+                message::neighbour(&message).is_some_and(|neighbour| self.view.remove_neighbour(&neighbour))
+            }
+            Message::NewRoute(_) | Message::DelRoute(_) | Message::NewAddress(_) | Message::DelAddress(_) => {
+                self.routes_stale = true;
+                true
+            }
+            _ => false,
+        };
+        if changed && self.flush_at.is_none() {
+            self.flush_at = Some(Instant::now() + QUIET);
+        }
+    }
+
+    async fn resync(&mut self) {
+        match self.read_all().await {
+            Ok((links, neighbours)) => self.view.replace(links, neighbours),
+            Err(error) => warn!(%error, "keeping the former view of the network, trying again with the next change"),
+        }
+        self.routes_stale = true;
+        self.flush().await;
+    }
+
+    async fn read_all(&self) -> Result<(Vec<Link>, Vec<Neighbour>), Error> {
+        let failed = |what| move |source| Error::Request { what, source };
+        let links = self.handle.link().get().execute().map_ok(|message| message::link(&message));
+        let links: Vec<Option<Link>> = links.try_collect().await.map_err(failed("list the interfaces"))?;
+        let neighbours = self.handle.neighbours().get().execute().map_ok(|message| message::neighbour(&message));
+        let neighbours: Vec<Option<Neighbour>> = neighbours.try_collect().await.map_err(failed("list neighbours"))?;
+        Ok((links.into_iter().flatten().collect(), neighbours.into_iter().flatten().collect()))
+    }
+
+    /// Publishes what is known now, if it differs from what was published.
+    async fn flush(&mut self) {
+        self.flush_at = None;
+        let wanted = self.wanted.borrow_and_update().clone();
+        if std::mem::take(&mut self.routes_stale) {
+            let mut routes = Vec::new();
+            for address in wanted.addresses() {
+                if let Some(route) = self.route(address).await {
+                    routes.push((address, route));
+                }
+            }
+            self.view.set_routes(routes);
+            self.ask(false).await;
+        }
+        let network = self.view.network(&wanted);
+        self.publish.send_if_modified(|published| {
+            let differs = published.as_deref() != Some(&network);
+            if differs {
+                *published = Some(Arc::new(network));
+            }
+            differs
+        });
+    }
+
+    /// The kernel's own answer to "which way to `address`"; `None` when there is none.
+    async fn route(&self, address: IpAddr) -> Option<Route> {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let query = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, length).ok()?.build();
+        let mut answers = Box::pin(self.handle.route().get(query).execute());
+        match answers.try_next().await {
+            Ok(answer) => message::route(&answer?, address),
+            Err(error) => {
+                debug!(%address, %error, "no route");
+                None
+            }
+        }
+    }
+
+    /// Has the kernel resolve next hops: those without a MAC, and with `confirm` those that have not been confirmed.
+    async fn ask(&self, confirm: bool) {
+        for (ifindex, address) in self.view.to_resolve(confirm) {
+            let request = self.handle.neighbours().add(ifindex, address).replace();
+            let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use);
+            if let Err(error) = request.execute().await {
+                debug!(%address, ifindex, %error, "the kernel does not resolve this next hop");
+            }
+        }
+    }
+}

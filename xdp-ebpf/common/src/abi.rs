@@ -1,0 +1,295 @@
+//! The map layout: every key, value and capacity that the kernel half and user space share.
+//!
+//! Only fixed-width integers and byte arrays, no padding (`Pod` refuses to derive otherwise). Addresses and ports are
+//! network-order bytes; ids, indexes, masks, counters and times are native integers. Change anything here and
+//! [`LAYOUT_VERSION`] goes up by one.
+
+pub use crate::addr::Address;
+use bytemuck::{Pod, Zeroable};
+
+/// The version of everything in this file; the agent keeps its pins in a folder of this number.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Words of `FILTER`, 64 addresses' bits each.
+pub const FILTER_WORDS: u32 = 1024;
+/// Entries of `DISPLACEMENT`, the first level of the directory's perfect hash.
+pub const DISPLACEMENTS: u32 = 1 << 14;
+/// Slots of `DIRECTORY`, the second level.
+pub const DIRECTORY_SLOTS: u32 = 1 << 17;
+/// Default capacity of `ROWS` (32 MiB); the loader may choose another.
+pub const ROWS: u32 = 1 << 22;
+/// Default capacity of `BACKENDS` and `BACKEND_COUNTERS`.
+pub const BACKENDS: u32 = 1 << 17;
+/// Capacity of `FRONTEND_COUNTERS`: frontend ids are below it.
+pub const FRONTENDS: u32 = 1 << 16;
+/// Capacity of `NODES`.
+pub const NODES: u32 = 1 << 12;
+/// Capacity of `RESPONDERS`.
+pub const RESPONDERS: u32 = 1 << 14;
+/// Default capacity of `FLOWS` in buckets of [`FLOW_WAYS`] (2^20 flows, 64 MiB).
+pub const FLOW_BUCKETS: u32 = 1 << 18;
+/// Flows in one bucket.
+pub const FLOW_WAYS: usize = 4;
+/// Default capacity of `FLOW_CACHE` in buckets of [`CACHE_WAYS`] (2^20 flows, 16 MiB).
+pub const CACHE_BUCKETS: u32 = 1 << 18;
+/// Entries in one bucket of `FLOW_CACHE`: one cache line.
+pub const CACHE_WAYS: usize = 4;
+
+/// IP protocol numbers used as `protocol` in keys (IANA).
+pub mod protocol {
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// No protocol: an entry for the address itself ([`super::kind::VIP`], [`super::kind::PEER`]).
+    pub const ANY: u8 = 0;
+}
+
+/// What a [`DirectoryEntry`] says its key is.
+pub mod kind {
+    /// The slot is empty.
+    pub const FREE: u8 = 0;
+    /// VIP, port and protocol of a Service port. `id` is the frontend id, `rows` its Maglev rows.
+    pub const FRONTEND: u8 = 1;
+    /// A VIP itself (port 0, protocol ANY): echo is answered, the rest stands aside. `id` is unused.
+    pub const VIP: u8 = 2;
+    /// Our own tunnel address with the tunnel port over UDP. `id` is unused.
+    pub const TUNNEL: u8 = 3;
+    /// The address of another node (port 0, protocol ANY): may send us tunnel packets. `id` is its node id.
+    pub const PEER: u8 = 4;
+    /// Address, port and protocol of a backend on this node. `id` is its backend id.
+    pub const BACKEND: u8 = 5;
+}
+
+/// `CONFIG`, one entry: what every packet may need to know about this node.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Config {
+    /// Seed of the selection hash; the same on every node, or nodes would disagree about rows.
+    pub selection_seed: u64,
+    /// Seed of `FLOWS` and `FLOW_CACHE`; random per node, so nobody outside can aim at one bucket.
+    pub flow_seed: u64,
+    /// Buckets of `FLOWS` minus one (a power of two minus one).
+    pub flow_mask: u32,
+    /// Buckets of `FLOW_CACHE` minus one.
+    pub cache_mask: u32,
+    /// Ticks (64 jiffies) after which a flow that never got past its SYN may be forgotten.
+    pub half_open_ticks: u32,
+    /// Ticks after which an idle established TCP flow may be forgotten.
+    pub established_ticks: u32,
+    /// Ticks after which an idle UDP flow may be forgotten.
+    pub udp_ticks: u32,
+    /// Ticks after which a TCP flow that saw FIN from both sides, or RST, may be forgotten.
+    pub closed_ticks: u32,
+    /// UDP port of the tunnel, network order.
+    pub tunnel_port: [u8; 2],
+    /// Largest MSS left in a SYN-ACK of an IPv4 flow, in bytes, native order; 0 leaves it alone.
+    pub mss_v4: u16,
+    /// The same for IPv6.
+    pub mss_v6: u16,
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// A contiguous range of `ROWS`, in one word so that it changes in one store.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RowRange {
+    /// Index of the first row.
+    pub base: u32,
+    /// Number of rows minus one; the number is a power of two.
+    pub mask: u32,
+}
+
+/// One slot of `DIRECTORY`: what (address, port, protocol) is to this node.
+///
+/// Readers compare the address and the `port..id` word; a writer clears `kind` first and writes that word last.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct DirectoryEntry {
+    /// The key's address.
+    pub address: Address,
+    /// The key's port, network order.
+    pub port: [u8; 2],
+    /// The key's IP protocol.
+    pub protocol: u8,
+    /// See [`kind`].
+    pub kind: u8,
+    /// See [`kind`].
+    pub id: u32,
+    /// For a frontend: its rows.
+    pub rows: RowRange,
+    /// Zero; room for policies of a frontend.
+    pub reserved: [u8; 32],
+}
+
+/// One Maglev row; one aligned word, so a reader never sees half a change.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Row {
+    /// Id of the backend that gets new flows; 0 is none.
+    pub current: u32,
+    /// Id of the backend that had them before the row's last change; 0 is none.
+    pub previous: u32,
+}
+
+/// Backend flag: the backend runs on this node.
+pub const BACKEND_LOCAL: u8 = 1;
+
+/// `BACKENDS`, by backend id (1 and up; 0 is "none").
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Backend {
+    /// Where the backend listens.
+    pub address: Address,
+    /// Its port, network order.
+    pub port: [u8; 2],
+    /// IP protocol the backend serves.
+    pub protocol: u8,
+    /// [`BACKEND_LOCAL`] or 0.
+    pub flags: u8,
+    /// Node id it runs on; 0 for a local backend.
+    pub node: u32,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+/// `NODES`, by node id (1 and up): how to reach another node's tunnel, resolved by user space from netlink.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Node {
+    /// The node's tunnel address.
+    pub address: Address,
+    /// Our address on the way there; the outer source.
+    pub source: Address,
+    /// MAC of the next hop.
+    pub destination_mac: [u8; 6],
+    /// MAC of our interface.
+    pub source_mac: [u8; 6],
+    /// Interface to send on; 0: not reachable now.
+    pub ifindex: u32,
+    /// VLAN tag control information to add, network order; 0 for none (IEEE 802.1Q §9.6).
+    pub vlan: [u8; 2],
+    /// MTU of the path to it, native order.
+    pub mtu: u16,
+    /// Zero.
+    pub reserved: [u8; 12],
+}
+
+/// Key of `RESPONDERS`: a VIP this node answers ARP or NDP for, on one interface and VLAN.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct ResponderKey {
+    /// The VIP.
+    pub address: Address,
+    /// Interface the request arrives on.
+    pub ifindex: u32,
+    /// VLAN identifier of the request (12 bits, network order), 0 when untagged.
+    pub vlan: [u8; 2],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// Value of `RESPONDERS`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Responder {
+    /// The MAC to answer with.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// States of a [`Flow`].
+pub mod flow_state {
+    /// The slot is empty.
+    pub const FREE: u8 = 0;
+    /// Somebody is writing the slot.
+    pub const BUSY: u8 = 1;
+    /// TCP: a SYN, or a first packet of an unknown flow; nothing from the backend yet.
+    pub const HALF_OPEN: u8 = 2;
+    /// TCP: the client went on after its SYN.
+    pub const ESTABLISHED: u8 = 3;
+    /// TCP: RST seen, or FIN seen.
+    pub const CLOSED: u8 = 4;
+    /// UDP.
+    pub const UDP: u8 = 5;
+}
+
+/// One flow of a backend on this node, in `FLOWS`. The reply path reads it by (client, pod).
+///
+/// `client_port..state` is the control word: claimed by compare-and-swap, written last.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Flow {
+    /// The client.
+    pub client: Address,
+    /// The backend.
+    pub pod: Address,
+    /// The address the client talks to.
+    pub vip: Address,
+    /// Client's port, network order.
+    pub client_port: [u8; 2],
+    /// Backend's port, network order.
+    pub pod_port: [u8; 2],
+    /// The VIP's port, network order.
+    pub vip_port: [u8; 2],
+    /// IP protocol.
+    pub protocol: u8,
+    /// See [`flow_state`].
+    pub state: u8,
+    /// Tick (64 jiffies) of the last packet from the client.
+    pub last_seen: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Value of `FLOWS`: the flows that share a hash.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowBucket {
+    /// In no order.
+    pub flows: [Flow; FLOW_WAYS],
+}
+
+/// One entry of `FLOW_CACHE`: which backend of a row in transition a flow belongs to.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct CacheEntry {
+    /// Keyed hash of the flow; 0 is an empty entry.
+    pub tag: u64,
+    /// Backend id.
+    pub backend: u32,
+    /// Tick of the last use.
+    pub last_seen: u32,
+}
+
+/// Value of `FLOW_CACHE`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct CacheBucket {
+    /// In no order.
+    pub entries: [CacheEntry; CACHE_WAYS],
+}
+
+/// Value of `REASONS` (by [`crate::verdict::Reason`]) and `BACKEND_COUNTERS` (by backend id), per CPU.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the IP header on, as received.
+    pub bytes: u64,
+}
+
+/// Value of `FRONTEND_COUNTERS`, by frontend id, per CPU.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FrontendCounter {
+    /// Packets from clients.
+    pub packets: u64,
+    /// Bytes from the IP header on, as received.
+    pub bytes: u64,
+    /// TCP SYNs without ACK among them.
+    pub syns: u64,
+}

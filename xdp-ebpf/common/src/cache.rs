@@ -1,0 +1,67 @@
+//! `FLOW_CACHE`: which backend of a row in transition a flow belongs to.
+//!
+//! Only a saver of detours: the backend's node decides, and an entry that names neither backend of the row is ignored.
+//! An entry is made when a SYN passes while its row is in transition, and never changed by a later SYN.
+
+use crate::{
+    abi::{CACHE_WAYS, Config},
+    hash::{self, Tuple},
+    tables::{CacheWords, Tables},
+};
+
+/// Tag of an entry that is being written.
+const BUSY: u64 = 1;
+
+/// Where a flow's entry is, and its tag. Tags have bit 1 set, so they are neither 0 nor [`BUSY`].
+#[inline(always)]
+fn place(config: &Config, key: &Tuple) -> (u32, u64) {
+    let hash = hash::tuple(config.flow_seed, key);
+    ((hash >> 32) as u32 & config.cache_mask, hash | 2)
+}
+
+#[inline(always)]
+fn pack(backend: u32, now: u32) -> u64 {
+    bytemuck::must_cast([backend, now])
+}
+
+/// The backend id noted for a flow (client to VIP).
+#[inline(always)]
+pub fn lookup<T: Tables>(tables: &T, config: &Config, key: &Tuple) -> Option<u32> {
+    let (index, tag) = place(config, key);
+    let bucket: &[CacheWords; CACHE_WAYS] = tables.cache(index)?;
+    for words in bucket {
+        if words[0].load() == tag {
+            let value = words[1].load();
+            let [backend, seen]: [u32; 2] = bytemuck::must_cast(value);
+            let now = tables.now();
+            if seen != now {
+                words[1].replace(value, pack(backend, now));
+            }
+            return (words[0].load() == tag).then_some(backend);
+        }
+    }
+    None
+}
+
+/// Notes `backend` for a flow that [`lookup`] does not know, in place of the entry unused for longest.
+#[inline(never)]
+pub fn insert<T: Tables>(tables: &T, config: &Config, key: &Tuple, backend: u32) {
+    let (index, tag) = place(config, key);
+    let now = tables.now();
+    let Some(bucket) = tables.cache(index) else { return };
+    let mut victim = &bucket[0];
+    let mut oldest = 0;
+    for words in bucket {
+        let [_, seen]: [u32; 2] = bytemuck::must_cast(words[1].load());
+        let age = if words[0].load() == 0 { u32::MAX } else { now.wrapping_sub(seen) };
+        if age > oldest {
+            oldest = age;
+            victim = words;
+        }
+    }
+    let old = victim[0].load();
+    if old != BUSY && victim[0].replace(old, BUSY) {
+        victim[1].store(pack(backend, now));
+        victim[0].replace(BUSY, tag);
+    }
+}

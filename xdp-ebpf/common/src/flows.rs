@@ -1,0 +1,208 @@
+//! `FLOWS`: the flows of this node's backends, exact, in a set-associative array.
+//!
+//! A flow lives in one of two buckets of four that its keyed hash names. It is *born* when a packet that may start it
+//! (or, after a loss of the table, continue it) is delivered; it *ages* by the tick of the client's last packet, each
+//! state with its own limit; it *dies* when its place is wanted: free places go first, then flows past their limit, then
+//! the oldest half-open flow, then the oldest closed one. Established TCP and UDP flows within their limit are never
+//! given up, so a flood of SYNs only replaces itself; when both buckets are full of those the newcomer is refused, and
+//! the packet stands aside and is counted.
+//!
+//! Writers claim an entry by compare-and-swap on its control word, fill it, and publish by storing that word; readers
+//! check the word again after they read.
+
+use crate::{
+    abi::{Config, FLOW_WAYS, flow_state},
+    addr::Address,
+    hash::{self, Tuple},
+    packet::tcp_flag,
+    parse::Transport,
+    tables::{FlowWords, Scratch, Tables},
+};
+
+const CONTROL: usize = 6;
+const TIME: usize = 7;
+
+/// The control word: `Flow`'s `client_port..state`.
+#[inline(always)]
+fn control(key: &Tuple, vip_port: u16, state: u8) -> u64 {
+    let ([a, b], [c, d]) = (key.source_port.to_ne_bytes(), key.destination_port.to_ne_bytes());
+    let [e, f] = vip_port.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, key.protocol, state])
+}
+
+/// The part of a control word that identifies the flow.
+const IDENTITY: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0]);
+
+#[inline(always)]
+fn state_of(control: u64) -> u8 {
+    control.to_ne_bytes()[7]
+}
+
+#[inline(always)]
+fn vip_port_of(control: u64) -> u16 {
+    let [_, _, _, _, e, f, _, _] = control.to_ne_bytes();
+    u16::from_ne_bytes([e, f])
+}
+
+#[inline(always)]
+fn with_state(control: u64, state: u8) -> u64 {
+    let [a, b, c, d, e, f, g, _] = control.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, state])
+}
+
+/// A flow found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    words: &'a FlowWords,
+    control: u64,
+}
+
+#[inline(always)]
+fn buckets(config: &Config, key: &Tuple) -> [u32; 2] {
+    let hash = hash::tuple(config.flow_seed, key);
+    [hash as u32 & config.flow_mask, (hash >> 32) as u32 & config.flow_mask]
+}
+
+/// The flow from client `key.source` to pod `key.destination`.
+#[inline(always)]
+pub fn find<'a, T: Tables>(tables: &'a T, config: &Config, key: &Tuple) -> Option<Found<'a>> {
+    let wanted = control(key, 0, 0);
+    let (client, pod) = (key.source.words(), key.destination.words());
+    for index in buckets(config, key) {
+        let bucket: &[FlowWords; FLOW_WAYS] = tables.flows(index)?;
+        for words in bucket {
+            let control = words[CONTROL].load();
+            if control & IDENTITY == wanted
+                && state_of(control) >= flow_state::HALF_OPEN
+                && [words[0].load(), words[1].load()] == client
+                && [words[2].load(), words[3].load()] == pod
+            {
+                return Some(Found { words, control });
+            }
+        }
+    }
+    None
+}
+
+impl Found<'_> {
+    /// The VIP and its port (memory order); `None` if the entry was taken by another flow meanwhile.
+    #[inline(always)]
+    #[must_use]
+    pub fn vip(&self) -> Option<(Address, u16)> {
+        let vip = Address::from_words([self.words[4].load(), self.words[5].load()]);
+        (self.words[CONTROL].load() & IDENTITY == self.control & IDENTITY).then(|| (vip, vip_port_of(self.control)))
+    }
+
+    /// Takes in a packet from the client: time, state, and for a packet that starts a flow anew the VIP it came by.
+    #[inline(always)]
+    fn touch(&self, vip: &Address, vip_port: u16, transport: &Transport, now: u32) {
+        let state = state_of(self.control);
+        let next = match state {
+            flow_state::UDP => flow_state::UDP,
+            _ if transport.flags & (tcp_flag::RST | tcp_flag::FIN) != 0 => flow_state::CLOSED,
+            flow_state::CLOSED if transport.is_bare_syn() => flow_state::HALF_OPEN,
+            flow_state::HALF_OPEN if !transport.is_bare_syn() => flow_state::ESTABLISHED,
+            other => other,
+        };
+        if self.words[TIME].load() as u32 != now {
+            self.words[TIME].store(u64::from(now));
+        }
+        let starts = transport.udp || transport.is_bare_syn() && state != flow_state::ESTABLISHED;
+        let same_vip =
+            [self.words[4].load(), self.words[5].load()] == vip.words() && vip_port_of(self.control) == vip_port;
+        if starts && !same_vip {
+            if self.words[CONTROL].replace(self.control, with_state(self.control, flow_state::BUSY)) {
+                write_vip(self.words, vip);
+                let [a, b, c, d, _, _, g, _] = self.control.to_ne_bytes();
+                let [e, f] = vip_port.to_ne_bytes();
+                publish(self.words, self.control, u64::from_ne_bytes([a, b, c, d, e, f, g, next]));
+            }
+        } else if next != state {
+            // Lost only to another packet of the same flow, whose change is as good.
+            self.words[CONTROL].replace(self.control, with_state(self.control, next));
+        }
+    }
+}
+
+#[inline(always)]
+fn write_vip(words: &FlowWords, vip: &Address) {
+    let [high, low] = vip.words();
+    words[4].store(high);
+    words[5].store(low);
+}
+
+/// From BUSY to `control`. The swap orders the stores before it; a plain store would not on every machine.
+#[inline(always)]
+fn publish(words: &FlowWords, claimed: u64, control: u64) {
+    words[CONTROL].replace(with_state(claimed, flow_state::BUSY), control);
+}
+
+/// Looks for the packet's flow, and if it is known takes the packet in.
+///
+/// Not inlined: it is needed in more places than the verifier should have to walk it in.
+#[inline(never)]
+pub fn note<T: Tables>(tables: &T, config: &Config, s: &Scratch) -> bool {
+    let Some(found) = find(tables, config, &s.flow) else {
+        return false;
+    };
+    found.touch(&s.ip.destination, s.transport.destination_port, &s.transport, tables.now());
+    true
+}
+
+/// Notes the packet's flow, which [`note`] does not know. False when there is no room.
+#[inline(never)]
+pub fn insert<T: Tables>(tables: &T, config: &Config, s: &Scratch) -> bool {
+    let key = &s.flow;
+    let now = tables.now();
+    let mut best: Option<(&FlowWords, u64)> = None;
+    let mut best_rank = 0;
+    for index in buckets(config, key) {
+        let Some(bucket) = tables.flows(index) else { return false };
+        for words in bucket {
+            let control = words[CONTROL].load();
+            let rank = rank(config, state_of(control), now.wrapping_sub(words[TIME].load() as u32));
+            if rank > best_rank {
+                best_rank = rank;
+                best = Some((words, control));
+            }
+        }
+    }
+    let Some((words, old)) = best else { return false };
+    if !words[CONTROL].replace(old, with_state(old, flow_state::BUSY)) {
+        return false;
+    }
+    let ([c0, c1], [p0, p1]) = (key.source.words(), key.destination.words());
+    words[0].store(c0);
+    words[1].store(c1);
+    words[2].store(p0);
+    words[3].store(p1);
+    write_vip(words, &s.ip.destination);
+    words[TIME].store(u64::from(now));
+    let state = if s.transport.udp { flow_state::UDP } else { flow_state::HALF_OPEN };
+    publish(words, old, control(key, s.transport.destination_port, state));
+    true
+}
+
+/// How readily an entry is given up: 0 never, more is sooner.
+#[inline(always)]
+fn rank(config: &Config, state: u8, age: u32) -> u32 {
+    const FREE: u32 = 4 << 29;
+    const EXPIRED: u32 = 3 << 29;
+    const HALF_OPEN: u32 = 2 << 29;
+    const CLOSED: u32 = 1 << 29;
+    let limit = match state {
+        flow_state::FREE => return FREE,
+        flow_state::HALF_OPEN => config.half_open_ticks,
+        flow_state::ESTABLISHED => config.established_ticks,
+        flow_state::CLOSED => config.closed_ticks,
+        flow_state::UDP => config.udp_ticks,
+        _ => return 0,
+    };
+    let age = age & (CLOSED - 1);
+    match state {
+        _ if age > limit => EXPIRED | age,
+        flow_state::HALF_OPEN => HALF_OPEN | age,
+        flow_state::CLOSED => CLOSED | age,
+        _ => 0,
+    }
+}

@@ -1,0 +1,66 @@
+//! A packet for a frontend: choose its backend.
+//!
+//! Most rows have not changed since their flows began, and their packets need no state. A row in transition names the
+//! backend it had before; [`crate::forward`] finds out which of the two a flow belongs to.
+
+use crate::{
+    abi::{BACKEND_LOCAL, Backend, Config, DirectoryEntry, protocol},
+    addr::Address,
+    cache, hash, parse,
+    tables::{Scratch, Tables, Target},
+    verdict::Reason,
+};
+
+/// Fills in who is to get the packet in `s`, which is for `frontend`; `Err` when nobody is.
+#[inline(always)]
+pub fn choose<T: Tables>(
+    tables: &T,
+    config: &Config,
+    s: &mut Scratch,
+    frontend: &DirectoryEntry,
+) -> Result<(), Reason> {
+    let tuple = parse::tuple(&s.ip, &s.transport);
+    let rows = frontend.rows;
+    s.hash = hash::tuple(config.selection_seed, &tuple);
+    s.tunneled = false;
+    let nobody = Reason::NoBackend;
+    let row = tables.row(rows.base.wrapping_add(s.hash as u32 & rows.mask)).ok_or(nobody)?;
+    tables.count_frontend(frontend.id, s.ip.len as u64, s.transport.is_bare_syn());
+
+    let (mut chosen, mut previous) = (row.current, row.previous);
+    if chosen == 0 {
+        (chosen, previous) = (previous, 0);
+    }
+    if previous != 0 {
+        match cache::lookup(tables, config, &tuple) {
+            Some(noted) if noted == chosen => previous = 0,
+            Some(noted) if noted == previous => (chosen, previous) = (previous, 0),
+            Some(_) => {}
+            None if s.transport.is_bare_syn() => cache::insert(tables, config, &tuple, chosen),
+            None => {}
+        }
+    }
+    s.chosen = target(tables, chosen).ok_or(nobody)?;
+    s.previous = target(tables, previous).unwrap_or(NOBODY);
+    tables.count_backend(chosen, s.ip.len as u64);
+    Ok(())
+}
+
+const NOBODY: Target = Target { address: Address::UNSPECIFIED, port: 0, place: Target::NOWHERE };
+
+/// The backend with this id.
+#[inline(always)]
+fn target<T: Tables>(tables: &T, id: u32) -> Option<Target> {
+    if id == 0 {
+        return None;
+    }
+    let backend: &Backend = tables.backend(id)?;
+    if backend.protocol == protocol::ANY {
+        return None;
+    }
+    Some(Target {
+        address: backend.address,
+        port: u16::from_ne_bytes(backend.port),
+        place: if backend.flags & BACKEND_LOCAL != 0 { Target::HERE } else { backend.node },
+    })
+}

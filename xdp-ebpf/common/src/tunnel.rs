@@ -1,0 +1,247 @@
+//! The tunnel between nodes: Geneve (RFC 8926) around the client's untouched IP packet, with one option that names the
+//! chosen backend and, for a row that changed, the backend it had before and that one's node.
+
+use crate::{
+    abi::Node,
+    checksum,
+    packet::{Ethernet, Geneve, Ipv4, Ipv6, Packet, Udp, Vlan, WireAddress, ethertype},
+    parse::Ip,
+    tables::Target,
+};
+use bytemuck::{Pod, Zeroable};
+
+/// Option class of ours, memory order (RFC 8926 §7: 0xff00 to 0xffff are for experiments).
+pub const OPTION_CLASS: u16 = 0xffe1_u16.to_be();
+/// Option type of ours; the upper bit says that who does not know it must drop the packet (RFC 8926 §3.5).
+pub const OPTION_TYPE: u8 = 0x81;
+/// Nodes a packet may be passed on to before it must be delivered.
+pub const MAX_HOPS: u8 = 4;
+/// [`Choice::flags`]: the `Previous` that follows is used up.
+pub const FLAG_PREVIOUS_TRIED: u8 = 1;
+/// Geneve flag: a critical option is present.
+const CRITICAL: u8 = 0x40;
+const TTL: u8 = 64;
+const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
+
+/// The option's first 20 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Choice {
+    /// Chosen backend.
+    pub backend: WireAddress,
+    /// Its port, memory order.
+    pub port: u16,
+    /// Nodes that passed it on so far.
+    pub hops: u8,
+    /// [`FLAG_PREVIOUS_TRIED`].
+    pub flags: u8,
+}
+
+/// The option's other 36 bytes, of a packet for a row in transition.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Previous {
+    /// Previous backend.
+    pub backend: WireAddress,
+    /// Its port, memory order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// Tunnel address of its node.
+    pub node: WireAddress,
+}
+
+/// UDP, Geneve and option header, with the choice.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Header {
+    /// UDP.
+    pub udp: Udp,
+    /// Geneve.
+    pub geneve: Geneve,
+    /// Option class, memory order.
+    pub class: u16,
+    /// Option type.
+    pub kind: u8,
+    /// Length of the option's data in words.
+    pub words: u8,
+    /// Its first part.
+    pub choice: Choice,
+}
+
+const SHORT_WORDS: u8 = (size_of::<Choice>() / 4) as u8;
+const LONG_WORDS: u8 = SHORT_WORDS + (size_of::<Previous>() / 4) as u8;
+
+impl Header {
+    /// Whether this is a tunnel packet of ours, and if so whether a [`Previous`] follows. `Err(true)`: ours, but broken;
+    /// `Err(false)`: somebody else's Geneve.
+    #[inline(always)]
+    pub fn check(&self) -> Result<bool, bool> {
+        if self.class != OPTION_CLASS || self.kind != OPTION_TYPE {
+            return Err(false);
+        }
+        let consistent = self.geneve.version_options == self.words + 1
+            && (self.words == SHORT_WORDS || self.words == LONG_WORDS);
+        if consistent { Ok(self.words == LONG_WORDS) } else { Err(true) }
+    }
+}
+
+/// Bytes in front of the inner IP packet without its link layer, for an outer packet of this family.
+#[inline(always)]
+#[must_use]
+pub const fn overhead(v6: bool, long: bool) -> usize {
+    let ip = if v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() };
+    ip + size_of::<Header>() + if long { size_of::<Previous>() } else { 0 }
+}
+
+/// Whether an address is an IPv6 one.
+#[inline(always)]
+#[must_use]
+pub fn is_v6(address: &crate::addr::Address) -> bool {
+    let WireAddress { words } = WireAddress::from(*address);
+    [words[0], words[1], words[2]] != [0, 0, 0x0000_ffff_u32.to_be()]
+}
+
+/// Where a tunnel packet goes and what it carries.
+#[derive(Clone, Copy, Debug)]
+pub struct Encapsulation<'a> {
+    /// The chosen backend.
+    pub backend: &'a Target,
+    /// Its node.
+    pub node: &'a Node,
+    /// Previous backend and its node's tunnel address.
+    pub previous: Option<Previous>,
+    /// Hash of the flow: gives the outer source port, and the flow label over IPv6.
+    pub hash: u64,
+    /// UDP port of the tunnel, memory order.
+    pub port: u16,
+}
+
+impl Encapsulation<'_> {
+    /// Bytes added in front of the inner IP packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn overhead(&self) -> usize {
+        overhead(is_v6(&self.node.address), self.previous.is_some())
+    }
+
+    /// Puts the IP packet `ip` into the tunnel. False, and nothing changed, when the kernel has no room.
+    #[inline(always)]
+    pub fn apply<P: Packet>(&self, packet: &mut P, ip: &Ip) -> bool {
+        let v6 = is_v6(&self.node.address);
+        let overhead = overhead(v6, self.previous.is_some());
+        let l3 = link_len(self.node);
+        if !packet.adjust_head(ip.l3 as i32 - (l3 + overhead) as i32) {
+            return false;
+        }
+        let len = (ip.len + overhead) as u16;
+        let ip_len = if v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() } as u16;
+        store_link(packet, self.node, v6);
+        // Without the congestion marks: the other side does not take them over (RFC 6040 §4.1, compatibility mode).
+        store_ip(packet, l3, self.node, v6, len, ip.tos & 0xfc, self.hash);
+        let words = if self.previous.is_some() { LONG_WORDS } else { SHORT_WORDS };
+        let at = l3 + usize::from(ip_len);
+        packet.store(
+            at,
+            Header {
+                udp: Udp {
+                    source: source_port(self.hash),
+                    destination: self.port,
+                    len: (len - ip_len).to_be(),
+                    checksum: 0,
+                },
+                geneve: Geneve {
+                    version_options: words + 1,
+                    flags: CRITICAL,
+                    protocol: if ip.v6 { ethertype::IPV6 } else { ethertype::IPV4 },
+                    vni: 0,
+                },
+                class: OPTION_CLASS,
+                kind: OPTION_TYPE,
+                words,
+                choice: Choice {
+                    backend: self.backend.address.into(),
+                    port: self.backend.port,
+                    hops: 0,
+                    flags: 0,
+                },
+            },
+        );
+        if let Some(previous) = self.previous {
+            packet.store(at + size_of::<Header>(), previous);
+        }
+        true
+    }
+}
+
+/// Bytes of the link layer towards a node: 14, or 18 with its tag.
+#[inline(always)]
+#[must_use]
+pub fn link_len(node: &Node) -> usize {
+    if node.vlan == [0, 0] { size_of::<Ethernet>() } else { size_of::<Ethernet>() + size_of::<Vlan>() }
+}
+
+/// The link layer towards a node, over the frame's first 14 or 18 bytes.
+#[inline(always)]
+pub fn store_link<P: Packet>(packet: &mut P, node: &Node, v6: bool) {
+    let inner = if v6 { ethertype::IPV6 } else { ethertype::IPV4 };
+    let tagged = node.vlan != [0, 0];
+    packet.store(
+        0,
+        Ethernet {
+            destination: bytemuck::must_cast(node.destination_mac),
+            source: bytemuck::must_cast(node.source_mac),
+            ethertype: if tagged { ethertype::VLAN } else { inner },
+        },
+    );
+    if tagged {
+        packet.store(14, Vlan { tci: u16::from_ne_bytes(node.vlan), ethertype: inner });
+    }
+}
+
+/// The outer IP header at `l3`, from us to `node`, `len` bytes long with what follows.
+#[inline(always)]
+pub fn store_ip<P: Packet>(packet: &mut P, l3: usize, node: &Node, v6: bool, len: u16, tos: u8, hash: u64) {
+    if v6 {
+        let flow_label = (hash >> 20) as u32 & 0x000f_ffff;
+        packet.store(
+            l3,
+            Ipv6 {
+                version_class_flow: (6 << 28 | u32::from(tos) << 20 | flow_label).to_be(),
+                payload_len: (len - size_of::<Ipv6>() as u16).to_be(),
+                next_header: crate::abi::protocol::UDP,
+                hop_limit: TTL,
+                source: node.source.into(),
+                destination: node.address.into(),
+            },
+        );
+    } else {
+        let mut header = Ipv4 {
+            version_ihl: 0x45,
+            tos,
+            total_len: len.to_be(),
+            id: 0,
+            fragment: DONT_FRAGMENT,
+            ttl: TTL,
+            protocol: crate::abi::protocol::UDP,
+            checksum: 0,
+            source: WireAddress::from(node.source).words[3],
+            destination: WireAddress::from(node.address).words[3],
+        };
+        let words: [u32; 5] = bytemuck::must_cast(header);
+        let sum: u64 = u64::from(words[0])
+            + u64::from(words[1])
+            + u64::from(words[2])
+            + u64::from(words[3])
+            + u64::from(words[4]);
+        header.checksum = !checksum::folded(sum);
+        packet.store(l3, header);
+    }
+}
+
+/// A port of the dynamic range (RFC 6335 §6), memory order, that spreads flows over queues and paths.
+#[inline(always)]
+#[must_use]
+pub fn source_port(hash: u64) -> u16 {
+    (0xc000 | (hash >> 50) as u16).to_be()
+}

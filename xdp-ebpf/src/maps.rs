@@ -1,0 +1,169 @@
+//! The maps, declared for BTF, and the look-ups in them that the packet path makes.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    helpers::bpf_jiffies64,
+    macros::btf_map,
+};
+use weir_common::{
+    abi::{
+        self, Backend, CacheBucket, Config, Counter, DirectoryEntry, FlowBucket, FrontendCounter, Node, Responder,
+        ResponderKey, Row,
+    },
+    tables::{CacheWords, FlowWords, Scratch, Tables},
+    verdict::REASON_SLOTS,
+};
+
+/// `BPF_F_MMAPABLE`: user space stores single words into these arrays.
+const MMAPABLE: usize = 1 << 10;
+
+#[btf_map]
+static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static FILTER: Array<u64, { abi::FILTER_WORDS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static DISPLACEMENT: Array<u32, { abi::DISPLACEMENTS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static DIRECTORY: Array<DirectoryEntry, { abi::DIRECTORY_SLOTS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static ROWS: Array<Row, { abi::ROWS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static BACKENDS: Array<Backend, { abi::BACKENDS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static NODES: Array<Node, { abi::NODES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static FLOWS: Array<FlowBucket, { abi::FLOW_BUCKETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static FLOW_CACHE: Array<CacheBucket, { abi::CACHE_BUCKETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static RESPONDERS: HashMap<ResponderKey, Responder, { abi::RESPONDERS as usize }> = HashMap::new();
+#[btf_map]
+static REASONS: PerCpuArray<Counter, { REASON_SLOTS as usize }> = PerCpuArray::new();
+#[btf_map]
+static FRONTEND_COUNTERS: PerCpuArray<FrontendCounter, { abi::FRONTENDS as usize }> = PerCpuArray::new();
+#[btf_map]
+static BACKEND_COUNTERS: PerCpuArray<Counter, { abi::BACKENDS as usize }> = PerCpuArray::new();
+/// Under this name `aya-log` finds it. Declared here because that crate's own declaration is of the old kind, without
+/// BTF, which libbpf no longer loads.
+#[btf_map]
+pub static AYA_LOGS: RingBuf<[u8; 0], { 1 << 17 }> = RingBuf::new();
+
+/// A packet's [`Scratch`], one for each program; never seen by user space. A program does not interrupt itself on a CPU.
+#[btf_map]
+static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 2> = PerCpuArray::new();
+const SCRATCH_WORDS: usize = size_of::<Scratch>().div_ceil(8);
+
+/// The maps as [`Tables`], with the scratch that the program uses.
+#[derive(Clone, Copy)]
+pub struct Maps<const PROGRAM: u32>;
+
+impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
+    type Scratch = &'static mut Scratch;
+
+    #[inline(always)]
+    fn scratch(&self) -> Option<&'static mut Scratch> {
+        // SAFETY: this CPU's own value, large and aligned enough; whatever bytes it holds were zero or a `Scratch`.
+        SCRATCH.get_ptr_mut(PROGRAM).map(|words| unsafe { &mut *words.cast() })
+    }
+
+    #[inline(always)]
+    fn settle(&self) {
+        // SAFETY: no instruction at all; that it may touch memory is the point.
+        unsafe { core::arch::asm!("", options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn filter(&self, index: u32) -> u64 {
+        FILTER.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn displacement(&self, index: u32) -> u32 {
+        DISPLACEMENT.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn directory(&self, slot: u32) -> Option<&DirectoryEntry> {
+        DIRECTORY.get(slot)
+    }
+
+    #[inline(always)]
+    fn row(&self, index: u32) -> Option<Row> {
+        let row = ROWS.get_ptr(index)?.cast::<u64>();
+        // SAFETY: a live map value of eight aligned bytes. Volatile, so that it is one load and never half a row.
+        Some(bytemuck::must_cast(unsafe { row.read_volatile() }))
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        BACKENDS.get(id)
+    }
+
+    #[inline(always)]
+    fn node(&self, id: u32) -> Option<&Node> {
+        NODES.get(id)
+    }
+
+    #[inline(always)]
+    fn responder(&self, key: &ResponderKey) -> Option<Responder> {
+        // SAFETY: copied at once; an entry replaced meanwhile gives one MAC or the other, as user space meant.
+        unsafe { RESPONDERS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn flows(&self, index: u32) -> Option<&[FlowWords; abi::FLOW_WAYS]> {
+        // SAFETY: a live map value; a `Flow` is eight aligned words, and words are accessed as such everywhere.
+        FLOWS.get_ptr(index).map(|bucket| unsafe { &*bucket.cast() })
+    }
+
+    #[inline(always)]
+    fn cache(&self, index: u32) -> Option<&[CacheWords; abi::CACHE_WAYS]> {
+        // SAFETY: as for `flows`, with two words.
+        FLOW_CACHE.get_ptr(index).map(|bucket| unsafe { &*bucket.cast() })
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: reads a kernel variable; the verifier inlines it.
+        (unsafe { bpf_jiffies64() } >> 6) as u32
+    }
+
+    #[inline(always)]
+    fn count_frontend(&self, id: u32, bytes: u64, syn: bool) {
+        if let Some(counter) = FRONTEND_COUNTERS.get_ptr_mut(id) {
+            // SAFETY: this CPU's own value.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += bytes;
+                (*counter).syns += u64::from(syn);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_backend(&self, id: u32, bytes: u64) {
+        count(BACKEND_COUNTERS.get_ptr_mut(id), bytes);
+    }
+}
+
+/// Adds one packet to the counter of reason number `reason`. A missing counter changes nothing.
+#[inline(always)]
+pub fn count_reason(reason: u32, bytes: u64) {
+    count(REASONS.get_ptr_mut(reason), bytes);
+}
+
+#[inline(always)]
+fn count(counter: Option<*mut Counter>, bytes: u64) {
+    if let Some(counter) = counter {
+        // SAFETY: this CPU's own value.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes;
+        }
+    }
+}

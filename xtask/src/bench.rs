@@ -1,0 +1,34 @@
+//! `cargo xtask bench`: builds the benches and becomes them.
+
+use crate::{
+    build_ebpf,
+    process::{cargo, check, require_root},
+    setup::{self, Scope},
+    workspace,
+};
+use anyhow::{Context, Result};
+use clap::Parser;
+use std::{os::unix::process::CommandExt, process::Command};
+
+/// Arguments of the verb; all go to the bench.
+#[derive(Debug, Parser)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Args {
+    /// Given to the bench; try `--help`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// The verb.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    require_root("cargo xtask bench")?;
+    let tools = setup::run(Scope::Everything)?;
+    build_ebpf::build(&tools)?;
+    check(cargo().args(["build", "--quiet", "--release", "--package", "tests", "--bin", "bench"]))?;
+    let bench = workspace::binary("release", "bench");
+    let error = Command::new(&bench)
+        .args(&args.arguments)
+        .current_dir(workspace::root())
+        .exec();
+    Err(error).with_context(|| format!("cannot start {}", bench.display()))
+}

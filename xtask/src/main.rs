@@ -1,0 +1,55 @@
+//! `cargo xtask VERB`: everything people and CI do with this repository. One file per verb.
+
+mod bench;
+mod build_ebpf;
+mod ci;
+mod demo;
+mod elf;
+mod libtest;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Builds, tests, measures and shows Weir.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Verb {
+    /// Find or install the toolchain of the kernel half and the tools of the lab.
+    Setup,
+    /// Build the eBPF object; its path is the last line.
+    BuildEbpf,
+    /// Run every kind of test, or only those named. Needs root.
+    Test(test::Args),
+    /// What CI runs: format, clippy, licences, tests.
+    Ci,
+    /// Show Weir at work in a lab of network namespaces. Needs root.
+    Demo(demo::Args),
+    /// Measure nanoseconds per packet. Needs root.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    // `{:#}` and not `{:?}`: people read causes, not the backtrace that RUST_BACKTRACE would add.
+    match run(Verb::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Setup => setup::run(setup::Scope::Everything).map(drop),
+        Verb::BuildEbpf => build_ebpf::run(),
+        Verb::Test(args) => test::run(&args),
+        Verb::Ci => ci::run(),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+    }
+}
