@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
     category = "networking",
     derive = "PartialEq",
     doc = "A set of addresses to allot to Services of type LoadBalancer.",
-    printcolumn(name = "cidr", type_ = "string", json_path = ".spec.address"),
-    printcolumn(name = "usage", type_ = "integer", json_path = ".status.usage"),
-    printcolumn(name = "total", type_ = "integer", json_path = ".status.poolSize")
+    printcolumn = r#"{"name": "cidr", "type": "string", "jsonPath": ".spec.address"}"#,
+    printcolumn = r#"{"name": "usage", "type": "integer", "jsonPath": ".status.usage"}"#,
+    printcolumn = r#"{"name": "total", "type": "integer", "jsonPath": ".status.poolSize"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]

@@ -20,13 +20,7 @@ use crate::{
 use allocations::Allocations;
 use conditions::Conditions;
 use interfaces::Interfaces;
-use std::{
-    io,
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -156,12 +150,19 @@ impl Agent {
         let tables = dataplane.with_contents(Tables::adopt)?;
         let options = &settings.dataplane;
         Ok(Self {
-            this: ThisNode { name: settings.node.clone() },
+            this: ThisNode {
+                name: settings.node.clone(),
+            },
             tables,
             allocations: Allocations::read(&settings.state_dir),
             conditions: Conditions::default(),
             interfaces: Interfaces::new(settings.interfaces.clone()),
-            reporter: Reporter::new(&settings.state_dir, &settings.node, &options.pin_dir, options.tunnel_port),
+            reporter: Reporter::new(
+                &settings.state_dir,
+                &settings.node,
+                &options.pin_dir,
+                options.tunnel_port,
+            ),
             wanted,
             cluster: None,
             network: None,
@@ -200,12 +201,14 @@ impl Agent {
 
     /// Does what is due, and no more.
     async fn advance(&mut self, netlink: &rtnetlink::Handle) {
-        let (Some(cluster), Some(network)) = (&mut self.cluster, self.network.clone()) else { return };
+        let (Some(cluster), Some(network)) = (&mut self.cluster, self.network.clone()) else {
+            return;
+        };
         if std::mem::take(&mut self.replan) {
             cluster.previous.clone_from(self.allocations.addresses());
             let next = plan(cluster, &self.this);
             // Before anybody is told an address, it is on disk.
-            self.allocations.save(&next.allocations);
+            self.allocations.save(&next.memory());
             self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
             self.restep |= self.plan.as_ref() != Some(&next);
             self.plan = Some(next);
@@ -234,11 +237,19 @@ impl Agent {
     }
 
     fn step_tables(&mut self, plan: &Plan, network: &Network) {
-        let settings = tables::Settings { tunnel_port: self.settings.dataplane.tunnel_port };
+        let settings = tables::Settings {
+            tunnel_port: self.settings.dataplane.tunnel_port,
+        };
         let begun = Instant::now();
         let step = self.tables.step(plan, &network.links, &settings);
-        let mss = config::mss(plan.tunnel_address, smallest_mtu(plan, network, &self.settings.interfaces));
-        let written = self.dataplane.set_mss(mss).and_then(|()| self.dataplane.apply(&step.writes));
+        let mss = config::mss(
+            plan.tunnel_address,
+            smallest_mtu(plan, network, &self.settings.interfaces),
+        );
+        let written = self
+            .dataplane
+            .set_mss(mss)
+            .and_then(|()| self.dataplane.apply(&step.writes));
         self.wake_at = step.unsettled.then(|| Instant::now() + SETTLE);
         match written {
             Ok(()) => {
@@ -253,10 +264,16 @@ impl Agent {
 
     /// After a failed write: what the maps really hold is the new start, and the plan is tried again.
     fn read_back(&mut self, problem: &bpf::Error) {
-        error!(problem = problem as &dyn std::error::Error, "a map could not be written; trying again");
+        error!(
+            problem = problem as &dyn std::error::Error,
+            "a map could not be written; trying again"
+        );
         match self.dataplane.with_contents(Tables::adopt) {
             Ok(tables) => self.tables = tables,
-            Err(problem) => error!(problem = &problem as &dyn std::error::Error, "the maps cannot be read either"),
+            Err(problem) => error!(
+                problem = &problem as &dyn std::error::Error,
+                "the maps cannot be read either"
+            ),
         }
         self.wake_at = Some(Instant::now() + RETRY);
     }
@@ -267,7 +284,10 @@ impl Agent {
             self.interfaces.attach(&mut self.dataplane, network, &devices);
             devices = list(netlink).await;
             if let Err(problem) = self.dataplane.finish_move() {
-                warn!(problem = &problem as &dyn std::error::Error, "flows noted by the former program are not all moved");
+                warn!(
+                    problem = &problem as &dyn std::error::Error,
+                    "flows noted by the former program are not all moved"
+                );
             }
         }
         self.report(plan, network, &devices);
@@ -280,14 +300,20 @@ impl Agent {
         let interfaces = self.interfaces.report(&self.dataplane, network, devices);
         let conditions = self.conditions.current().cloned().collect();
         if let Err(problem) = self.reporter.write(plan, step, network, interfaces, conditions) {
-            warn!(problem = &problem as &dyn std::error::Error, "`weir status` will show an older state");
+            warn!(
+                problem = &problem as &dyn std::error::Error,
+                "`weir status` will show an older state"
+            );
         }
     }
 }
 
 async fn list(netlink: &rtnetlink::Handle) -> Vec<Device> {
     netlink::devices(netlink).await.unwrap_or_else(|problem| {
-        warn!(problem = &problem as &dyn std::error::Error, "interfaces cannot be listed; trying again");
+        warn!(
+            problem = &problem as &dyn std::error::Error,
+            "interfaces cannot be listed; trying again"
+        );
         Vec::new()
     })
 }
@@ -296,7 +322,9 @@ fn wanted_by(plan: &Plan) -> Wanted {
     let reach = plan.vips.values().filter_map(|vip| vip.interface.as_deref());
     Wanted {
         nodes: plan.nodes.values().copied().collect(),
-        reach: reach.filter_map(|name| Some((name.to_owned(), Wanted::parse_reach(name)?))).collect(),
+        reach: reach
+            .filter_map(|name| Some((name.to_owned(), Wanted::parse_reach(name)?)))
+            .collect(),
     }
 }
 
@@ -314,6 +342,9 @@ fn smallest_mtu(plan: &Plan, network: &Network, interfaces: &[String]) -> Option
         return None;
     }
     let next_hop = |address: &IpAddr| network.links.next_hops.get(address).map(|hop| hop.mtu);
-    let own = interfaces.iter().filter_map(|name| network.links.interfaces.get(name)).map(|interface| interface.mtu);
+    let own = interfaces
+        .iter()
+        .filter_map(|name| network.links.interfaces.get(name))
+        .map(|interface| interface.mtu);
     plan.nodes.values().filter_map(next_hop).chain(own).min()
 }

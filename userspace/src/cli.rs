@@ -2,12 +2,20 @@
 
 use crate::{
     agent::{self, Settings},
-    apply::bpf::{self, Capacities, attach::ModePolicy, config::DEFAULT_SELECTION_SEED, detach},
+    apply::bpf::{
+        self, Capacities,
+        attach::{EgressPolicy, ModePolicy},
+        config::DEFAULT_SELECTION_SEED,
+        detach,
+    },
     status::{self, Format},
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+};
 use tracing_subscriber::EnvFilter;
 
 /// An XDP load balancer for bare-metal Kubernetes.
@@ -59,6 +67,9 @@ struct Run {
     /// How to run XDP; auto is native where the driver can, else generic.
     #[arg(long, value_enum, default_value_t)]
     xdp_mode: ModePolicy,
+    /// How to attach the egress program; auto is tcx where the kernel has it (6.6), else a clsact filter.
+    #[arg(long, value_enum, default_value_t)]
+    egress: EgressPolicy,
     /// What the agent logs: a level, or directives such as `weir=debug,warn`.
     #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = "info")]
     log_level: String,
@@ -158,6 +169,7 @@ impl Run {
             dataplane: bpf::Options {
                 pin_dir: self.places.pin_dir,
                 mode: self.xdp_mode,
+                egress: self.egress,
                 selection_seed: self.selection_seed,
                 tunnel_port: self.tunnel_port,
                 capacities: Capacities {
@@ -183,12 +195,26 @@ impl Run {
 }
 
 fn start_log(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log-level {filter} is no level or filter"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    let filter = EnvFilter::try_new(directives(filter))
+        .with_context(|| format!("--log-level {filter} is no level (error, warn, info, debug, trace) and no filter"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     Ok(())
 }
 
-fn print_detached(pin_dir: &std::path::Path) -> anyhow::Result<()> {
+/// A level alone is meant for us, not for the libraries; anything else is taken as it is.
+fn directives(filter: &str) -> String {
+    match filter.parse::<tracing::Level>() {
+        Ok(level) => format!("warn,weir={level},weir_core={level}"),
+        Err(_) => filter.to_owned(),
+    }
+}
+
+fn print_detached(pin_dir: &Path) -> anyhow::Result<()> {
     let removed = detach::detach(pin_dir)?;
     if removed.is_empty() {
         println!("nothing to remove in {}", pin_dir.display());

@@ -51,6 +51,7 @@ pub struct Report {
     /// Addresses given out.
     pub vips: Vec<VipReport>,
     /// What is served at them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frontends: Vec<FrontendReport>,
     /// What is wrong.
     pub conditions: Vec<Condition>,
@@ -140,6 +141,7 @@ pub struct FrontendReport {
     /// Its id in `FRONTEND_COUNTERS`; none when it is not programmed.
     pub id: Option<u32>,
     /// What is behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendReport>,
 }
 
@@ -276,7 +278,9 @@ fn parse_start_ticks(stat: &str) -> Option<u64> {
 /// Now.
 #[must_use]
 pub fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
 fn nodes(plan: &Plan, step: &Step, network: &Network) -> Vec<NodeReport> {
@@ -310,7 +314,10 @@ fn vips(plan: &Plan) -> Vec<VipReport> {
 fn frontends(plan: &Plan, step: &Step, network: &Network) -> Vec<FrontendReport> {
     let backend = |key: &BackendKey, weight: u32| {
         let reachable = key.local
-            || plan.nodes.get(&key.node).is_some_and(|address| network.links.next_hops.contains_key(address));
+            || plan
+                .nodes
+                .get(&key.node)
+                .is_some_and(|address| network.links.next_hops.contains_key(address));
         BackendReport {
             address: key.address,
             port: key.port,

@@ -122,7 +122,9 @@ impl Status {
     fn of(mut report: Report, counters: Result<Counters, bpf::Error>) -> Self {
         let agent_alive = report::start_ticks(report.pid) == Some(report.start_ticks);
         let counters_missing = counters.as_ref().err().map(|error| {
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = std::error::Error::source(error)
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
             format!("{error}{cause}")
         });
         let counters = counters.ok();
@@ -130,7 +132,10 @@ impl Status {
         let frontends = std::mem::take(&mut report.frontends);
         Self {
             agent_alive,
-            counted: frontends.into_iter().map(|frontend| count_frontend(frontend, counters)).collect(),
+            counted: frontends
+                .into_iter()
+                .map(|frontend| count_frontend(frontend, counters))
+                .collect(),
             reasons: counters.map(count_reasons).unwrap_or_default(),
             counters_missing,
             report,
@@ -139,11 +144,21 @@ impl Status {
 }
 
 fn count_frontend(mut frontend: FrontendReport, counters: Option<&Counters>) -> CountedFrontend {
-    let total = counters.zip(frontend.id).and_then(|(counters, id)| counters.frontend(id).ok()).unwrap_or_default();
+    let total = counters
+        .zip(frontend.id)
+        .and_then(|(counters, id)| counters.frontend(id).ok())
+        .unwrap_or_default();
     let backends = std::mem::take(&mut frontend.backends);
     let count = |backend: BackendReport| {
-        let total = counters.zip(backend.id).and_then(|(counters, id)| counters.backend(id).ok()).unwrap_or_default();
-        CountedBackend { packets: total.packets, bytes: total.bytes, backend }
+        let total = counters
+            .zip(backend.id)
+            .and_then(|(counters, id)| counters.backend(id).ok())
+            .unwrap_or_default();
+        CountedBackend {
+            packets: total.packets,
+            bytes: total.bytes,
+            backend,
+        }
     };
     CountedFrontend {
         packets: total.packets,

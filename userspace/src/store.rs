@@ -31,7 +31,11 @@ pub enum Error {
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::File { what, path: path.to_owned(), source }
+    move |source| Error::File {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Whether a file must survive a crash of the machine.
@@ -51,7 +55,10 @@ pub enum Durability {
 pub fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed("create", folder))?;
-    let text = serde_json::to_vec_pretty(value).map_err(|source| Error::Format { path: path.to_owned(), source })?;
+    let text = serde_json::to_vec_pretty(value).map_err(|source| Error::Format {
+        path: path.to_owned(),
+        source,
+    })?;
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh).map_err(failed("create", &fresh))?;
     file.write_all(&text).map_err(failed("write", &fresh))?;
@@ -60,7 +67,9 @@ pub fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Re
     }
     fs::rename(&fresh, path).map_err(failed("replace", path))?;
     if durability == Durability::Synced {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", folder))?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed("write", folder))?;
     }
     Ok(())
 }
@@ -75,7 +84,10 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text.map_err(failed("read", path))?,
     };
-    serde_json::from_slice(&text).map(Some).map_err(|source| Error::Format { path: path.to_owned(), source })
+    serde_json::from_slice(&text).map(Some).map_err(|source| Error::Format {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

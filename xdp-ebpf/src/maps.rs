@@ -67,9 +67,10 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
     }
 
     #[inline(always)]
-    fn settle(&self) {
-        // SAFETY: no instruction at all; that it may touch memory is the point.
-        unsafe { core::arch::asm!("", options(nostack, preserves_flags)) };
+    fn settle(&self, scratch: &mut Scratch) {
+        // SAFETY: a move of a register to itself; that it may change what the pointer leads to is the point. Without any
+        // instruction two lines of debug information would share one, which the kernel refuses.
+        unsafe { core::arch::asm!("{0} = {0}", in(reg) core::ptr::from_mut(scratch), options(nostack)) };
     }
 
     #[inline(always)]

@@ -34,7 +34,8 @@ impl Machine {
         Self {
             kernel: read("/proc/sys/kernel/osrelease"),
             cpu: model.map_or_else(|| "unknown".into(), |(_, name)| name.trim().into()),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            // Not those this thread may use: it is pinned to one.
+            cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             mitigations: mitigations(),
             compiler: std::env::var("WEIR_EBPF_COMPILER").unwrap_or_else(|_| "unknown".into()),
             date: output("date", &["-u", "+%Y-%m-%d"]),

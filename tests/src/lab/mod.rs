@@ -27,6 +27,7 @@ pub mod traffic;
 pub mod wait;
 
 mod namespace;
+mod port_program;
 
 pub use address::{FAMILIES, Family};
 pub use agent::Agent;

@@ -142,7 +142,7 @@ impl Status {
     /// When the command fails or does not print what it should.
     pub fn of(lab: &Lab, node: &Node) -> Result<Self> {
         let text = finished(weir(lab, node, "status").args(["-o", "json"]))?;
-        serde_json::from_str(&text).with_context(|| format!("not a status: {text}"))
+        serde_json::from_str(&text).context("not the status it should be")
     }
 
     /// Fails unless the agent with process id `agent` has made everything true that it is to make true.

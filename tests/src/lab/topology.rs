@@ -3,7 +3,7 @@
 //! What is unusual, and why:
 //! - The client does not leave checksums to its device, nor do the switch ports: what reaches a node must look as it
 //!   would coming from a cable, because XDP sees the bytes.
-//! - The switch ports have GRO on: a veth device accepts packets sent by XDP only if its peer runs NAPI.
+//! - The switch ports run an XDP program: see [`super::port_program`].
 //! - No duplicate address detection, no multicast snooping: both only cost start-up time here.
 
 use super::{
@@ -187,7 +187,7 @@ fn pod_commands(pod: &Pod) -> String {
 fn set_features(lab: &Lab) -> Result<()> {
     lab.client.output("ethtool -K eth0 tx off")?;
     for node in &lab.nodes {
-        lab.router.output(&format!("ethtool -K {} tx off gro on", node.name))?;
+        lab.router.output(&format!("ethtool -K {} tx off", node.name))?;
         for pod in &node.pods {
             // What the node itself sends to its pods may be left unfinished: nothing looks at it on the way.
             if !lab.shape().pod_offload {

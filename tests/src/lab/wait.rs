@@ -7,7 +7,7 @@ use std::{
 };
 
 /// How long things that should be quick may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Repeats `attempt` until it succeeds and returns its value.
 ///

@@ -16,7 +16,6 @@ use weir_common::hash::Tuple;
 use weir_common::packet::Packet;
 use weir_common::parse::{Ip, Link, MAX_OFFSET, Transport};
 use weir_common::tables::{CacheWords, FlowWords, Scratch, Tables, Target};
-use weir_common::word::Word;
 use weir_common::{egress, ingress};
 
 /// Bytes that stand where the kernel promises nothing, so that a use of them is seen.
@@ -138,6 +137,7 @@ fn leftovers() -> Scratch {
         hash: u64::from_ne_bytes([UNDEFINED; 8]),
         chosen: target,
         previous: target,
+        place: u64::from_ne_bytes([UNDEFINED; 8]),
         flow: Tuple {
             source: ADDRESS,
             destination: ADDRESS,
@@ -247,10 +247,12 @@ impl Runner for Host {
     }
 
     fn restore(&mut self, flows: &Flows) -> anyhow::Result<()> {
-        let words = |flow: &Flow| bytemuck::must_cast::<Flow, [u64; 8]>(*flow).map(Word::new);
-        let entry = |entry: &CacheEntry| bytemuck::must_cast::<CacheEntry, [u64; 2]>(*entry).map(Word::new);
-        self.tables.flows = flows.flows.iter().map(|bucket| bucket.flows.each_ref().map(words)).collect();
-        self.tables.cache = flows.cache.iter().map(|bucket| bucket.entries.each_ref().map(entry)).collect();
+        let flow_words = self.tables.flows.iter().flatten().flatten();
+        let cache_words = self.tables.cache.iter().flatten().flatten();
+        let flows_before: &[u64] = bytemuck::must_cast_slice(&flows.flows);
+        let cache_before: &[u64] = bytemuck::must_cast_slice(&flows.cache);
+        flow_words.zip(flows_before).for_each(|(word, &before)| word.store(before));
+        cache_words.zip(cache_before).for_each(|(word, &before)| word.store(before));
         Ok(())
     }
 

@@ -49,6 +49,7 @@ pub struct Kernel {
     frontends: PerCpuArray<MapData, [u64; 3]>,
     backends: PerCpuArray<MapData, [u64; 2]>,
     counted: Vec<u64>,
+    last: Option<Reason>,
     output: Vec<u8>,
 }
 
@@ -102,6 +103,7 @@ impl Kernel {
             frontends: take("FRONTEND_COUNTERS")?.try_into()?,
             backends: take("BACKEND_COUNTERS")?.try_into()?,
             counted: vec![0; REASON_SLOTS as usize],
+            last: None,
             output: vec![0; LARGEST_FRAME],
             ebpf,
         };
@@ -124,9 +126,9 @@ impl Kernel {
         Ok(self.reasons.get(&reason, 0)?.iter().map(|[packets, _]| packets).sum())
     }
 
-    /// The one reason whose counter grew by one since the last call; `likely` is looked at first.
+    /// The one reason whose counter grew by one since the last call; `likely` and the last one are looked at first.
     fn reason(&mut self, likely: Option<Reason>) -> anyhow::Result<Reason> {
-        if let Some(reason) = likely {
+        if let Some(reason) = likely.or(self.last) {
             let now = self.packets(reason as u32)?;
             if now == self.counted[reason as usize] + 1 {
                 self.counted[reason as usize] = now;
@@ -143,7 +145,8 @@ impl Kernel {
             }
         }
         let [(number, 1)] = found[..] else { bail!("one packet, but the reasons counted {found:?}") };
-        Reason::ALL.get(number as usize).copied().with_context(|| format!("reason {number} has no name"))
+        self.last = Reason::ALL.get(number as usize).copied();
+        self.last.with_context(|| format!("reason {number} has no name"))
     }
 
     /// Runs one frame whose reason is probably `likely` (which saves reading all the counters).

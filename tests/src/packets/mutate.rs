@@ -43,10 +43,16 @@ pub fn mutants(frame: &[u8]) -> impl Iterator<Item = Mutant> {
     }))
 }
 
-/// Whether the kernel's test run takes a frame of this length: an Ethernet header, and for an skb something behind it.
+/// Whether the kernel's test run takes this frame: an Ethernet header, and for an skb the IP header that it promises.
 #[must_use]
-pub fn testable(program: Program, length: usize) -> bool {
-    length >= if program == Program::Ingress { 14 } else { 15 }
+pub fn testable(program: Program, frame: &[u8]) -> bool {
+    let shortest = match (program, frame.get(12..14)) {
+        (Program::Ingress, _) => 14,
+        (Program::Egress, Some([0x08, 0x00])) => 14 + 20,
+        (Program::Egress, Some([0x86, 0xdd])) => 14 + 40,
+        (Program::Egress, _) => 15,
+    };
+    frame.len() >= shortest
 }
 
 /// What holds for every mutant, whatever the verdict.

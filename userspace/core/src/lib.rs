@@ -4,8 +4,9 @@
 //! model::Cluster --plan::plan()--> plan::Plan --tables::Tables::step()--> tables::Write, in order
 //! ```
 //!
-//! [`model`] is what the sources deliver, [`plan`] decides who gets which address and what is served where, [`tables`]
-//! turns a plan into an ordered list of map writes that never shows a packet half a change.
+//! [`model`] is what the sources deliver. [`plan`] decides what is served where, with [`ipam`] for who gets which address
+//! and [`election`] for who answers for it. [`tables`] turns a plan into an ordered list of map writes that never shows a
+//! packet half a change.
 #![forbid(unsafe_code)]
 
 pub mod election;

@@ -31,7 +31,7 @@ pub struct Cluster {
     pub nodes: BTreeMap<String, Node>,
     /// Labels of namespaces by name; a namespace that is missing has none.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    /// Addresses given out by an earlier plan ([`crate::plan::Plan::allocations`]), kept where they still fit.
+    /// Addresses given out by earlier plans ([`crate::plan::Plan::memory`]), kept where they still fit.
     pub previous: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
     /// What the sources themselves have to say: documents that cannot be read, objects defined twice.
     pub faults: Vec<Condition>,

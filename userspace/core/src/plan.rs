@@ -14,7 +14,7 @@ pub use keys::{BackendKey, FrontendKey};
 
 use crate::{
     election, ipam,
-    model::{Cluster, ObjectRef, ServiceKey, reason},
+    model::{Cluster, Family, ObjectRef, ServiceKey, reason},
 };
 use frontends::Frontends;
 use nodes::Nodes;
@@ -42,10 +42,26 @@ pub struct Plan {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// Other nodes: tunnel address by name.
     pub nodes: BTreeMap<String, IpAddr>,
-    /// Addresses of each Service; what the state file keeps so that they are sticky.
+    /// Addresses of each Service.
     pub allocations: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    /// Addresses that Services had and may get back: those of a family in which they have none now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub remembered: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
     /// What is wrong, object by object, in order.
     pub conditions: Vec<Condition>,
+}
+
+impl Plan {
+    /// What to hand to the next planning as [`Cluster::previous`], also over a restart, so that addresses stay: those that
+    /// are given and those that are remembered.
+    #[must_use]
+    pub fn memory(&self) -> BTreeMap<ServiceKey, BTreeSet<IpAddr>> {
+        let mut memory = self.allocations.clone();
+        for (key, addresses) in &self.remembered {
+            memory.entry(key.clone()).or_default().extend(addresses);
+        }
+        memory
+    }
 }
 
 /// One address we answer for.
@@ -93,6 +109,7 @@ pub fn plan(cluster: &Cluster, this: &ThisNode) -> Plan {
         vips,
         frontends: frontends.frontends,
         nodes: nodes.others(&this.name),
+        remembered: remembered(cluster, &allocations),
         allocations: allocations
             .by_service
             .into_iter()
@@ -100,6 +117,30 @@ pub fn plan(cluster: &Cluster, this: &ThisNode) -> Plan {
             .collect(),
         conditions,
     }
+}
+
+/// What Services had and have nothing of the kind for now: a mistake in an Eip, once corrected, is to cost no address.
+fn remembered(cluster: &Cluster, allocations: &ipam::Allocations<'_>) -> BTreeMap<ServiceKey, BTreeSet<IpAddr>> {
+    let wanting = |key: &&ServiceKey| {
+        cluster
+            .services
+            .get(*key)
+            .is_some_and(|it| it.load_balancer && !it.deleting)
+    };
+    let mut remembered = BTreeMap::new();
+    for (key, previous) in cluster.previous.iter().filter(|(key, _)| wanting(key)) {
+        let given = allocations.by_service.get(key);
+        let has = |family| given.is_some_and(|given| given.iter().any(|address| Family::of(*address) == family));
+        let missing: BTreeSet<_> = previous
+            .iter()
+            .copied()
+            .filter(|address| !has(Family::of(*address)))
+            .collect();
+        if !missing.is_empty() {
+            remembered.insert(key.clone(), missing);
+        }
+    }
+    remembered
 }
 
 /// Every address given out, with the node that answers for it.
@@ -113,6 +154,7 @@ fn vips(
 ) -> BTreeMap<IpAddr, Vip> {
     let mut vips = BTreeMap::new();
     let mut unowned: BTreeMap<&str, (IpAddr, usize)> = BTreeMap::new();
+    let mut unannounced: BTreeSet<&str> = BTreeSet::new();
     for (address, claim) in &allocations.claims {
         let Some(pool) = pools.named(claim.eip) else { continue };
         // Until VRRP is spoken, `vip` is served the way `layer2` is: one owner that answers ARP and NDP.
@@ -123,6 +165,9 @@ fn vips(
         if delivery.is_some() && owner.is_none() {
             unowned.entry(pool.name).or_insert((*address, 0)).1 += 1;
         }
+        if !elects {
+            unannounced.insert(pool.name);
+        }
         let vip = Vip {
             eip: pool.name.into(),
             mode: pool.eip.mode,
@@ -131,6 +176,14 @@ fn vips(
             owner: owner.map(str::to_owned),
         };
         vips.insert(*address, vip);
+    }
+    for eip in unannounced {
+        let message =
+            "its addresses are served but not announced, as BGP is not spoken. Route them to the nodes by other \
+                       means, or set the protocol to layer2 (bgp is what an absent protocol means)."
+                .into();
+        let object = ObjectRef::cluster_scoped("Eip", eip);
+        conditions.push(Condition::new(object, "spec.protocol", reason::NOT_ANNOUNCED, message));
     }
     for (eip, (first, count)) in unowned {
         let message = format!(

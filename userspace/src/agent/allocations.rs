@@ -104,7 +104,10 @@ mod tests {
         fs::write(folder.join(FILE), "not json").unwrap();
         let mut allocations = Allocations::read(&folder);
         assert!(allocations.addresses().is_empty());
-        assert_eq!(fs::read_to_string(folder.join("allocations.json.corrupt")).unwrap(), "not json");
+        assert_eq!(
+            fs::read_to_string(folder.join("allocations.json.corrupt")).unwrap(),
+            "not json"
+        );
         allocations.save(&Addresses::new());
         assert!(folder.join(FILE).exists());
         fs::remove_dir_all(folder).unwrap();

@@ -27,10 +27,19 @@ impl Conditions {
     pub fn replace(&mut self, conditions: impl IntoIterator<Item = Condition>) {
         let next: BTreeSet<Condition> = conditions.into_iter().collect();
         let Change { begun, ended } = compare(&self.current, &next);
-        for Condition { object, field, reason, message } in begun {
+        for Condition {
+            object,
+            field,
+            reason,
+            message,
+        } in begun
+        {
             warn!(%object, field, reason, "{message}");
         }
-        for Condition { object, field, reason, .. } in ended {
+        for Condition {
+            object, field, reason, ..
+        } in ended
+        {
             info!(%object, field, reason, "resolved");
         }
         self.current = next;
@@ -43,7 +52,10 @@ fn compare<'a>(former: &'a BTreeSet<Condition>, next: &'a BTreeSet<Condition>) -
         |a: &Condition, b: &Condition| (&a.object, &a.field, &a.reason) == (&b.object, &b.field, &b.reason);
     Change {
         begun: next.difference(former).collect(),
-        ended: former.difference(next).filter(|old| !next.iter().any(|new| same_matter(old, new))).collect(),
+        ended: former
+            .difference(next)
+            .filter(|old| !next.iter().any(|new| same_matter(old, new)))
+            .collect(),
     }
 }
 
@@ -53,7 +65,12 @@ mod tests {
     use weir_core::model::ObjectRef;
 
     fn condition(name: &str, message: &str) -> Condition {
-        Condition::new(ObjectRef::cluster_scoped("Eip", name), "spec.address", "Overlap", message.into())
+        Condition::new(
+            ObjectRef::cluster_scoped("Eip", name),
+            "spec.address",
+            "Overlap",
+            message.into(),
+        )
     }
 
     #[test]
@@ -61,15 +78,39 @@ mod tests {
         let (a, b) = (condition("a", "one"), condition("b", "two"));
         let first = BTreeSet::from([a.clone()]);
         let both = BTreeSet::from([a.clone(), b.clone()]);
-        assert_eq!(compare(&BTreeSet::new(), &first), Change { begun: vec![&a], ended: vec![] });
-        assert_eq!(compare(&first, &both), Change { begun: vec![&b], ended: vec![] });
-        assert_eq!(compare(&both, &first), Change { begun: vec![], ended: vec![&b] });
+        assert_eq!(
+            compare(&BTreeSet::new(), &first),
+            Change {
+                begun: vec![&a],
+                ended: vec![]
+            }
+        );
+        assert_eq!(
+            compare(&first, &both),
+            Change {
+                begun: vec![&b],
+                ended: vec![]
+            }
+        );
+        assert_eq!(
+            compare(&both, &first),
+            Change {
+                begun: vec![],
+                ended: vec![&b]
+            }
+        );
     }
 
     #[test]
     fn another_message_is_no_end() {
         let (former, next) = (condition("a", "3 of 4"), condition("a", "4 of 4"));
         let (before, after) = (BTreeSet::from([former]), BTreeSet::from([next.clone()]));
-        assert_eq!(compare(&before, &after), Change { begun: vec![&next], ended: vec![] });
+        assert_eq!(
+            compare(&before, &after),
+            Change {
+                begun: vec![&next],
+                ended: vec![]
+            }
+        );
     }
 }

@@ -30,7 +30,12 @@ impl Interfaces {
     pub fn new(mut names: Vec<String>) -> Self {
         let mut known = std::collections::BTreeSet::new();
         names.retain(|name| known.insert(name.clone()));
-        Self { names, seen: BTreeMap::new(), failures: BTreeMap::new(), attempted: false }
+        Self {
+            names,
+            seen: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            attempted: false,
+        }
     }
 
     /// Whether an attempt may do something: the first, devices that changed, or an earlier failure.
@@ -45,9 +50,11 @@ impl Interfaces {
         self.seen.clone_from(&network.devices);
         self.failures.clear();
         for name in &self.names {
-            let device = network
-                .device_of(name)
-                .and_then(|device| devices.iter().find(|now| now.name == device.name && now.ifindex == device.ifindex));
+            let device = network.device_of(name).and_then(|device| {
+                devices
+                    .iter()
+                    .find(|now| now.name == device.name && now.ifindex == device.ifindex)
+            });
             let failure = match device {
                 None => Failure::Missing,
                 Some(device) => match dataplane.attach(device) {
@@ -81,13 +88,21 @@ impl Interfaces {
             let interface = network.links.interfaces.get(name);
             let device = network.device_of(name);
             let now = device.and_then(|device| devices.iter().find(|now| now.ifindex == device.ifindex));
-            let ours = now.and_then(|now| now.xdp).filter(|xdp| xdp.program == dataplane.ingress_id());
+            let ours = now
+                .and_then(|now| now.xdp)
+                .filter(|xdp| xdp.program == dataplane.ingress_id());
             InterfaceReport {
                 name: name.clone(),
                 device: device.map(|device| device.name.clone()),
                 ifindex: device.map(|device| device.ifindex),
                 vlan: interface.map_or(0, |interface| interface.vlan),
-                xdp_mode: ours.map(|xdp| if xdp.native { XdpModeName::Native } else { XdpModeName::Generic }),
+                xdp_mode: ours.map(|xdp| {
+                    if xdp.native {
+                        XdpModeName::Native
+                    } else {
+                        XdpModeName::Generic
+                    }
+                }),
             }
         };
         self.names.iter().map(report).collect()

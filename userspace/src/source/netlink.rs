@@ -99,8 +99,10 @@ pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(watch::Receiver<Option<
 /// [`Error::Request`].
 pub async fn devices(handle: &Handle) -> Result<Vec<Device>, Error> {
     let links = handle.link().get().execute().map_ok(|message| message::link(&message));
-    let links: Vec<Option<Link>> =
-        links.try_collect().await.map_err(|source| Error::Request { what: "list the interfaces", source })?;
+    let links: Vec<Option<Link>> = links.try_collect().await.map_err(|source| Error::Request {
+        what: "list the interfaces",
+        source,
+    })?;
     Ok(links.into_iter().flatten().map(|link| link.device()).collect())
 }
 
@@ -118,9 +120,7 @@ type Messages = stream::BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>;
 impl Source {
     async fn run(
         mut self,
-        messages: impl stream::Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>
-        + Send
-        + 'static,
+        messages: impl stream::Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Send + 'static,
     ) {
         let mut messages: Messages = messages.map(|(message, _)| message.payload).boxed();
         let mut retry = interval(RETRY);
@@ -207,11 +207,24 @@ impl Source {
 
     async fn read_all(&self) -> Result<(Vec<Link>, Vec<Neighbour>), Error> {
         let failed = |what| move |source| Error::Request { what, source };
-        let links = self.handle.link().get().execute().map_ok(|message| message::link(&message));
+        let links = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .map_ok(|message| message::link(&message));
         let links: Vec<Option<Link>> = links.try_collect().await.map_err(failed("list the interfaces"))?;
-        let neighbours = self.handle.neighbours().get().execute().map_ok(|message| message::neighbour(&message));
+        let neighbours = self
+            .handle
+            .neighbours()
+            .get()
+            .execute()
+            .map_ok(|message| message::neighbour(&message));
         let neighbours: Vec<Option<Neighbour>> = neighbours.try_collect().await.map_err(failed("list neighbours"))?;
-        Ok((links.into_iter().flatten().collect(), neighbours.into_iter().flatten().collect()))
+        Ok((
+            links.into_iter().flatten().collect(),
+            neighbours.into_iter().flatten().collect(),
+        ))
     }
 
     /// Publishes what is known now, if it differs from what was published.
@@ -241,7 +254,10 @@ impl Source {
     /// The kernel's own answer to "which way to `address`"; `None` when there is none.
     async fn route(&self, address: IpAddr) -> Option<Route> {
         let length = if address.is_ipv4() { 32 } else { 128 };
-        let query = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, length).ok()?.build();
+        let query = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(address, length)
+            .ok()?
+            .build();
         let mut answers = Box::pin(self.handle.route().get(query).execute());
         match answers.try_next().await {
             Ok(answer) => message::route(&answer?, address),

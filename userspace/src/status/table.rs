@@ -8,31 +8,87 @@ use std::{fmt::Write, net::SocketAddr};
 /// All of it.
 pub fn render(status: &Status) -> String {
     let mut text = head(status);
-    section(&mut text, "INTERFACES", &["interface", "xdp", "ifindex", "on"], status.report.interfaces.iter().map(interface));
+    section(
+        &mut text,
+        "INTERFACES",
+        &["interface", "xdp", "ifindex", "on"],
+        status.report.interfaces.iter().map(interface),
+    );
     let vips = status.report.vips.iter().map(vip);
-    section(&mut text, "VIPS", &["address", "owner", "mode", "interface", "eip", "services"], vips);
+    section(
+        &mut text,
+        "VIPS",
+        &["address", "owner", "mode", "interface", "eip", "services"],
+        vips,
+    );
     let frontends = status.counted.iter().map(frontend);
-    section(&mut text, "FRONTENDS", &["frontend", "service", "backends", "packets", "bytes", "syns"], frontends);
-    let backends = status.counted.iter().flat_map(|frontend| frontend.counted.iter().map(|own| backend(frontend, own)));
-    section(&mut text, "BACKENDS", &["frontend", "backend", "node", "state", "packets", "bytes"], backends);
+    section(
+        &mut text,
+        "FRONTENDS",
+        &["frontend", "service", "backends", "packets", "bytes", "syns"],
+        frontends,
+    );
+    let backends = status
+        .counted
+        .iter()
+        .flat_map(|frontend| frontend.counted.iter().map(|own| backend(frontend, own)));
+    section(
+        &mut text,
+        "BACKENDS",
+        &["frontend", "backend", "node", "state", "packets", "bytes"],
+        backends,
+    );
     let nodes = status.report.nodes.iter().map(|node| {
-        vec![node.name.clone(), node.address.to_string(), if node.reachable { "yes" } else { "no" }.to_owned()]
+        vec![
+            node.name.clone(),
+            node.address.to_string(),
+            if node.reachable { "yes" } else { "no" }.to_owned(),
+        ]
     });
-    section(&mut text, "OTHER NODES", &["node", "tunnel address", "reachable"], nodes);
+    section(
+        &mut text,
+        "OTHER NODES",
+        &["node", "tunnel address", "reachable"],
+        nodes,
+    );
     let reasons = status.reasons.iter().filter(|reason| reason.packets > 0).map(|reason| {
-        vec![reason.name.to_owned(), reason.packets.to_string(), bytes(reason.bytes), reason.description.to_owned()]
+        vec![
+            reason.name.to_owned(),
+            reason.packets.to_string(),
+            bytes(reason.bytes),
+            reason.description.to_owned(),
+        ]
     });
-    section(&mut text, "PACKETS BY REASON", &["reason", "packets", "bytes", ""], reasons);
+    section(
+        &mut text,
+        "PACKETS BY REASON",
+        &["reason", "packets", "bytes", ""],
+        reasons,
+    );
     let conditions = status.report.conditions.iter().map(|condition| {
-        vec![condition.object.to_string(), condition.field.clone(), condition.reason.clone(), condition.message.clone()]
+        vec![
+            condition.object.to_string(),
+            condition.field.clone(),
+            condition.reason.clone(),
+            condition.message.clone(),
+        ]
     });
-    section(&mut text, "CONDITIONS", &["object", "field", "reason", "message"], conditions);
+    section(
+        &mut text,
+        "CONDITIONS",
+        &["object", "field", "reason", "message"],
+        conditions,
+    );
     text
 }
 
 fn head(status: &Status) -> String {
     let report = &status.report;
-    let age = age(seconds_since_1970().saturating_sub(if status.agent_alive { report.started } else { report.updated }));
+    let age = age(seconds_since_1970().saturating_sub(if status.agent_alive {
+        report.started
+    } else {
+        report.updated
+    }));
     let agent = if status.agent_alive {
         format!("running for {age} (pid {})", report.pid)
     } else {
@@ -45,7 +101,12 @@ fn head(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "node    {}\nagent   {agent}", report.node);
-    let _ = writeln!(text, "tunnel  {tunnel}\npins    {} (layout {})", report.pin_dir.display(), report.layout_version);
+    let _ = writeln!(
+        text,
+        "tunnel  {tunnel}\npins    {} (layout {})",
+        report.pin_dir.display(),
+        report.layout_version
+    );
     if let Some(reason) = &status.counters_missing {
         let _ = writeln!(text, "no counters: {reason}");
     }
@@ -54,7 +115,9 @@ fn head(status: &Status) -> String {
 
 fn section(text: &mut String, title: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header.iter().map(|cell| cell.to_uppercase()));
+    table
+        .load_style(NOTHING)
+        .set_header(header.iter().map(|cell| cell.to_uppercase()));
     for row in rows {
         table.add_row(row);
     }
@@ -73,7 +136,9 @@ fn interface(interface: &InterfaceReport) -> Vec<String> {
     vec![
         interface.name.clone(),
         interface.xdp_mode.map_or("off", |mode| mode.name()).to_owned(),
-        interface.ifindex.map_or_else(|| "-".to_owned(), |ifindex| ifindex.to_string()),
+        interface
+            .ifindex
+            .map_or_else(|| "-".to_owned(), |ifindex| ifindex.to_string()),
         on,
     ]
 }
@@ -113,7 +178,11 @@ fn frontend(frontend: &CountedFrontend) -> Vec<String> {
 
 fn backend(frontend: &CountedFrontend, counted: &CountedBackend) -> Vec<String> {
     let own = &counted.backend;
-    let node = if own.local { format!("{} (this node)", own.node) } else { own.node.clone() };
+    let node = if own.local {
+        format!("{} (this node)", own.node)
+    } else {
+        own.node.clone()
+    };
     vec![
         name(frontend),
         SocketAddr::new(own.address, own.port).to_string(),
@@ -135,7 +204,11 @@ fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit = larger;
     }
-    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+    if unit == "B" {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {unit}")
+    }
 }
 
 fn age(seconds: u64) -> String {
@@ -157,6 +230,9 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(3 << 40), "3.0 TiB");
-        assert_eq!((age(5), age(600), age(7200), age(864_000)), ("5 s".into(), "10 min".into(), "2 h".into(), "10 d".into()));
+        assert_eq!(
+            (age(5), age(600), age(7200), age(864_000)),
+            ("5 s".into(), "10 min".into(), "2 h".into(), "10 d".into())
+        );
     }
 }

@@ -45,9 +45,10 @@ pub fn open<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Re
         }
     }
     parse::ip(packet, inner, header.geneve.protocol, &mut s.ip).map_err(|_| malformed)?;
-    tables.settle();
+    tables.settle(s);
     let carried = matches!(s.ip.protocol, protocol::TCP | protocol::UDP) && !s.ip.fragment;
-    if !carried || s.outer.l3 + s.outer.len < s.ip.l3 + s.ip.len {
+    let of_one_family = tunnel::is_v6(&s.chosen.address) == s.ip.v6;
+    if !carried || !of_one_family || s.outer.l3 + s.outer.len < s.ip.l3 + s.ip.len {
         return Err(malformed);
     }
     parse::transport(packet, &s.ip, &mut s.transport).map_err(|_| malformed)

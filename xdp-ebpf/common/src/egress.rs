@@ -2,7 +2,6 @@
 
 use crate::{
     abi::{Config, kind, protocol},
-    addr::Address,
     flows,
     hash::Tuple,
     lookup::Hashed,
@@ -27,7 +26,7 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     if parse::ip(packet, link.l3, link.ethertype, &mut s.ip).is_err() {
         return Verdict::pass(Reason::EgressNotOurs);
     }
-    tables.settle();
+    tables.settle(s);
     reply(packet, tables, config, s)
 }
 
@@ -40,24 +39,22 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, config: &Config, s: &
     if parse::transport(packet, &s.ip, &mut s.transport).is_err() {
         return not_ours;
     }
-    tables.settle();
-    let (ip, transport) = (&s.ip, &s.transport);
-    let source = Hashed::new(ip.source);
-    if source.entry_of(tables, transport.source_port, ip.protocol, kind::BACKEND).is_none() {
+    tables.settle(s);
+    let source = Hashed::new(s.ip.source);
+    if source.entry_of(tables, s.transport.source_port, s.ip.protocol, kind::BACKEND).is_none() {
         return not_ours;
     }
-    let key = Tuple {
-        source: ip.destination,
-        destination: ip.source,
-        source_port: transport.destination_port,
-        destination_port: transport.source_port,
-        protocol: ip.protocol,
+    s.flow = Tuple {
+        source: s.ip.destination,
+        destination: s.ip.source,
+        source_port: s.transport.destination_port,
+        destination_port: s.transport.source_port,
+        protocol: s.ip.protocol,
     };
-    let Some((vip, vip_port)): Option<(Address, u16)> =
-        flows::find(tables, config, &key).and_then(|found| found.vip())
-    else {
+    let Some((vip, vip_port)) = flows::vip(tables, config, s) else {
         return Verdict::pass(Reason::EgressNoFlow);
     };
+    let (ip, transport) = (&s.ip, &s.transport);
     let mut rewrite = Rewrite::new(ip, transport, End::Source, vip, vip_port);
     if transport.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK {
         let limit = if ip.v6 { config.mss_v6 } else { config.mss_v4 };

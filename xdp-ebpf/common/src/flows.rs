@@ -15,7 +15,6 @@ use crate::{
     addr::Address,
     hash::{self, Tuple},
     packet::tcp_flag,
-    parse::Transport,
     tables::{FlowWords, Scratch, Tables},
 };
 
@@ -50,78 +49,100 @@ fn with_state(control: u64, state: u8) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, state])
 }
 
-/// A flow found.
-#[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
-    words: &'a FlowWords,
-    control: u64,
-}
-
 #[inline(always)]
 fn buckets(config: &Config, key: &Tuple) -> [u32; 2] {
     let hash = hash::tuple(config.flow_seed, key);
     [hash as u32 & config.flow_mask, (hash >> 32) as u32 & config.flow_mask]
 }
 
-/// The flow from client `key.source` to pod `key.destination`.
+/// The entry at `place`: 0 to 3 in the first bucket, 4 to 7 in the second.
+///
+/// A place goes through the scratch before it comes here: the verifier then walks what follows once, and not for each of
+/// the eight.
 #[inline(always)]
-pub fn find<'a, T: Tables>(tables: &'a T, config: &Config, key: &Tuple) -> Option<Found<'a>> {
-    let wanted = control(key, 0, 0);
+fn entry<'a, T: Tables>(tables: &'a T, buckets: [u32; 2], place: u64) -> Option<&'a FlowWords> {
+    let bucket: &[FlowWords; FLOW_WAYS] = tables.flows(if place < FLOW_WAYS as u64 { buckets[0] } else { buckets[1] })?;
+    bucket.get(place as usize % FLOW_WAYS)
+}
+
+/// The entry of `s.flow` (client to pod) and its control word.
+#[inline(always)]
+fn find<'a, T: Tables>(tables: &'a T, config: &Config, s: &mut Scratch) -> Option<(&'a FlowWords, u64)> {
+    let key = s.flow;
+    let wanted = control(&key, 0, 0);
     let (client, pod) = (key.source.words(), key.destination.words());
-    for index in buckets(config, key) {
-        let bucket: &[FlowWords; FLOW_WAYS] = tables.flows(index)?;
-        for words in bucket {
+    let buckets = buckets(config, &key);
+    s.place = NO_PLACE;
+    'search: for (number, index) in buckets.into_iter().enumerate() {
+        for (way, words) in tables.flows(index)?.iter().enumerate() {
             let control = words[CONTROL].load();
             if control & IDENTITY == wanted
                 && state_of(control) >= flow_state::HALF_OPEN
                 && [words[0].load(), words[1].load()] == client
                 && [words[2].load(), words[3].load()] == pod
             {
-                return Some(Found { words, control });
+                s.place = (number * FLOW_WAYS + way) as u64;
+                break 'search;
             }
         }
     }
-    None
+    tables.settle(s);
+    if s.place >= NO_PLACE {
+        return None;
+    }
+    let words = entry(tables, buckets, s.place)?;
+    let control = words[CONTROL].load();
+    (control & IDENTITY == wanted).then_some((words, control))
 }
 
-impl Found<'_> {
-    /// The VIP and its port (memory order); `None` if the entry was taken by another flow meanwhile.
-    #[inline(always)]
-    #[must_use]
-    pub fn vip(&self) -> Option<(Address, u16)> {
-        let vip = Address::from_words([self.words[4].load(), self.words[5].load()]);
-        (self.words[CONTROL].load() & IDENTITY == self.control & IDENTITY).then(|| (vip, vip_port_of(self.control)))
-    }
+/// More than any place.
+const NO_PLACE: u64 = 2 * FLOW_WAYS as u64;
 
-    /// Takes in a packet from the client: time, state, and for a packet that starts a flow anew the VIP it came by.
-    #[inline(always)]
-    fn touch(&self, vip: &Address, vip_port: u16, transport: &Transport, now: u32) {
-        let state = state_of(self.control);
-        let next = match state {
-            flow_state::UDP => flow_state::UDP,
-            _ if transport.flags & (tcp_flag::RST | tcp_flag::FIN) != 0 => flow_state::CLOSED,
-            flow_state::CLOSED if transport.is_bare_syn() => flow_state::HALF_OPEN,
-            flow_state::HALF_OPEN if !transport.is_bare_syn() => flow_state::ESTABLISHED,
-            other => other,
-        };
-        if self.words[TIME].load() as u32 != now {
-            self.words[TIME].store(u64::from(now));
-        }
-        let starts = transport.udp || transport.is_bare_syn() && state != flow_state::ESTABLISHED;
-        let same_vip =
-            [self.words[4].load(), self.words[5].load()] == vip.words() && vip_port_of(self.control) == vip_port;
-        if starts && !same_vip {
-            if self.words[CONTROL].replace(self.control, with_state(self.control, flow_state::BUSY)) {
-                write_vip(self.words, vip);
-                let [a, b, c, d, _, _, g, _] = self.control.to_ne_bytes();
-                let [e, f] = vip_port.to_ne_bytes();
-                publish(self.words, self.control, u64::from_ne_bytes([a, b, c, d, e, f, g, next]));
-            }
-        } else if next != state {
-            // Lost only to another packet of the same flow, whose change is as good.
-            self.words[CONTROL].replace(self.control, with_state(self.control, next));
-        }
+/// The VIP and its port (memory order) that the client of `s.flow` talks to.
+#[inline(always)]
+pub fn vip<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> Option<(Address, u16)> {
+    let (words, control) = find(tables, config, s)?;
+    let vip = Address::from_words([words[4].load(), words[5].load()]);
+    // Still the same flow, or another one took the entry and what was read may be of either.
+    (words[CONTROL].load() & IDENTITY == control & IDENTITY).then(|| (vip, vip_port_of(control)))
+}
+
+/// Looks for `s.flow`, and if it is known takes the packet in: time, state, and for a packet that starts a flow anew the
+/// VIP it came by.
+///
+/// Not inlined: it is needed in more places than the verifier should have to walk it in.
+#[inline(never)]
+pub fn note<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
+    let Some((words, control)) = find(tables, config, s) else {
+        return false;
+    };
+    let (vip, vip_port, transport) = (&s.ip.destination, s.transport.destination_port, &s.transport);
+    let state = state_of(control);
+    let next = match state {
+        flow_state::UDP => flow_state::UDP,
+        _ if transport.flags & (tcp_flag::RST | tcp_flag::FIN) != 0 => flow_state::CLOSED,
+        flow_state::CLOSED if transport.is_bare_syn() => flow_state::HALF_OPEN,
+        flow_state::HALF_OPEN if !transport.is_bare_syn() => flow_state::ESTABLISHED,
+        other => other,
+    };
+    let now = tables.now();
+    if words[TIME].load() as u32 != now {
+        words[TIME].store(u64::from(now));
     }
+    let starts = transport.udp || transport.is_bare_syn() && state != flow_state::ESTABLISHED;
+    let same_vip = [words[4].load(), words[5].load()] == vip.words() && vip_port_of(control) == vip_port;
+    if starts && !same_vip {
+        if words[CONTROL].replace(control, with_state(control, flow_state::BUSY)) {
+            write_vip(words, vip);
+            let [a, b, c, d, _, _, g, _] = control.to_ne_bytes();
+            let [e, f] = vip_port.to_ne_bytes();
+            publish(words, control, u64::from_ne_bytes([a, b, c, d, e, f, g, next]));
+        }
+    } else if next != state {
+        // Lost only to another packet of the same flow, whose change is as good.
+        words[CONTROL].replace(control, with_state(control, next));
+    }
+    true
 }
 
 #[inline(always)]
@@ -137,38 +158,34 @@ fn publish(words: &FlowWords, claimed: u64, control: u64) {
     words[CONTROL].replace(with_state(claimed, flow_state::BUSY), control);
 }
 
-/// Looks for the packet's flow, and if it is known takes the packet in.
-///
-/// Not inlined: it is needed in more places than the verifier should have to walk it in.
+/// Notes `s.flow`, which [`note`] does not know, as come by the packet's destination. False when there is no room.
 #[inline(never)]
-pub fn note<T: Tables>(tables: &T, config: &Config, s: &Scratch) -> bool {
-    let Some(found) = find(tables, config, &s.flow) else {
-        return false;
-    };
-    found.touch(&s.ip.destination, s.transport.destination_port, &s.transport, tables.now());
-    true
-}
-
-/// Notes the packet's flow, which [`note`] does not know. False when there is no room.
-#[inline(never)]
-pub fn insert<T: Tables>(tables: &T, config: &Config, s: &Scratch) -> bool {
-    let key = &s.flow;
+pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     let now = tables.now();
-    let mut best: Option<(&FlowWords, u64)> = None;
-    let mut best_rank = 0;
-    for index in buckets(config, key) {
+    let buckets = buckets(config, &s.flow);
+    // The best rank so far, with its place in the lowest bits.
+    s.place = 0;
+    for (number, index) in buckets.into_iter().enumerate() {
         let Some(bucket) = tables.flows(index) else { return false };
-        for words in bucket {
-            let control = words[CONTROL].load();
-            let rank = rank(config, state_of(control), now.wrapping_sub(words[TIME].load() as u32));
-            if rank > best_rank {
-                best_rank = rank;
-                best = Some((words, control));
+        for (way, words) in bucket.iter().enumerate() {
+            let age = now.wrapping_sub(words[TIME].load() as u32);
+            let rank = rank(config, state_of(words[CONTROL].load()), age);
+            let candidate = u64::from(rank) * NO_PLACE + (number * FLOW_WAYS + way) as u64;
+            if candidate > s.place {
+                s.place = candidate;
             }
+            tables.settle(s);
         }
     }
-    let Some((words, old)) = best else { return false };
-    if !words[CONTROL].replace(old, with_state(old, flow_state::BUSY)) {
+    if s.place < NO_PLACE {
+        return false;
+    }
+    let Some(words) = entry(tables, buckets, s.place % NO_PLACE) else { return false };
+    let old = words[CONTROL].load();
+    // Another CPU may have taken the entry since it was ranked.
+    let age = now.wrapping_sub(words[TIME].load() as u32);
+    let key = &s.flow;
+    if rank(config, state_of(old), age) == 0 || !words[CONTROL].replace(old, with_state(old, flow_state::BUSY)) {
         return false;
     }
     let ([c0, c1], [p0, p1]) = (key.source.words(), key.destination.words());

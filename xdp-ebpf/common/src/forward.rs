@@ -43,7 +43,7 @@ pub fn forward<P: Packet, T: Tables>(
     s: &mut Scratch,
 ) -> Verdict {
     let way = decide(tables, config, s);
-    tables.settle();
+    tables.settle(s);
     match way {
         Way::Here(reason) => here(packet, s, reason),
         Way::There(reason) => there(packet, tables, config, ifindex, s, reason),

@@ -67,19 +67,19 @@ fn ours<P: Packet, T: Tables>(
     if let Err(reason) = parse::ip(packet, link.l3, link.ethertype, &mut s.ip) {
         return Verdict::pass(reason);
     }
-    tables.settle();
+    tables.settle(s);
     if matches!(s.ip.protocol, protocol::TCP | protocol::UDP) && !s.ip.fragment {
         if let Err(reason) = parse::transport(packet, &s.ip, &mut s.transport) {
             return Verdict::pass(reason);
         }
-        tables.settle();
+        tables.settle(s);
         if let Some(entry) = destination.entry(tables, s.transport.destination_port, s.ip.protocol) {
             let prepared = match entry.kind {
                 kind::FRONTEND => steer::choose(tables, config, s, entry),
                 kind::TUNNEL => arrival::open(packet, tables, s),
                 _ => Err(Reason::NotServed),
             };
-            tables.settle();
+            tables.settle(s);
             return match prepared {
                 Ok(()) => forward::forward(packet, tables, config, ifindex, s),
                 Err(reason @ (Reason::NotServed | Reason::NoBackend)) => Verdict::pass(reason),

@@ -140,7 +140,8 @@ fn is_valid<P: Packet>(packet: &P, l3: usize, neighbor: &Neighbor) -> bool {
     let l4 = l3 + size_of::<Ipv6>();
     let probe = is_unspecified(&header.source);
     let len = usize::from(u16::from_be(header.payload_len));
-    if header.next_header != ICMPV6
+    if u32::from_be(header.version_class_flow) >> 28 != 6
+        || header.next_header != ICMPV6
         || header.hop_limit != 255
         || neighbor.icmp.code != 0
         || len < size_of::<Neighbor>()

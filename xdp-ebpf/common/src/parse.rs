@@ -5,6 +5,7 @@ use crate::{
     addr::Address,
     hash::Tuple,
     packet::{Ethernet, Ipv4, Ipv6, Packet, Tcp, Udp, Vlan, ethertype, tcp_flag},
+    tunnel::is_v6,
     verdict::Reason,
 };
 use core::mem::offset_of;
@@ -132,6 +133,10 @@ fn ipv6<P: Packet>(packet: &P, l3: usize, ip: &mut Ip) -> Result<(), Reason> {
     }
     ip.source = header.source.address();
     ip.destination = header.destination.address();
+    // In the tables these are IPv4 addresses; on the wire nobody has them (RFC 4038 §4.2).
+    if !is_v6(&ip.source) || !is_v6(&ip.destination) {
+        return Err(Reason::Malformed);
+    }
     ip.l4 = l3 + size_of::<Ipv6>();
     ip.len = len;
     ip.v6 = true;

@@ -29,6 +29,10 @@ pub fn choose<T: Tables>(
 
     let (mut chosen, mut previous) = (row.current, row.previous);
     if chosen == 0 {
+        // Nobody takes new flows; what drains keeps those it has.
+        if s.transport.udp || s.transport.is_bare_syn() {
+            return Err(nobody);
+        }
         (chosen, previous) = (previous, 0);
     }
     if previous != 0 {

@@ -40,6 +40,8 @@ pub struct Scratch {
     pub previous: Target,
     /// The flow, from client to the backend in question.
     pub flow: Tuple,
+    /// Where its entry is in `FLOWS`; see [`crate::flows`].
+    pub place: u64,
 }
 
 /// A backend, and where it is.
@@ -68,7 +70,7 @@ pub trait Tables {
     /// Room for this packet; its contents are left over from another.
     fn scratch(&self) -> Option<Self::Scratch>;
     /// Makes the compiler read the scratch's fields again instead of remembering what it stored. Nothing on the host.
-    fn settle(&self) {}
+    fn settle(&self, _scratch: &mut Scratch) {}
     /// `CONFIG[0]`.
     fn config(&self) -> Option<&Config>;
     /// `FILTER[index]`.

@@ -14,7 +14,7 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
     let aged = |cases: Case, ticks: u32| cases.after([Step::Later(ticks)]);
     vec![
         refused("full of established flows", family).after(established(family)),
-        aged(refused("full of established flows, in time", family).after(established(family)), 100_000),
+        aged(refused("full of established flows, in time", family).after(established(family)), 90_000),
         aged(admitted("full of forgotten flows", family).after(established(family)), 100_001),
         admitted("full of half-open flows", family).after(segments(family, flag::SYN)),
         admitted("full of closed flows", family)

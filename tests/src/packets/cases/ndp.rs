@@ -153,6 +153,8 @@ fn not_ours() -> Vec<Case> {
     vec![
         passed("ns for a stranger", &link, v6(Family::V6.stranger())),
         passed("ns for a vip owned elsewhere", &link, v6(Family::V6.vip_elsewhere())),
+        // Its 16 bytes are the IPv4 VIP's in the tables.
+        passed("ns for an ipv4-mapped vip", &link, Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x0a0a, 0x0102)),
         passed("ns for the tunnel address", &link, v6(Family::V6.tunnel())),
         passed("ns on another vlan", &to_group(&[(0x8100, VLAN + 1)]), vip()),
         passed("ns, two tags", &to_group(&[(0x88a8, VLAN), (0x8100, 7)]), vip()),

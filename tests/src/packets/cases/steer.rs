@@ -70,14 +70,20 @@ fn local(family: Family, protocol: Protocol) -> Vec<Case> {
     add("local, two tags", &[(0x88a8, 0x2fff), (0x8100, VLAN)], &ip, &*before, &*after, &[]);
     add("local, padded", &[], &ip, &*before, &*after, &[0x5a; 9]);
     let full = vec![0xc3; 1_500 - 60];
+    // In the kernel's test run as on a NIC: several buffers, of which the first holds the headers.
+    let jumbo = vec![0xc3; 8_000];
     match protocol {
         Protocol::Tcp => {
             let big = |port| Tcp::new(CLIENT_PORT, port, flag::ACK).payload(&full);
             add("local, full size", &[], &ip, &big(port), &big(pod.port()), &[]);
+            let huge = |port| Tcp::new(CLIENT_PORT, port, flag::ACK).payload(&jumbo);
+            add("local, in several buffers", &[], &ip, &huge(port), &huge(pod.port()), &[]);
         }
         Protocol::Udp => {
             let big = |port| Udp::new(CLIENT_PORT, port, &full);
             add("local, full size", &[], &ip, &big(port), &big(pod.port()), &[]);
+            let huge = |port| Udp::new(CLIENT_PORT, port, &jumbo);
+            add("local, in several buffers", &[], &ip, &huge(port), &huge(pod.port()), &[]);
             let plain = |port| Udp::new(CLIENT_PORT, port, b"no checksum").unchecked();
             add("local, without checksum", &[], &ip, &plain(port), &plain(pod.port()), &[]);
             let empty = |port| Udp::new(CLIENT_PORT, port, b"");

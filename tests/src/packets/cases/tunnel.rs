@@ -197,6 +197,13 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             .after([at_neighbor.clone()]),
         taken_out("moved inside, known at both", family, &inside, &data(port), Target::Local)
             .after([known, at_neighbor]),
+        taken_out(
+            "in several buffers",
+            family,
+            &to_local(family),
+            &data(port).payload(&[0xc3; 8_000]),
+            Target::Local,
+        ),
         Case::ingress(
             name("moved here, udp", family),
             received(Target::Near, family, &udp_moved, &inner(family, &datagram(port))),

@@ -35,7 +35,7 @@ pub struct Claim<'a> {
 
 /// Why a slot stays empty.
 struct Refusal {
-    condition: Condition,
+    condition: Box<Condition>,
     /// Whether it is just that no Eip has addresses of that family.
     no_eip: bool,
 }
@@ -97,7 +97,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
             refusals
                 .into_iter()
                 .filter(|refusal| !served || !refusal.no_eip)
-                .map(|it| it.condition),
+                .map(|it| *it.condition),
         );
     }
     for request in &requests {
@@ -315,7 +315,7 @@ impl<'a> Claim<'a> {
 
 fn refusal(request: &Request<'_>, field: &str, reason: &str, message: String) -> Refusal {
     Refusal {
-        condition: Condition::new(ObjectRef::service(request.key), field, reason, message),
+        condition: Box::new(Condition::new(ObjectRef::service(request.key), field, reason, message)),
         no_eip: false,
     }
 }

@@ -20,6 +20,9 @@ pub struct Pool<'a> {
     pub default: bool,
 }
 
+/// What is wrong with an Eip: field, reason and message of a condition.
+type Fault = (&'static str, &'static str, String);
+
 /// All usable Eips, by age, then name.
 #[derive(Clone, Debug, Default)]
 pub struct Pools<'a> {
@@ -36,39 +39,31 @@ impl<'a> Pools<'a> {
         in_order.sort_by_key(|(name, eip)| (eip.created, *name));
         let mut pools = Self::default();
         for (name, eip) in in_order {
-            match pools.accept(name, eip) {
-                Ok(second_default) => conditions.extend(second_default),
-                Err(refused) => conditions.push(refused),
-            }
+            let said = match pools.check(name, eip) {
+                Ok(range) => pools.accept(name, eip, range),
+                Err(refused) => Some(refused),
+            };
+            conditions.extend(said.map(|(field, reason, message)| {
+                Condition::new(ObjectRef::cluster_scoped("Eip", name), field, reason, message)
+            }));
         }
         pools
     }
 
-    /// Adds one Eip, or says why not. The condition in `Ok` is that it is not the default it says it is.
-    fn accept(&mut self, name: &'a str, eip: &'a Eip) -> Result<Option<Condition>, Condition> {
-        let range = self.check(name, eip).map_err(|(field, reason, message)| {
-            Condition::new(ObjectRef::cluster_scoped("Eip", name), field, reason, message)
-        })?;
+    /// Adds one Eip; has something to say if it is not the default it says it is.
+    fn accept(&mut self, name: &'a str, eip: &'a Eip, range: AddressRange) -> Option<Fault> {
         let says_default = annotation(&eip.annotations, "eip", "is-default-eip")
             .is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("true"));
-        let other = self
-            .pools
-            .iter()
-            .find(|pool| pool.default && pool.range.family() == range.family());
-        let second = other.filter(|_| says_default).map(|other| {
+        let family = range.family();
+        let other = self.of_family(Some(family)).find(|pool| says_default && pool.default);
+        let second = other.map(|other| {
             let message = format!(
-                "Eip {} is already the default for {}, so this one is used only by name, by address or by namespace. \
+                "Eip {} is already the default for {family}, so this one is used only by name, by address or by namespace. \
                  Remove the annotation from one of the two.",
-                other.name,
-                range.family()
+                other.name
             );
             let field = "metadata.annotations[eip.openelb.kubesphere.io/is-default-eip]";
-            Condition::new(
-                ObjectRef::cluster_scoped("Eip", name),
-                field,
-                reason::SECOND_DEFAULT,
-                message,
-            )
+            (field, reason::SECOND_DEFAULT, message)
         });
         let index = self.pools.len();
         self.pools.push(Pool {
@@ -78,11 +73,12 @@ impl<'a> Pools<'a> {
             default: says_default && second.is_none(),
         });
         self.by_name.insert(name, index);
-        self.by_first.insert((range.family(), range.first()), index);
-        Ok(second)
+        self.by_first.insert((family, range.first()), index);
+        second
     }
 
-    fn check(&self, name: &str, eip: &Eip) -> Result<AddressRange, (&'static str, &'static str, String)> {
+    /// The addresses of an Eip, or why it is refused.
+    fn check(&self, name: &str, eip: &Eip) -> Result<AddressRange, Fault> {
         let range: AddressRange = eip.address.parse().map_err(|error| {
             let message = format!(
                 "`{}` is not a set of addresses: {error}. Write one address, a prefix such as 10.1.0.0/24, or a range such \
@@ -97,8 +93,8 @@ impl<'a> Pools<'a> {
         }
         if let Some(other) = self.overlapping(&range) {
             let message = format!(
-                "{range} has addresses in common with the older Eip {} ({}), so nothing is allotted from {name}. Change \
-                 one of the two so that they are apart.",
+                "{range} has addresses in common with Eip {} ({}), which comes first by age, then name; so nothing is allotted \
+                 from {name}. Change one of the two so that they are apart.",
                 other.name, other.range
             );
             return Err(("spec.address", reason::OVERLAP, message));

@@ -104,6 +104,8 @@ pub mod reason {
     pub const INVALID_INTERFACE: &str = "InvalidInterface";
     /// A second Eip of a family says it is the default.
     pub const SECOND_DEFAULT: &str = "SecondDefault";
+    /// An Eip is to be announced in a way that is not spoken.
+    pub const NOT_ANNOUNCED: &str = "NotAnnounced";
     /// No node may announce an Eip's addresses.
     pub const NO_ELIGIBLE_NODE: &str = "NoEligibleNode";
 

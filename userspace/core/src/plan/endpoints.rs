@@ -10,10 +10,13 @@ use std::{
 /// A Service's endpoints by port name, protocol and family.
 #[derive(Default)]
 pub(super) struct Endpoints<'a> {
-    by_port: BTreeMap<(&'a str, Protocol, Family), BTreeMap<(IpAddr, u16), Found<'a>>>,
+    by_port: BTreeMap<(&'a str, Protocol, Family), BySocket<'a>>,
     /// Endpoints that no packet can be sent to, as their node is not known.
     pub unreachable: BTreeSet<IpAddr>,
 }
+
+/// The endpoints of one port, by address and port.
+type BySocket<'a> = BTreeMap<(IpAddr, u16), Found<'a>>;
 
 struct Found<'a> {
     state: State,

@@ -253,3 +253,53 @@ impl Rows {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(current: u32, previous: u32) -> Row {
+        Row { current, previous }
+    }
+
+    #[test]
+    fn the_last_owner_that_can_have_flows_is_remembered() {
+        let all = |_| true;
+        assert_eq!(succeed(row(1, 0), 1, all), row(1, 0), "nothing changes");
+        assert_eq!(succeed(row(1, 0), 2, all), row(2, 1));
+        assert_eq!(succeed(row(2, 1), 1, all), row(1, 2), "a flap remembers who stood in");
+        assert_eq!(succeed(row(2, 1), 3, all), row(3, 2), "the most recent one");
+        assert_eq!(
+            succeed(row(2, 1), 3, |id| id != 2),
+            row(3, 1),
+            "unless it is gone and the one before is not"
+        );
+        assert_eq!(
+            succeed(row(2, 1), 3, |id| id == 3),
+            row(3, 2),
+            "both gone: the most recent one"
+        );
+        assert_eq!(succeed(row(2, 1), 1, |id| id == 1), row(1, 2), "never the owner itself");
+        assert_eq!(succeed(row(1, 2), 0, all), row(0, 1));
+        assert_eq!(succeed(row(0, 1), 2, all), row(2, 1), "nobody is no owner");
+        assert_eq!(succeed(row(0, 1), 1, all), row(1, 0));
+    }
+
+    #[test]
+    fn joined_rows_remember_the_most_frequent_owner_that_lost_them() {
+        let all = |_| true;
+        let joined = [row(1, 0), row(2, 0), row(3, 0), row(2, 0)];
+        assert_eq!(join(&joined, 1, all), row(1, 2));
+        assert_eq!(
+            join(&[row(1, 5), row(1, 0)], 1, all),
+            row(1, 5),
+            "older history if nothing changes hands"
+        );
+        assert_eq!(
+            join(&[row(1, 5), row(1, 5), row(2, 0)], 1, all),
+            row(1, 2),
+            "what changes hands comes first"
+        );
+        assert_eq!(join(&[row(1, 0), row(1, 0)], 1, all), row(1, 0));
+    }
+}

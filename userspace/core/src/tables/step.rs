@@ -21,6 +21,7 @@ impl Tables {
     /// the ids in them stand for.
     ///
     /// The tables take it that the writes are carried out; where that fails, read the maps again ([`Tables::adopt`]).
+    #[must_use = "the tables take it that the writes are carried out"]
     pub fn step(&mut self, plan: &Plan, links: &Links, settings: &Settings) -> Step {
         let wanted = Wanted::new(plan, settings);
         let mut step = Step {

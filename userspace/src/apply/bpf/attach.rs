@@ -4,7 +4,11 @@
 //! the new program in one step, a link whose interface is gone is thrown away, a program of somebody else is left alone
 //! and named. Which interfaces there should be is the agent's affair.
 
-use super::{error::Error, pins::{PinDir, remove_if_there}, sys};
+use super::{
+    error::Error,
+    pins::{PinDir, remove_if_there},
+    preflight, sys,
+};
 use crate::source::netlink::Device;
 use aya::{
     Ebpf,
@@ -39,6 +43,30 @@ pub enum ModePolicy {
     Generic,
 }
 
+/// How the egress program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum EgressPolicy {
+    /// tcx on Linux 6.6 and newer, else clsact.
+    #[default]
+    Auto,
+    /// A pinned tcx link.
+    Tcx,
+    /// A filter in the clsact qdisc.
+    Clsact,
+}
+
+impl EgressPolicy {
+    /// Whether that is tcx on this kernel.
+    #[must_use]
+    pub fn is_tcx(self) -> bool {
+        match self {
+            Self::Auto => preflight::kernel_is_at_least(6, 6),
+            Self::Tcx => true,
+            Self::Clsact => false,
+        }
+    }
+}
+
 /// Why an interface has no programs.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -56,7 +84,9 @@ pub enum AttachError {
         id: u32,
     },
     /// Every mode allowed was refused.
-    #[error("the kernel refuses XDP on interface {interface}: {reasons}; see the kernel log, and `ip -d link show {interface}`")]
+    #[error(
+        "the kernel refuses XDP on interface {interface}: {reasons}; see the kernel log, and `ip -d link show {interface}`"
+    )]
     Refused {
         /// The interface.
         interface: String,
@@ -109,14 +139,25 @@ impl Attacher {
     ///
     /// [`Error::NoProgram`], [`Error::Program`].
     pub fn load(ebpf: &mut Ebpf, pins: PinDir, policy: ModePolicy, tcx: bool) -> Result<Self, Error> {
-        let refused = |name| move |source| Error::Program { name, source: Box::new(source) };
+        let refused = |name| {
+            move |source| Error::Program {
+                name,
+                source: Box::new(source),
+            }
+        };
         let xdp = ingress(ebpf)?;
         xdp.load().map_err(refused(INGRESS))?;
         let ingress = xdp.info().map_err(refused(INGRESS))?.id();
         let classifier = egress(ebpf)?;
         classifier.load().map_err(refused(EGRESS))?;
         let egress = classifier.info().map_err(refused(EGRESS))?.id();
-        Ok(Self { pins, policy, tcx, ingress, egress })
+        Ok(Self {
+            pins,
+            policy,
+            tcx,
+            ingress,
+            egress,
+        })
     }
 
     /// Id of the loaded XDP program.
@@ -157,12 +198,19 @@ impl Attacher {
                 info!(interface = device.name, "took over the XDP link of an earlier agent");
                 return Ok(());
             }
-            info!(interface = device.name, "attaching anew, because another XDP mode is asked for");
+            info!(
+                interface = device.name,
+                "attaching anew, because another XDP mode is asked for"
+            );
             remove_if_there(&path)?;
             foreign = None;
         }
         if let Some(id) = foreign {
-            return Err(AttachError::Foreign { interface: device.name.clone(), name: program_name(id), id });
+            return Err(AttachError::Foreign {
+                interface: device.name.clone(),
+                name: program_name(id),
+                id,
+            });
         }
         self.attach_new_xdp(ebpf, device, &path)
     }
@@ -182,27 +230,49 @@ impl Attacher {
                 }
                 Ok(()) => {
                     let refused = reasons.join("; ");
-                    warn!(interface = device.name, mode = name, refused, "XDP attached in the slow mode");
+                    warn!(
+                        interface = device.name,
+                        mode = name,
+                        refused,
+                        "XDP attached in the slow mode"
+                    );
                     return Ok(());
                 }
                 Err(reason) => reasons.push(format!("{name}: {reason}")),
             }
         }
-        Err(AttachError::Refused { interface: device.name.clone(), reasons: reasons.join("; ") })
+        Err(AttachError::Refused {
+            interface: device.name.clone(),
+            reasons: reasons.join("; "),
+        })
     }
 
     fn attach_egress(&self, ebpf: &mut Ebpf, device: &Device) -> Result<(), AttachError> {
-        let refused =
-            |cause| AttachError::Egress { interface: device.name.clone(), cause };
+        let refused = |cause| AttachError::Egress {
+            interface: device.name.clone(),
+            cause,
+        };
         let program = egress(ebpf)?;
-        if !self.tcx {
-            return attach_clsact(program, device).map_err(refused);
-        }
         let path = self.pins.link("tc", &device.name);
-        match self.live_pin(&path, device)? {
+        let running = self.live_pin(&path, device)?;
+        if !self.tcx {
+            attach_clsact(program, device).map_err(refused)?;
+            remove_if_there(&path)?;
+            return Ok(());
+        }
+        match running {
             Some(running) if running == self.egress => Ok(()),
             Some(_) => replace_tcx(program, &path).map_err(refused),
-            None => attach_tcx(program, &device.name, &path).map_err(refused),
+            None => {
+                attach_tcx(program, &device.name, &path).map_err(refused)?;
+                if detach_clsact(&device.name) {
+                    info!(
+                        interface = device.name,
+                        "removed the tc filter of an earlier agent, tcx does its work now"
+                    );
+                }
+                Ok(())
+            }
         }
     }
 
@@ -237,7 +307,9 @@ fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
 
 /// The links below are closed as soon as they are pinned: the pin is what holds them.
 fn attach_xdp(program: &mut Xdp, ifindex: u32, mode: AyaMode, path: &Path) -> Result<(), String> {
-    let id = program.attach_to_if_index(ifindex, mode).map_err(|error| chain(&error))?;
+    let id = program
+        .attach_to_if_index(ifindex, mode)
+        .map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
     link.pin(path).map(drop).map_err(|error| chain(&error))
@@ -253,7 +325,9 @@ fn replace_xdp(program: &mut Xdp, path: &Path) -> Result<(), String> {
 fn attach_tcx(program: &mut SchedClassifier, interface: &str, path: &Path) -> Result<(), String> {
     // First, because a program before ours that ends the chain would hide replies from us.
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, TcAttachType::Egress, order).map_err(|error| chain(&error))?;
+    let id = program
+        .attach_with_options(interface, TcAttachType::Egress, order)
+        .map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
     link.pin(path).map(drop).map_err(|error| chain(&error))
@@ -274,7 +348,11 @@ fn attach_clsact(program: &mut SchedClassifier, device: &Device) -> Result<(), S
     let id = match program.attach_to_link(earlier) {
         Ok(id) => id,
         Err(_) => {
-            let options = NlOptions { priority: TC_PRIORITY, handle: TC_HANDLE, classid: None };
+            let options = NlOptions {
+                priority: TC_PRIORITY,
+                handle: TC_HANDLE,
+                classid: None,
+            };
             program
                 .attach_with_options(&device.name, TcAttachType::Egress, TcAttachOptions::Netlink(options))
                 .map_err(|error| chain(&error))?

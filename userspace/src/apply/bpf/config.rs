@@ -31,7 +31,9 @@ const fn tunnel_overhead(tunnel: IpAddr) -> u16 {
 /// when there is no other node to send to.
 #[must_use]
 pub fn mss(tunnel: Option<IpAddr>, mtu: Option<u16>) -> (u16, u16) {
-    let (Some(tunnel), Some(mtu)) = (tunnel, mtu) else { return (0, 0) };
+    let (Some(tunnel), Some(mtu)) = (tunnel, mtu) else {
+        return (0, 0);
+    };
     let inner = mtu.saturating_sub(tunnel_overhead(tunnel));
     // IP header and TCP header without options (RFC 6691).
     (inner.saturating_sub(20 + 20), inner.saturating_sub(40 + 20))
@@ -64,7 +66,9 @@ fn jiffies_per_second() -> u64 {
 }
 
 fn ticks(time: Duration, hz: u64) -> u32 {
-    u32::try_from(time.as_secs() * hz / JIFFIES_PER_TICK).unwrap_or(u32::MAX).max(1)
+    u32::try_from(time.as_secs() * hz / JIFFIES_PER_TICK)
+        .unwrap_or(u32::MAX)
+        .max(1)
 }
 
 #[cfg(test)]

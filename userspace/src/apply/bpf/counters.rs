@@ -60,12 +60,17 @@ impl Counters {
     ///
     /// [`Error::Map`].
     pub fn frontend(&self, id: u32) -> Result<FrontendCounter, Error> {
-        let values = self.frontends.get(&id, 0).map_err(Error::map("read", "FRONTEND_COUNTERS"))?;
-        Ok(values.iter().fold(FrontendCounter::default(), |total, Abi(value)| FrontendCounter {
-            packets: total.packets + value.packets,
-            bytes: total.bytes + value.bytes,
-            syns: total.syns + value.syns,
-        }))
+        let values = self
+            .frontends
+            .get(&id, 0)
+            .map_err(Error::map("read", "FRONTEND_COUNTERS"))?;
+        Ok(values
+            .iter()
+            .fold(FrontendCounter::default(), |total, Abi(value)| FrontendCounter {
+                packets: total.packets + value.packets,
+                bytes: total.bytes + value.bytes,
+                syns: total.syns + value.syns,
+            }))
     }
 }
 

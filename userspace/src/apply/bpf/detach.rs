@@ -28,7 +28,9 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     for path in files(&pins.links())? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some((kind, interface)) = PinDir::parse_link(name) else { continue };
+        let Some((kind, interface)) = PinDir::parse_link(name) else {
+            continue;
+        };
         remove_if_there(&path)?;
         removed.push(format!("{kind} program from interface {interface}"));
     }
@@ -50,8 +52,13 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, Error> {
 
 /// Of this network namespace; `/sys/class/net` may show another's.
 fn interfaces() -> Vec<String> {
-    let Ok(interfaces) = if_nameindex() else { return Vec::new() };
-    interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
+    let Ok(interfaces) = if_nameindex() else {
+        return Vec::new();
+    };
+    interfaces
+        .iter()
+        .map(|interface| interface.name().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {

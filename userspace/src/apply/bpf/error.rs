@@ -150,6 +150,10 @@ impl Error {
     }
 
     pub(super) fn map(what: &'static str, map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
-        move |source| Self::Map { what, map, source: Box::new(source) }
+        move |source| Self::Map {
+            what,
+            map,
+            source: Box::new(source),
+        }
     }
 }

@@ -34,11 +34,16 @@ pub struct Moved {
 pub fn copy(old: &Mapped<FlowBucket>, new: &Mapped<FlowBucket>, seed: u64) -> Result<Moved, Error> {
     let mut moved = Moved::default();
     for index in 0..old.entries() {
-        for flow in old.load(index)?.flows {
-            if flow.state < flow_state::HALF_OPEN {
+        for entry in old.words(index)?.chunks_exact(WORDS) {
+            if state(load(entry, CONTROL)) < flow_state::HALF_OPEN {
                 continue;
             }
-            match place(&flow, new, seed)? {
+            let mut words = [0; WORDS];
+            words
+                .iter_mut()
+                .zip(entry)
+                .for_each(|(word, source)| *word = source.load(Ordering::Acquire));
+            match place(&bytemuck::must_cast(words), new, seed)? {
                 Some(true) => moved.placed += 1,
                 Some(false) => {}
                 None => moved.lost += 1,
@@ -64,10 +69,17 @@ fn place(flow: &Flow, new: &Mapped<FlowBucket>, seed: u64) -> Result<Option<bool
         }
     }
     let wanted = words.get(CONTROL).copied().unwrap_or_default();
-    let Some((entry, control)) = best.filter(|(_, control)| worth(*control) < worth(wanted)) else { return Ok(None) };
-    let Some(guard) = entry.get(CONTROL) else { return Ok(None) };
+    let Some((entry, control)) = best.filter(|(_, control)| worth(*control) < worth(wanted)) else {
+        return Ok(None);
+    };
+    let Some(guard) = entry.get(CONTROL) else {
+        return Ok(None);
+    };
     let busy = with_state(control, flow_state::BUSY);
-    if guard.compare_exchange(control, busy, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    if guard
+        .compare_exchange(control, busy, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
         return Ok(None);
     }
     for (position, (word, value)) in entry.iter().zip(words).enumerate() {
@@ -171,7 +183,13 @@ mod tests {
         assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 0, lost: 0 });
         assert_eq!(all(&new).len(), 40);
         for index in 0..new.entries() {
-            for flow in new.load(index).unwrap().flows.iter().filter(|flow| flow.state != flow_state::FREE) {
+            for flow in new
+                .load(index)
+                .unwrap()
+                .flows
+                .iter()
+                .filter(|flow| flow.state != flow_state::FREE)
+            {
                 assert!(buckets(flow, 9, 63).contains(&index));
             }
         }
@@ -193,7 +211,14 @@ mod tests {
     #[test]
     fn free_and_half_written_entries_stay_behind() {
         let mut old = anonymous(4);
-        fill(&mut old, &[flow(1, flow_state::FREE), flow(2, flow_state::BUSY), flow(3, flow_state::UDP)]);
+        fill(
+            &mut old,
+            &[
+                flow(1, flow_state::FREE),
+                flow(2, flow_state::BUSY),
+                flow(3, flow_state::UDP),
+            ],
+        );
         let new = anonymous(8);
         assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 1, lost: 0 });
     }

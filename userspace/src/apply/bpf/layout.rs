@@ -122,7 +122,9 @@ pub fn decide(
     }
     // CONFIG holds the masks of FLOWS and FLOW_CACHE, and the running program reads both: another capacity anywhere
     // needs a CONFIG of its own, and with it all that belongs together.
-    let rebuild = maps.iter().any(|(_, role, same)| *role != Role::Tally && *same != Some(true));
+    let rebuild = maps
+        .iter()
+        .any(|(_, role, same)| *role != Role::Tally && *same != Some(true));
     let fates = maps
         .into_iter()
         .map(|(name, role, same)| {
@@ -147,7 +149,12 @@ fn compare(map: &'static str, wanted: &Shape, pinned: &Shape) -> Result<(), Mism
         ("flags", pinned.flags, wanted.flags),
     ];
     match pairs.into_iter().find(|(_, pinned, wanted)| pinned != wanted) {
-        Some((what, pinned, wanted)) => Err(Mismatch { map, what, pinned, wanted }),
+        Some((what, pinned, wanted)) => Err(Mismatch {
+            map,
+            what,
+            pinned,
+            wanted,
+        }),
         None => Ok(()),
     }
 }
@@ -160,7 +167,13 @@ mod tests {
         PINNED
             .iter()
             .map(|(name, _)| {
-                let shape = Shape { map_type: 2, key_size: 4, value_size: 64, max_entries: 1024, flags: 1024 };
+                let shape = Shape {
+                    map_type: 2,
+                    key_size: 4,
+                    value_size: 64,
+                    max_entries: 1024,
+                    flags: 1024,
+                };
                 ((*name).to_owned(), shape)
             })
             .collect()
@@ -228,7 +241,15 @@ mod tests {
         let mut wanted = all();
         wanted.get_mut("BACKENDS").unwrap().value_size = 72;
         let mismatch = decide(&wanted, &all(), true).unwrap_err();
-        assert_eq!(mismatch, Mismatch { map: "BACKENDS", what: "value size", pinned: 64, wanted: 72 });
+        assert_eq!(
+            mismatch,
+            Mismatch {
+                map: "BACKENDS",
+                what: "value size",
+                pinned: 64,
+                wanted: 72
+            }
+        );
     }
 
     #[test]

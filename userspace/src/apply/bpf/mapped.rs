@@ -50,8 +50,16 @@ impl<T: Pod> Mapped<T> {
             )
         };
         match NonNull::new(base.cast::<AtomicU64>()) {
-            Some(pointer) if base != libc::MAP_FAILED => Ok(Self { name, base: pointer, entries, value: PhantomData }),
-            _ => Err(Error::Mmap { map: name, source: io::Error::last_os_error() }),
+            Some(pointer) if base != libc::MAP_FAILED => Ok(Self {
+                name,
+                base: pointer,
+                entries,
+                value: PhantomData,
+            }),
+            _ => Err(Error::Mmap {
+                map: name,
+                source: io::Error::last_os_error(),
+            }),
         }
     }
 
@@ -72,7 +80,11 @@ impl<T: Pod> Mapped<T> {
     /// [`Error::OutOfBounds`].
     pub fn words(&self, index: u32) -> Result<&[AtomicU64], Error> {
         if index >= self.entries {
-            return Err(Error::OutOfBounds { map: self.name, index, entries: self.entries });
+            return Err(Error::OutOfBounds {
+                map: self.name,
+                index,
+                entries: self.entries,
+            });
         }
         // SAFETY: the mapping covers `entries * STRIDE` words, `index` is below `entries`, and the mapping lives as
         // long as `self`.
@@ -170,7 +182,8 @@ pub(super) mod tests {
     pub fn anonymous<T: Pod>(entries: u32) -> Mapped<T> {
         let memory = nix::sys::memfd::memfd_create("weir-test", nix::sys::memfd::MFdFlags::empty()).unwrap();
         let file = std::fs::File::from(memory);
-        file.set_len(entries as u64 * size_of::<T>().div_ceil(8) as u64 * 8).unwrap();
+        file.set_len(entries as u64 * size_of::<T>().div_ceil(8) as u64 * 8)
+            .unwrap();
         Mapped::open("TEST", file.as_fd(), entries).unwrap()
     }
 

@@ -3,20 +3,13 @@
 //! Everything but `RESPONDERS` and the per-CPU counters is memory of this process. Nothing here decides; the order of
 //! writes is the caller's, the order of words within one value is kept here.
 
-use super::{
-    abi::Abi,
-    error::Error,
-    layout::Shape,
-    mapped::Mapped,
-};
+use super::{abi::Abi, error::Error, layout::Shape, mapped::Mapped};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData},
 };
 use std::{collections::BTreeMap, os::fd::AsFd};
-use weir_common::abi::{
-    Backend, Config, DirectoryEntry, FlowBucket, Node, Responder, ResponderKey, Row, RowRange, kind,
-};
+use weir_common::abi::{Backend, Config, DirectoryEntry, Node, Responder, ResponderKey, Row, RowRange, kind};
 use weir_core::tables::{Contents, Write};
 
 /// Word of a [`DirectoryEntry`] that readers compare (`port..id`), and of its rows.
@@ -34,13 +27,14 @@ pub struct Maps {
     rows: Mapped<Row>,
     backends: Mapped<Backend>,
     nodes: Mapped<Node>,
-    flows: Mapped<FlowBucket>,
     responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
 }
 
 impl std::fmt::Debug for Maps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Maps").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Maps")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +61,6 @@ impl Maps {
             rows: mapped(ebpf, shapes, "ROWS")?,
             backends: mapped(ebpf, shapes, "BACKENDS")?,
             nodes: mapped(ebpf, shapes, "NODES")?,
-            flows: mapped(ebpf, shapes, "FLOWS")?,
             responders: HashMap::try_from(responders).map_err(Error::map("open", "RESPONDERS"))?,
         })
     }
@@ -78,13 +71,10 @@ impl Maps {
     ///
     /// [`Error::OutOfBounds`].
     pub fn set_config(&mut self, config: &Config) -> Result<(), Error> {
-        self.config.store(0, &bytemuck::must_cast::<Config, [u64; size_of::<Config>() / 8]>(*config))
-    }
-
-    /// The flows of this node's backends.
-    #[must_use]
-    pub const fn flows(&self) -> &Mapped<FlowBucket> {
-        &self.flows
+        self.config.store(
+            0,
+            &bytemuck::must_cast::<Config, [u64; size_of::<Config>() / 8]>(*config),
+        )
     }
 
     /// Copies what [`Self::contents`] cannot show in place.
@@ -94,10 +84,15 @@ impl Maps {
     /// [`Error::Map`].
     pub fn copy(&self) -> Result<Copied, Error> {
         let displacement = (0..self.displacement.entries()).map(|index| self.displacement.load(index));
-        let responders = self.responders.iter().map(|entry| entry.map(|(Abi(key), Abi(value))| (key, value)));
+        let responders = self
+            .responders
+            .iter()
+            .map(|entry| entry.map(|(Abi(key), Abi(value))| (key, value)));
         Ok(Copied {
             displacement: displacement.collect::<Result<_, _>>()?,
-            responders: responders.collect::<Result<_, _>>().map_err(Error::map("read", "RESPONDERS"))?,
+            responders: responders
+                .collect::<Result<_, _>>()
+                .map_err(Error::map("read", "RESPONDERS"))?,
         })
     }
 
@@ -123,26 +118,33 @@ impl Maps {
     pub fn write(&mut self, write: &Write) -> Result<(), Error> {
         match *write {
             Write::Filter { index, word } => self.filter.store(index, &[word]),
-            Write::Displacement { index, value } => {
-                self.displacement.store(index, &[bytemuck::must_cast::<[u32; 2], u64>([value, 0])])
-            }
+            Write::Displacement { index, value } => self
+                .displacement
+                .store(index, &[bytemuck::must_cast::<[u32; 2], u64>([value, 0])]),
             Write::Directory { slot, entry } => {
                 let words: [u64; size_of::<DirectoryEntry>() / 8] = bytemuck::must_cast(entry);
-                let closed = DirectoryEntry { kind: kind::FREE, ..DirectoryEntry::default() };
+                let closed = DirectoryEntry {
+                    kind: kind::FREE,
+                    ..DirectoryEntry::default()
+                };
                 let closed: [u64; size_of::<DirectoryEntry>() / 8] = bytemuck::must_cast(closed);
-                self.directory.store_guarded(slot, &words, DIRECTORY_KEY, closed[DIRECTORY_KEY])
+                self.directory
+                    .store_guarded(slot, &words, DIRECTORY_KEY, closed[DIRECTORY_KEY])
             }
             Write::FrontendRows { slot, rows } => {
-                self.directory.store_word(slot, DIRECTORY_ROWS, bytemuck::must_cast::<RowRange, u64>(rows))
+                self.directory
+                    .store_word(slot, DIRECTORY_ROWS, bytemuck::must_cast::<RowRange, u64>(rows))
             }
             Write::Row { index, row } => self.rows.store(index, &[bytemuck::must_cast(row)]),
-            Write::Backend { id, backend } => {
-                self.backends.store(id, &bytemuck::must_cast::<Backend, [u64; size_of::<Backend>() / 8]>(backend))
-            }
+            Write::Backend { id, backend } => self.backends.store(
+                id,
+                &bytemuck::must_cast::<Backend, [u64; size_of::<Backend>() / 8]>(backend),
+            ),
             Write::Node { id, node } => {
                 let words: [u64; size_of::<Node>() / 8] = bytemuck::must_cast(node);
                 let closed: [u64; size_of::<Node>() / 8] = bytemuck::must_cast(Node { ifindex: 0, ..node });
-                self.nodes.store_guarded(id, &words, NODE_INTERFACE, closed[NODE_INTERFACE])
+                self.nodes
+                    .store_guarded(id, &words, NODE_INTERFACE, closed[NODE_INTERFACE])
             }
             Write::SetResponder { key, responder } => self
                 .responders
@@ -156,16 +158,27 @@ impl Maps {
     }
 }
 
-fn mapped<T: bytemuck::Pod>(
+/// Takes an array out of a loaded object and maps it into memory.
+///
+/// # Errors
+///
+/// [`Error::NoMap`], [`Error::ValueSize`], [`Error::Mmap`].
+pub fn mapped<T: bytemuck::Pod>(
     ebpf: &mut Ebpf,
     shapes: &BTreeMap<String, Shape>,
     name: &'static str,
 ) -> Result<Mapped<T>, Error> {
     let map = ebpf.take_map(name).ok_or(Error::NoMap(name))?;
-    let Map::Array(data) = map else { return Err(Error::NoMap(name)) };
+    let Map::Array(data) = map else {
+        return Err(Error::NoMap(name));
+    };
     let shape = shapes.get(name).ok_or(Error::NoMap(name))?;
     if shape.value_size as usize != size_of::<T>() {
-        return Err(Error::ValueSize { map: name, found: shape.value_size, expected: size_of::<T>() });
+        return Err(Error::ValueSize {
+            map: name,
+            found: shape.value_size,
+            expected: size_of::<T>(),
+        });
     }
     Mapped::open(name, data.fd().as_fd(), shape.max_entries)
 }

@@ -5,10 +5,11 @@
 //! done only after the first writes, so that packets never meet empty maps. Everything that matters is pinned: when the
 //! agent ends, in whatever way, packets go on, and the next agent adopts what it finds. aya's types stay in here.
 
+mod abi;
 pub mod attach;
 pub mod config;
+pub mod counters;
 pub mod detach;
-mod abi;
 mod error;
 mod flows;
 pub mod layout;
@@ -17,14 +18,13 @@ mod maps;
 mod object;
 pub mod pins;
 pub mod preflight;
-pub mod counters;
 mod sys;
 
 pub use error::Error;
 pub use object::Capacities;
 
 use crate::source::netlink::Device;
-use attach::{AttachError, Attacher, ModePolicy};
+use attach::{AttachError, Attacher, EgressPolicy, ModePolicy};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use layout::{Fate, Shape};
@@ -48,6 +48,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// XDP mode to ask for.
     pub mode: ModePolicy,
+    /// How to attach the egress program.
+    pub egress: EgressPolicy,
     /// Seed of the selection hash, the same on every node.
     pub selection_seed: u64,
     /// UDP port of the tunnel.
@@ -66,10 +68,16 @@ pub struct Dataplane {
     attacher: Attacher,
     pins: PinDir,
     config: Config,
-    /// Flows of the former map, moved again once the new program runs.
-    old_flows: Option<Mapped<FlowBucket>>,
+    moving: Option<Moving>,
     /// Keeps other agents out.
     _lock: Flock<File>,
+}
+
+/// Flows on their way from the former map to the new one. Mapped only meanwhile: they are the largest maps.
+#[derive(Debug)]
+struct Moving {
+    old: Mapped<FlowBucket>,
+    new: Mapped<FlowBucket>,
 }
 
 impl Dataplane {
@@ -84,14 +92,23 @@ impl Dataplane {
         let shapes = object::shapes(&overrides)?;
         let pins = PinDir::new(&options.pin_dir);
         let lock = pins.lock()?;
-        let Prepared { decision, config: former, old_flows } = pins.prepare(&shapes)?;
+        let Prepared {
+            decision,
+            config: former,
+            old_flows,
+        } = pins.prepare(&shapes)?;
         report_adoption(&decision, &pins);
 
         let mut ebpf = load(options, &pins, &shapes, &overrides)?;
-        let attacher = Attacher::load(&mut ebpf, pins.clone(), options.mode, preflight::kernel_is_at_least(6, 6))?;
+        let attacher = Attacher::load(&mut ebpf, pins.clone(), options.mode, options.egress.is_tcx())?;
         let mut maps = Maps::take(&mut ebpf, &shapes)?;
 
-        let capacity = |name: &'static str| shapes.get(name).map(|shape| shape.max_entries).ok_or(Error::NoMap(name));
+        let capacity = |name: &'static str| {
+            shapes
+                .get(name)
+                .map(|shape| shape.max_entries)
+                .ok_or(Error::NoMap(name))
+        };
         let seed = former.map_or_else(random_seed, |config| config.flow_seed);
         let mut config = config::fixed(
             options.selection_seed,
@@ -103,17 +120,32 @@ impl Dataplane {
         if let Some(former) = former {
             (config.mss_v4, config.mss_v6) = (former.mss_v4, former.mss_v6);
             if former.selection_seed != config.selection_seed {
-                warn!("the selection seed differs from the one the last agent used: established flows may change backends");
+                warn!(
+                    "the selection seed differs from the one the last agent used: established flows may change backends"
+                );
             }
         }
         maps.set_config(&config)?;
-        let old_flows = old_flows
-            .map(|map| {
+        let moving = match old_flows {
+            Some(map) => {
                 let info = map.info().map_err(Error::map("look at", "FLOWS"))?;
-                Mapped::open("FLOWS", map.fd().as_fd(), info.max_entries())
-            })
-            .transpose()?;
-        let mut dataplane = Self { ebpf, maps, attacher, pins, config, old_flows, _lock: lock };
+                let old = Mapped::open("FLOWS", map.fd().as_fd(), info.max_entries())?;
+                Some(Moving {
+                    old,
+                    new: maps::mapped(&mut ebpf, &shapes, "FLOWS")?,
+                })
+            }
+            None => None,
+        };
+        let dataplane = Self {
+            ebpf,
+            maps,
+            attacher,
+            pins,
+            config,
+            moving,
+            _lock: lock,
+        };
         dataplane.move_flows()?;
         Ok(dataplane)
     }
@@ -171,17 +203,17 @@ impl Dataplane {
     ///
     /// [`Error::OutOfBounds`], [`Error::File`].
     pub fn finish_move(&mut self) -> Result<(), Error> {
-        if self.old_flows.is_some() {
+        if self.moving.is_some() {
             self.move_flows()?;
-            self.old_flows = None;
+            self.moving = None;
             self.pins.forget_old_flows()?;
         }
         Ok(())
     }
 
-    fn move_flows(&mut self) -> Result<(), Error> {
-        if let Some(old) = &self.old_flows {
-            let moved = flows::copy(old, self.maps.flows(), self.config.flow_seed)?;
+    fn move_flows(&self) -> Result<(), Error> {
+        if let Some(Moving { old, new }) = &self.moving {
+            let moved = flows::copy(old, new, self.config.flow_seed)?;
             info!(placed = moved.placed, lost = moved.lost, "moved flows to a new map");
         }
         Ok(())
@@ -223,7 +255,9 @@ fn load(
     for (name, capacity) in overrides {
         loader.map_max_entries(name, *capacity);
     }
-    loader.load(object::OBJECT).map_err(|error| Error::Load(Box::new(error)))
+    loader
+        .load(object::OBJECT)
+        .map_err(|error| Error::Load(Box::new(error)))
 }
 
 fn report_adoption(decision: &layout::Decision, pins: &PinDir) {
@@ -238,7 +272,7 @@ fn report_adoption(decision: &layout::Decision, pins: &PinDir) {
             .iter()
             .filter_map(|(name, fate)| (*fate != Fate::Adopt).then_some(*name))
             .collect();
-        info!(%pin_dir, renewed = renewed.join(" "), "adopting the data path of an earlier agent with other capacities");
+        info!(%pin_dir, renewed = renewed.join(" "), "adopting the data path of an earlier agent, all but some maps");
     }
     debug!(?decision, "fate of each map");
 }

@@ -36,7 +36,12 @@ impl Capacities {
         ] {
             let Some(value) = value else { continue };
             if !value.is_power_of_two() || !(least..=MOST).contains(&value) {
-                return Err(Error::Capacity { flag, value, least, most: MOST });
+                return Err(Error::Capacity {
+                    flag,
+                    value,
+                    least,
+                    most: MOST,
+                });
             }
             overrides.extend(maps.iter().map(|map| (*map, value)));
         }
@@ -82,9 +87,25 @@ mod tests {
 
     #[test]
     fn capacities_must_be_powers_of_two() {
-        let rows = Capacities { rows: Some(3000), ..Capacities::default() };
-        assert!(matches!(rows.overrides(), Err(Error::Capacity { flag: "max-rows", value: 3000, .. })));
-        let backends = Capacities { backends: Some(4096), ..Capacities::default() };
-        assert_eq!(backends.overrides().unwrap(), [("BACKENDS", 4096), ("BACKEND_COUNTERS", 4096)]);
+        let rows = Capacities {
+            rows: Some(3000),
+            ..Capacities::default()
+        };
+        assert!(matches!(
+            rows.overrides(),
+            Err(Error::Capacity {
+                flag: "max-rows",
+                value: 3000,
+                ..
+            })
+        ));
+        let backends = Capacities {
+            backends: Some(4096),
+            ..Capacities::default()
+        };
+        assert_eq!(
+            backends.overrides().unwrap(),
+            [("BACKENDS", 4096), ("BACKEND_COUNTERS", 4096)]
+        );
     }
 }

@@ -93,7 +93,11 @@ impl PinDir {
     /// [`Error::OtherVersion`], [`Error::Mismatch`], or what the file system says.
     pub fn prepare(&self, wanted: &BTreeMap<String, Shape>) -> Result<Prepared, Error> {
         if let Some(found) = self.other_version()? {
-            return Err(Error::OtherVersion { pin_dir: self.root.clone(), found, ours: LAYOUT_VERSION });
+            return Err(Error::OtherVersion {
+                pin_dir: self.root.clone(),
+                found,
+                ours: LAYOUT_VERSION,
+            });
         }
         for folder in [self.maps(), self.links()] {
             fs::create_dir_all(&folder).map_err(Error::file("create", folder))?;
@@ -104,8 +108,10 @@ impl PinDir {
             .then(|| self.read_config())
             .transpose()?
             .filter(|config| config.flow_seed != 0);
-        let decision = layout::decide(wanted, &pinned, config.is_some())
-            .map_err(|mismatch| Error::Mismatch { pin_dir: self.root.clone(), mismatch })?;
+        let decision = layout::decide(wanted, &pinned, config.is_some()).map_err(|mismatch| Error::Mismatch {
+            pin_dir: self.root.clone(),
+            mismatch,
+        })?;
         for (name, fate) in &decision.fates {
             let path = self.map(name);
             match fate {
@@ -118,7 +124,11 @@ impl PinDir {
         let old = self.map(OLD_FLOWS);
         let old_flows = old.exists().then(|| MapData::from_pin(&old)).transpose();
         let old_flows = old_flows.map_err(Error::map("open", "FLOWS"))?;
-        Ok(Prepared { decision, config, old_flows })
+        Ok(Prepared {
+            decision,
+            config,
+            old_flows,
+        })
     }
 
     /// Removes the former flow map, whose flows have moved.
@@ -134,7 +144,11 @@ impl PinDir {
         let ours = format!("v{LAYOUT_VERSION}");
         for entry in fs::read_dir(&self.root).map_err(Error::file("read", &self.root))? {
             let name = entry.map_err(Error::file("read", &self.root))?.file_name();
-            if let Some(version) = name.to_str().filter(|name| *name != ours).and_then(|name| name.strip_prefix('v')) {
+            if let Some(version) = name
+                .to_str()
+                .filter(|name| *name != ours)
+                .and_then(|name| name.strip_prefix('v'))
+            {
                 return Ok(Some(version.to_owned()));
             }
         }

@@ -25,9 +25,14 @@ const CAP_BPF: u32 = 39;
 ///
 /// The first thing that is missing.
 pub fn check(pin_dir: &Path) -> Result<(), Error> {
-    let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release = uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
     if parse_release(&release).is_some_and(|found| found < OLDEST) {
-        return Err(Error::KernelTooOld { found: release, needed: OLDEST_NAME });
+        return Err(Error::KernelTooOld {
+            found: release,
+            needed: OLDEST_NAME,
+        });
     }
     let missing = missing_capabilities(effective_capabilities()?);
     if !missing.is_empty() {
@@ -39,7 +44,9 @@ pub fn check(pin_dir: &Path) -> Result<(), Error> {
 /// Whether the running kernel is at least `major.minor`; an unreadable release counts as new.
 #[must_use]
 pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
-    let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release = uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
     parse_release(&release).is_none_or(|found| found >= (major, minor))
 }
 
@@ -54,7 +61,11 @@ pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
 pub fn check_bpffs(pin_dir: &Path) -> Result<(), Error> {
     let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let found = statfs(existing).map_err(|errno| Error::file("look at", existing)(errno.into()))?;
-    if found.filesystem_type() == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NotBpffs(pin_dir.to_owned())) }
+    if found.filesystem_type() == BPF_FS_MAGIC {
+        Ok(())
+    } else {
+        Err(Error::NotBpffs(pin_dir.to_owned()))
+    }
 }
 
 fn effective_capabilities() -> Result<u64, Error> {
@@ -108,11 +119,17 @@ mod tests {
 
     #[test]
     fn the_status_file_is_read() {
-        assert_eq!(parse_effective("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(0x1ff_ffff_ffff));
+        assert_eq!(
+            parse_effective("Name:\tx\nCapEff:\t000001ffffffffff\n"),
+            Some(0x1ff_ffff_ffff)
+        );
     }
 
     #[test]
     fn an_ordinary_folder_is_refused() {
-        assert!(matches!(check_bpffs(Path::new("/tmp/no/such/folder")), Err(Error::NotBpffs(_))));
+        assert!(matches!(
+            check_bpffs(Path::new("/tmp/no/such/folder")),
+            Err(Error::NotBpffs(_))
+        ));
     }
 }

@@ -51,11 +51,18 @@ pub fn pinned_link(path: &Path) -> io::Result<PinnedLinkInfo> {
         kind if kind == bpf_link_type::BPF_LINK_TYPE_TCX as u32 => unsafe { info.__bindgen_anon_1.tcx.ifindex },
         _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
     };
-    Ok(PinnedLinkInfo { ifindex, program: info.prog_id })
+    Ok(PinnedLinkInfo {
+        ifindex,
+        program: info.prog_id,
+    })
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: `attr` is live for the call and as long as it says; what it points to is kept alive by the callers.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as u64, &raw mut *attr, size_of::<bpf_attr>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as i32)
+    }
 }

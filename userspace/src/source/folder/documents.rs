@@ -157,20 +157,23 @@ fn object(reader: &impl Reader<Error = Fault>, head: &Head, place: &str, file: &
         debug!("{place}: {kind} of {api_version} is not read");
         return Ok(());
     };
-    if head
+    let name = head
         .metadata
         .as_ref()
         .and_then(|metadata| metadata.name.as_deref())
-        .unwrap_or_default()
-        .is_empty()
-    {
+        .unwrap_or_default();
+    if name.is_empty() {
+        let message = format!("the {kind} has no name");
         return Err(Fault {
             line: None,
             field: "metadata.name".into(),
-            message: format!("the {kind} has no name"),
+            message,
         });
     }
-    let (identity, object, faults) = known.read(reader)?;
+    let (identity, object, faults) = known.read(reader).map_err(|fault| Fault {
+        message: format!("{kind} {name}: {}", fault.message),
+        ..fault
+    })?;
     file.objects.push(Found {
         place: place.into(),
         identity,
@@ -215,12 +218,12 @@ impl Reader for Source<'_> {
             let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| Fault {
                 line: Some(error.inner().line()),
                 field: field(error.path()),
-                message: error.inner().to_string(),
+                message: without_position(error.inner()),
             })?;
             return deserializer.end().map(|()| value).map_err(|error| Fault {
                 line: Some(error.line()),
                 field: String::new(),
-                message: error.to_string(),
+                message: without_position(&error),
             });
         }
         let mut at = String::new();
@@ -238,7 +241,7 @@ impl Reader for Source<'_> {
             Fault {
                 line,
                 field: at,
-                message: UserMessageFormatter.format_message(error).replace('\n', " "),
+                message: in_words(error),
             }
         })
     }
@@ -256,8 +259,30 @@ impl Reader for Value {
     }
 }
 
-/// The path of an error; empty for the document as a whole.
+/// The path of an error; empty for the document as a whole, or where the text is no YAML to begin with.
 fn field(path: &serde_path_to_error::Path) -> String {
     let path = path.to_string();
-    if path == "." { String::new() } else { path }
+    if path == "." || path == "?" {
+        String::new()
+    } else {
+        path
+    }
+}
+
+/// The message of serde_json without the position at its end, which counts from the wrong line.
+fn without_position(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    message
+        .rsplit_once(" at line ")
+        .map_or(message.clone(), |(text, _)| text.into())
+}
+
+/// The message of serde-saphyr, in one line and in words for people who do not know Rust's types.
+fn in_words(error: &serde_saphyr::Error) -> String {
+    let message = UserMessageFormatter.format_message(error).replace('\n', " ");
+    match message.strip_prefix("invalid ") {
+        Some("i8" | "i16" | "i32" | "i64") => "a whole number is expected".into(),
+        Some("u8" | "u16" | "u32" | "u64") => "a whole number that is not negative is expected".into(),
+        _ => message,
+    }
 }

@@ -71,7 +71,7 @@ fn a_broken_document_costs_only_itself() {
         (faults[1].object.name.as_str(), faults[1].field.as_str()),
         ("a.yaml (document 4)", "spec.ports[0].port")
     );
-    assert!(faults[1].message.starts_with("line 16: "), "{}", faults[1].message);
+    assert!(faults[1].message.starts_with("line 18: "), "{}", faults[1].message);
 }
 
 #[test]

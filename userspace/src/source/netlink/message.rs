@@ -10,7 +10,10 @@ use std::net::IpAddr;
 
 /// An interface; `None` when it has no name.
 pub fn link(message: &LinkMessage) -> Option<Link> {
-    let mut link = Link { ifindex: message.header.index, ..Link::default() };
+    let mut link = Link {
+        ifindex: message.header.index,
+        ..Link::default()
+    };
     let mut parent = None;
     let mut vlan = None;
     for attribute in &message.attributes {
@@ -29,7 +32,9 @@ pub fn link(message: &LinkMessage) -> Option<Link> {
 }
 
 fn vlan_id(info: &LinkInfo) -> Option<u16> {
-    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else {
+        return None;
+    };
     let foreign = attributes
         .iter()
         .any(|attribute| matches!(attribute, InfoVlan::Protocol(protocol) if *protocol != VlanProtocol::Ieee8021Q));
@@ -74,7 +79,11 @@ pub fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
         (NeighbourState::Stale, Some(mac)) => Resolution::Stale(mac),
         _ => Resolution::None,
     };
-    Some(Neighbour { ifindex: message.header.ifindex, address: address?, resolution })
+    Some(Neighbour {
+        ifindex: message.header.ifindex,
+        address: address?,
+        resolution,
+    })
 }
 
 /// The way to `destination` that the kernel chose; `None` when it is this node or leads nowhere.
@@ -102,7 +111,12 @@ pub fn route(message: &RouteMessage, destination: IpAddr) -> Option<Route> {
             _ => {}
         }
     }
-    Some(Route { ifindex: ifindex?, neighbour: gateway.unwrap_or(destination), source: source?, mtu })
+    Some(Route {
+        ifindex: ifindex?,
+        neighbour: gateway.unwrap_or(destination),
+        source: source?,
+        mtu,
+    })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

@@ -90,7 +90,11 @@ pub struct Link {
 impl Link {
     /// The interface as something to attach to.
     pub fn device(&self) -> Device {
-        Device { name: self.name.clone(), ifindex: self.ifindex, xdp: self.xdp }
+        Device {
+            name: self.name.clone(),
+            ifindex: self.ifindex,
+            xdp: self.xdp,
+        }
     }
 }
 
@@ -147,7 +151,10 @@ impl View {
     /// Starts over from a complete listing.
     pub fn replace(&mut self, links: Vec<Link>, neighbours: Vec<Neighbour>) {
         self.links = links.into_iter().map(|link| (link.ifindex, link)).collect();
-        self.neighbours = neighbours.into_iter().map(|n| ((n.ifindex, n.address), n.resolution)).collect();
+        self.neighbours = neighbours
+            .into_iter()
+            .map(|n| ((n.ifindex, n.address), n.resolution))
+            .collect();
     }
 
     /// Whether anything changed.
@@ -165,7 +172,10 @@ impl View {
     /// Whether what is published may change.
     pub fn set_neighbour(&mut self, neighbour: Neighbour) -> bool {
         let key = (neighbour.ifindex, neighbour.address);
-        let former = self.neighbours.insert(key, neighbour.resolution).and_then(Resolution::mac);
+        let former = self
+            .neighbours
+            .insert(key, neighbour.resolution)
+            .and_then(Resolution::mac);
         former != neighbour.resolution.mac() && self.is_next_hop(key)
     }
 
@@ -181,7 +191,9 @@ impl View {
     }
 
     fn is_next_hop(&self, key: (u32, IpAddr)) -> bool {
-        self.routes.values().any(|route| (route.ifindex, route.neighbour) == key)
+        self.routes
+            .values()
+            .any(|route| (route.ifindex, route.neighbour) == key)
     }
 
     /// Next hops whose MAC is missing, and with `confirm` those that nobody has confirmed lately.
@@ -203,20 +215,30 @@ impl View {
             .filter_map(|link| Some((link.name.clone(), self.interface(link)?)))
             .collect();
         for (name, address) in &wanted.reach {
-            let link = self.routes.get(address).and_then(|route| self.links.get(&route.ifindex));
+            let link = self
+                .routes
+                .get(address)
+                .and_then(|route| self.links.get(&route.ifindex));
             if let Some(interface) = link.and_then(|link| self.interface(link)) {
                 interfaces.insert(name.clone(), interface);
             }
         }
-        let next_hops =
-            wanted.nodes.iter().filter_map(|address| Some((*address, self.next_hop(*address)?))).collect();
+        let next_hops = wanted
+            .nodes
+            .iter()
+            .filter_map(|address| Some((*address, self.next_hop(*address)?)))
+            .collect();
         let devices = self
             .links
             .values()
             .filter(|link| link.vlan.is_none())
             .map(|link| (link.name.clone(), link.device()))
             .collect();
-        Network { links: Links { interfaces, next_hops }, devices, wanted: wanted.clone() }
+        Network {
+            links: Links { interfaces, next_hops },
+            devices,
+            wanted: wanted.clone(),
+        }
     }
 
     /// `None` for what has no MAC, and for VLAN devices on VLAN devices.
@@ -226,7 +248,12 @@ impl View {
             Some((parent, _)) if self.links.get(&parent)?.vlan.is_some() => return None,
             Some((parent, vlan)) => (parent, vlan),
         };
-        Some(Interface { ifindex, vlan, mac: link.mac?, mtu: link.mtu })
+        Some(Interface {
+            ifindex,
+            vlan,
+            mac: link.mac?,
+            mtu: link.mtu,
+        })
     }
 
     fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
@@ -253,21 +280,43 @@ mod tests {
     const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
     fn link(name: &str, ifindex: u32, vlan: Option<(u32, u16)>) -> Link {
-        Link { name: name.into(), ifindex, mac: Some([2, 0, 0, 0, 0, ifindex as u8]), mtu: 1500, vlan, xdp: None }
+        Link {
+            name: name.into(),
+            ifindex,
+            mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
+            mtu: 1500,
+            vlan,
+            xdp: None,
+        }
     }
 
     fn neighbour(ifindex: u32, resolution: Resolution) -> Neighbour {
-        Neighbour { ifindex, address: GATEWAY, resolution }
+        Neighbour {
+            ifindex,
+            address: GATEWAY,
+            resolution,
+        }
     }
 
     fn wanted() -> Wanted {
-        Wanted { nodes: [NODE].into(), reach: BTreeMap::new() }
+        Wanted {
+            nodes: [NODE].into(),
+            reach: BTreeMap::new(),
+        }
     }
 
     fn view(links: Vec<Link>, over: u32, resolution: Resolution) -> View {
         let mut view = View::default();
         view.replace(links, vec![neighbour(over, resolution)]);
-        view.set_routes(vec![(NODE, Route { ifindex: over, neighbour: GATEWAY, source: SOURCE, mtu: None })]);
+        view.set_routes(vec![(
+            NODE,
+            Route {
+                ifindex: over,
+                neighbour: GATEWAY,
+                source: SOURCE,
+                mtu: None,
+            },
+        )]);
         view
     }
 
@@ -275,7 +324,10 @@ mod tests {
     fn a_next_hop_has_the_gateways_mac() {
         let network = view(vec![link("eth0", 2, None)], 2, Resolution::Stale([9; 6])).network(&wanted());
         let hop = &network.links.next_hops[&NODE];
-        assert_eq!((hop.ifindex, hop.vlan, hop.destination_mac, hop.source), (2, 0, [9; 6], SOURCE));
+        assert_eq!(
+            (hop.ifindex, hop.vlan, hop.destination_mac, hop.source),
+            (2, 0, [9; 6], SOURCE)
+        );
         assert!(network.reaches_all(&[NODE].into()));
     }
 
@@ -285,7 +337,10 @@ mod tests {
         let network = view(links, 3, Resolution::Confirmed([9; 6])).network(&wanted());
         let hop = &network.links.next_hops[&NODE];
         assert_eq!((hop.ifindex, hop.vlan, hop.source_mac), (2, 7, [2, 0, 0, 0, 0, 3]));
-        assert_eq!(network.device_of("eth0.7").map(|device| device.name.as_str()), Some("eth0"));
+        assert_eq!(
+            network.device_of("eth0.7").map(|device| device.name.as_str()),
+            Some("eth0")
+        );
         assert!(!network.devices.contains_key("eth0.7"));
     }
 
@@ -301,7 +356,10 @@ mod tests {
         let mut view = view(vec![link("eth0", 2, None)], 2, Resolution::Stale([9; 6]));
         assert!(view.to_resolve(false).is_empty());
         assert_eq!(view.to_resolve(true), [(2, GATEWAY)].into());
-        assert!(!view.set_neighbour(neighbour(2, Resolution::Confirmed([9; 6]))), "the MAC is the same");
+        assert!(
+            !view.set_neighbour(neighbour(2, Resolution::Confirmed([9; 6]))),
+            "the MAC is the same"
+        );
         assert!(view.set_neighbour(neighbour(2, Resolution::Confirmed([8; 6]))));
         assert!(view.to_resolve(true).is_empty());
     }
@@ -309,7 +367,11 @@ mod tests {
     #[test]
     fn neighbours_that_are_no_next_hop_change_nothing() {
         let mut view = view(vec![link("eth0", 2, None)], 2, Resolution::Stale([9; 6]));
-        let other = Neighbour { ifindex: 2, address: SOURCE, resolution: Resolution::Confirmed([7; 6]) };
+        let other = Neighbour {
+            ifindex: 2,
+            address: SOURCE,
+            resolution: Resolution::Confirmed([7; 6]),
+        };
         assert!(!view.set_neighbour(other));
     }
 
@@ -323,7 +385,10 @@ mod tests {
 
     #[test]
     fn can_reach_names_the_interface_that_leads_there() {
-        let reach = Wanted { nodes: BTreeSet::new(), reach: [("can_reach: 192.0.2.9".into(), NODE)].into() };
+        let reach = Wanted {
+            nodes: BTreeSet::new(),
+            reach: [("can_reach: 192.0.2.9".into(), NODE)].into(),
+        };
         let network = view(vec![link("eth0", 2, None)], 2, Resolution::None).network(&reach);
         assert_eq!(network.links.interfaces["can_reach: 192.0.2.9"].ifindex, 2);
         assert_eq!(Wanted::parse_reach("can_reach: 192.0.2.9"), Some(NODE));

@@ -1,7 +1,7 @@
 //! Growth, shrinking, crowding and maps that are full.
 
 use super::{
-    every_write::SETTINGS,
+    SETTINGS,
     image::Image,
     settle,
     world::{add_frontend, backend, empty_frontend, links, node_address},
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     model::Protocol,
     plan::{BackendKey, FrontendKey, Plan},
-    tables::{Write, key::Key},
+    tables::{Step, Write, key::Key},
 };
 use std::{collections::BTreeSet, net::IpAddr};
 use weir_common::abi::{DIRECTORY_SLOTS, Row, kind};
@@ -46,7 +46,7 @@ fn plan<'a>(frontends: impl IntoIterator<Item = (u32, &'a [BackendKey])>) -> Pla
     plan
 }
 
-fn rows<'a>(image: &'a Image, index: u32) -> &'a [Row] {
+fn rows(image: &Image, index: u32) -> &[Row] {
     image.range(
         image
             .entry(&Key::from(&frontend(index)))
@@ -55,7 +55,7 @@ fn rows<'a>(image: &'a Image, index: u32) -> &'a [Row] {
     )
 }
 
-fn reasons(step: &crate::tables::Step) -> BTreeSet<&str> {
+fn reasons(step: &Step) -> BTreeSet<&str> {
     step.conditions
         .iter()
         .map(|condition| condition.reason.as_str())
@@ -107,7 +107,7 @@ fn a_flapping_endpoint_is_remembered_and_so_is_who_stood_in() {
     let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 16, 16);
     let mut tables = image.adopt();
     let (a, b) = (pods(0..1), pods(1..2));
-    let id = |step: &crate::tables::Step, pods: &[BackendKey]| step.backend_ids[&pods[0]];
+    let id = |step: &Step, pods: &[BackendKey]| step.backend_ids[&pods[0]];
     let first = settle(&mut tables, &mut image, &plan([(1, &a[..])]));
     let a_id = id(&first, &a);
     let second = settle(&mut tables, &mut image, &plan([(1, &b[..])]));

@@ -1,0 +1,85 @@
+//! Addresses that Services have already.
+
+use super::*;
+
+/// B20, B21, B22.
+#[test]
+fn an_address_is_kept_while_it_fits_the_request() {
+    let first = Eip {
+        namespaces: ["apps".to_owned()].into(),
+        ..eip("10.1.0.1")
+    };
+    let second = Eip {
+        namespaces: ["apps".to_owned()].into(),
+        priority: 1,
+        ..eip("10.2.0.0/24")
+    };
+    let mut held = cluster(
+        [("first", first), ("second", second)],
+        [("s", service(&[])), ("t", service(&[]))],
+    );
+    hold(&mut held, "s", &["10.2.0.7"]);
+    expect(&held, &[("s", "10.2.0.7"), ("t", "10.1.0.1")], &[]);
+    // Neither disabling nor a changed binding takes it away.
+    for eip in held.eips.values_mut() {
+        eip.disabled = true;
+        eip.namespaces.clear();
+    }
+    expect(&held, &[("s", "10.2.0.7")], &["t NoEip"]);
+
+    // What the object's own status says comes before what an agent remembers.
+    let mut told = cluster([("pool", default_eip("10.1.0.0/24"))], [("s", service(&[]))]);
+    told.services.get_mut(&key("s")).unwrap().ingress = vec!["10.1.0.8".parse().unwrap()];
+    hold(&mut told, "s", &["10.1.0.4"]);
+    expect(&told, &[("s", "10.1.0.8")], &[]);
+}
+
+/// B19.
+#[test]
+fn an_address_that_no_longer_fits_is_given_up() {
+    let eips = || [("one", default_eip("10.1.0.0/24")), ("two", eip("10.2.0.0/24"))];
+    let with = |service, held: &str| {
+        let mut cluster = cluster(eips(), [("s", service)]);
+        hold(&mut cluster, "s", &[held]);
+        cluster
+    };
+    expect(
+        &with(service(&[(ADDRESS, "10.1.0.9")]), "10.1.0.5"),
+        &[("s", "10.1.0.9")],
+        &[],
+    );
+    expect(&with(service(&[(POOL, "two")]), "10.1.0.5"), &[("s", "10.2.0.0")], &[]);
+    expect(&with(service(&[]), "10.7.0.5"), &[("s", "10.1.0.0")], &[]);
+    expect(
+        &with(
+            Service {
+                families: vec![Family::V4],
+                ..service(&[])
+            },
+            "fd00::5",
+        ),
+        &[("s", "10.1.0.0")],
+        &[],
+    );
+}
+
+/// B24: whatever is remembered, only askers share.
+#[test]
+fn two_that_remember_one_address_are_parted() {
+    let mut both = cluster(
+        [("pool", default_eip("10.1.0.0/24"))],
+        [
+            (
+                "a",
+                Service {
+                    ports: vec![port(443)],
+                    ..service(&[])
+                },
+            ),
+            ("b", service(&[])),
+        ],
+    );
+    hold(&mut both, "a", &["10.1.0.3"]);
+    hold(&mut both, "b", &["10.1.0.3"]);
+    expect(&both, &[("a", "10.1.0.3"), ("b", "10.1.0.0")], &[]);
+}

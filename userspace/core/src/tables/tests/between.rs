@@ -1,0 +1,190 @@
+//! What a packet may find while a step is under way, looked up the way the kernel does.
+
+use super::{
+    SETTINGS,
+    image::Image,
+    world::{self, NODES, THIS, frontends, node_address},
+};
+use crate::{
+    plan::{BackendKey, FrontendKey, Plan},
+    tables::key::{Key, address_of},
+};
+use std::collections::BTreeSet;
+use weir_common::abi::{BACKEND_LOCAL, Backend, DirectoryEntry, Row, kind};
+
+/// What must hold between two plans, whatever was written so far.
+pub struct Between<'a> {
+    /// The plan before, or several where an agent died on the way.
+    pub old: &'a [Plan],
+    pub new: &'a Plan,
+    /// Frontends that were there and are to stay.
+    pub kept: Vec<FrontendKey>,
+    pub before: &'a Image,
+    /// All that was ever planned, which old rows may remember.
+    pub known: BTreeSet<Key>,
+}
+
+impl Between<'_> {
+    fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.old.iter().chain([self.new])
+    }
+
+    pub fn check(&self, now: &Image) {
+        for name in &self.kept {
+            let key = Key::from(name);
+            assert!(now.filter_has(&key), "{name} is filtered out");
+            let entry = now.entry(&key).unwrap_or_else(|| panic!("{name} is not found"));
+            assert_eq!(
+                entry.id,
+                self.before.entry(&key).expect("kept").id,
+                "{name} keeps its id"
+            );
+            self.check_frontend(name, entry, now);
+            // Readers that are half way through when the step begins.
+            let late = now.entry_in(self.before.slot(&key), &key).expect("old copies stay");
+            self.check_frontend(name, late, now);
+            let entry = self.before.entry(&key).expect("kept");
+            self.check_frontend(name, entry, now);
+            self.check_rows(name, self.before.range(entry.rows), now);
+        }
+        for name in frontends() {
+            let planned = self.plans().any(|plan| plan.frontends.contains_key(&name));
+            if let Some(entry) = now.entry(&Key::from(&name)) {
+                assert!(planned, "{name} is found and nobody planned it");
+                self.check_frontend(&name, entry, now);
+            }
+        }
+        for responder in now.responders.keys() {
+            let served = frontends()
+                .into_iter()
+                .filter(|name| address_of(name.address) == responder.address);
+            assert!(
+                served
+                    .map(|name| Key::from(&name))
+                    .any(|key| now.filter_has(&key) && now.entry(&key).is_some())
+            );
+        }
+        self.check_support(now);
+    }
+
+    fn check_frontend(&self, name: &FrontendKey, entry: &DirectoryEntry, now: &Image) {
+        assert_eq!(entry.kind, kind::FRONTEND);
+        self.check_rows(name, now.range(entry.rows), now);
+    }
+
+    pub fn check_written_row(&self, index: u32, now: &Image) {
+        for name in frontends() {
+            let key = Key::from(&name);
+            for entry in [now.entry(&key), self.before.entry(&key)].into_iter().flatten() {
+                let holds = entry.kind == kind::FRONTEND
+                    && (entry.rows.base..=entry.rows.base + entry.rows.mask).contains(&index);
+                if holds && (self.kept.contains(&name) || now.entry(&key).is_some()) {
+                    self.check_rows(&name, &now.rows[index as usize..=index as usize], now);
+                }
+            }
+        }
+    }
+
+    fn check_rows(&self, name: &FrontendKey, rows: &[Row], now: &Image) {
+        let mut current = vec![false; now.backends.len()];
+        let mut previous = current.clone();
+        for row in rows {
+            assert!(row.previous != row.current || row.current == 0);
+            current[row.current as usize] = true;
+            previous[row.previous as usize] = true;
+        }
+        let planned = || self.plans().filter_map(|plan| plan.frontends.get(name));
+        let without_owner = planned().any(|frontend| frontend.backends.is_empty());
+        assert!(!current[0] || without_owner, "{name}: a row without owner");
+        for id in (1..current.len()).filter(|&id| current[id]) {
+            let backend = now.backends[id];
+            let owner = planned()
+                .flat_map(|frontend| frontend.backends.keys())
+                .find(|owner| is(&backend, owner));
+            assert!(owner.is_some(), "{name}: a row leads to {backend:?}, which no plan has");
+            self.check_place(&backend, now);
+        }
+        for id in (1..previous.len()).filter(|&id| previous[id]) {
+            let backend = now.backends[id];
+            assert!(
+                self.known.contains(&Key::from(&backend)),
+                "{name}: previous is {backend:?}"
+            );
+        }
+    }
+
+    /// A backend's entry says where one of the plans has it.
+    fn check_place(&self, backend: &Backend, now: &Image) {
+        let fits = |plan: &Plan, key: &BackendKey| {
+            let node = &now.nodes[backend.node as usize];
+            match plan.nodes.get(&key.node) {
+                _ if key.local => backend.flags == BACKEND_LOCAL && backend.node == 0,
+                Some(address) => backend.flags == 0 && node.address == address_of(*address),
+                None => backend.flags == 0,
+            }
+        };
+        let fits_in = |plan: &Plan| {
+            let all = plan
+                .frontends
+                .values()
+                .flat_map(|of| of.backends.keys().chain(&of.draining));
+            all.into_iter().any(|key| is(backend, key) && fits(plan, key))
+        };
+        let found = self.plans().any(fits_in);
+        assert!(found, "{backend:?} is where no plan has it");
+        let node = &now.nodes[backend.node as usize];
+        assert!(
+            node.ifindex == 0
+                || NODES[..2]
+                    .iter()
+                    .any(|name| address_of(node_address(name)) == node.address)
+        );
+    }
+
+    fn check_support(&self, now: &Image) {
+        let tunnel = Key::socket(node_address(THIS), SETTINGS.tunnel_port, 17);
+        if self.before.entry(&tunnel).is_some() && self.before.filter_has(&tunnel) {
+            assert!(now.entry(&tunnel).is_some_and(|entry| entry.kind == kind::TUNNEL) && now.filter_has(&tunnel));
+        }
+        for name in NODES {
+            let key = Key::address(address_of(node_address(name)));
+            let there = |plan: &Plan| plan.nodes.contains_key(name);
+            let [old, new] = [self.old.iter().any(there), there(self.new)];
+            match now.entry(&key) {
+                Some(peer) => {
+                    assert!(old || new);
+                    assert_eq!(
+                        (peer.kind, now.nodes[peer.id as usize].address),
+                        (kind::PEER, key.address)
+                    );
+                }
+                None => assert!(!(old && new && self.before.entry(&key).is_some()), "{name} is refused"),
+            }
+        }
+        for index in 0..world::PODS {
+            let local = world::backend(index, 0);
+            let key = Key::from(&local);
+            let here = |plan: &Plan| {
+                plan.frontends
+                    .values()
+                    .any(|of| of.backends.contains_key(&local) || of.draining.contains(&local))
+            };
+            let [old, new] = [self.old.iter().any(here), here(self.new)];
+            match now.entry(&key) {
+                Some(entry) => {
+                    assert!(old || new);
+                    assert_eq!(entry.kind, kind::BACKEND);
+                    assert!(is(&now.backends[entry.id as usize], &local));
+                }
+                None => assert!(
+                    !(old && new && self.before.entry(&key).is_some()),
+                    "{local:?} is not found"
+                ),
+            }
+        }
+    }
+}
+
+fn is(backend: &Backend, key: &BackendKey) -> bool {
+    Key::from(backend) == Key::from(key)
+}
