@@ -6,6 +6,7 @@ use tests::packets::cases::{self, Case};
 use tests::packets::host::Host;
 use tests::packets::kernel::Kernel;
 use tests::packets::runner::Runner;
+use tests::packets::world::{Family, Protocol, Target};
 use tests::packets::{check, world};
 use weir_common::verdict::{Action, Reason};
 
@@ -20,7 +21,13 @@ fn run(mut each: impl FnMut(&Case) -> anyhow::Result<()>) {
         .filter_map(|case| each(case).err().map(|error| format!("--- {}\n{error:#}", case.name)))
         .collect();
     println!("{} golden cases", cases.len());
-    assert!(failures.is_empty(), "{} of {} cases failed\n{}", failures.len(), cases.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases failed\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]
@@ -45,7 +52,10 @@ fn kernel_leaves_the_same_flows_and_counts() {
         for runner in [&mut host as &mut dyn Runner, &mut kernel] {
             check::prepare(runner, &image, case)?;
         }
-        let outcomes = [host.run(case.program, &case.frame)?, kernel.run(case.program, &case.frame)?];
+        let outcomes = [
+            host.run(case.program, &case.frame)?,
+            kernel.run(case.program, &case.frame)?,
+        ];
         check::same(&case.name, case.program, &case.frame, &outcomes[0], &outcomes[1])?;
         // Which flow of a full table gives way depends on the time, and the kernel has its own.
         if case.before.len() < FLOOD {
@@ -54,7 +64,11 @@ fn kernel_leaves_the_same_flows_and_counts() {
         }
         Ok(())
     });
-    assert_eq!(host.counts().unwrap(), kernel.counts().unwrap(), "host (left) and kernel (right) counted differently");
+    assert_eq!(
+        host.counts().unwrap(),
+        kernel.counts().unwrap(),
+        "host (left) and kernel (right) counted differently"
+    );
 }
 
 #[test]
@@ -67,7 +81,7 @@ fn host_without_headroom_leaves_the_frame_alone() {
             continue;
         }
         host.headroom = 256;
-        check::prepare(&mut host, &image, &case).unwrap();
+        check::prepare(&mut host, &image, case).unwrap();
         host.headroom = 3;
         let outcome = host.run(case.program, &case.frame).unwrap();
         // An answer that only grows at its end needs no headroom.
@@ -86,7 +100,7 @@ fn host_table_meets_every_reason_and_names_every_case_once() {
     let cases = cases::all();
     let mut names = BTreeSet::new();
     let mut reasons = BTreeMap::<&str, usize>::new();
-    for case in &cases {
+    for case in cases {
         assert!(names.insert(&case.name), "two cases are called {}", case.name);
         *reasons.entry(case.reason.name()).or_default() += 1;
     }
@@ -95,7 +109,52 @@ fn host_table_meets_every_reason_and_names_every_case_once() {
     }
     for reason in Reason::ALL {
         // The kernel's test run always has headroom; its own test takes it away.
-        assert!(*reason == Reason::NoHeadroom || reasons.contains_key(reason.name()), "no case of {}", reason.name());
+        assert!(
+            *reason == Reason::NoHeadroom || reasons.contains_key(reason.name()),
+            "no case of {}",
+            reason.name()
+        );
+    }
+}
+
+#[test]
+fn host_counts_the_backend_that_gets_the_packet() {
+    let image = world::image();
+    for (name, target) in [
+        ("local, a later packet tcp", Some(Target::Local)),
+        ("remote, plain, first tcp", Some(Target::Near)),
+        ("moved, syn, moved on, later", Some(Target::Near)),
+        ("moved away, later, begun here", Some(Target::Local)),
+        ("moved inside, later, begun at the neighbor", Some(Target::Neighbor)),
+        ("moved here, later", Some(Target::Older)),
+        ("node unreachable, later tcp", None),
+        ("too big for the tunnel tcp", None),
+        ("flows, full of established flows", None),
+        // Counted by the node that chose the backend.
+        ("tunnel, later tcp", None),
+        ("tunnel, second chance at another node", None),
+    ] {
+        for family in Family::BOTH {
+            let name = format!("{name} {}", family.name());
+            let case = cases::all().iter().find(|case| case.name == name).expect(&name);
+            let mut host = Host::new(image.clone());
+            check::prepare(&mut host, &image, case).unwrap();
+            let before = host.counts().unwrap().backends;
+            host.run(case.program, &case.frame).unwrap();
+            let mut grown = host.counts().unwrap().backends;
+            for count in &mut grown {
+                let earlier = before.iter().find(|earlier| earlier.0 == count.0);
+                let (_, packets, bytes, _) = earlier.copied().unwrap_or_default();
+                (count.1, count.2) = (count.1 - packets, count.2 - bytes);
+            }
+            grown.retain(|count| count.1 > 0);
+            let bytes = (case.frame.len() - 14) as u64;
+            let expected: Vec<_> = target
+                .map(|target| (target.id(family, Protocol::Tcp), 1, bytes, 0))
+                .into_iter()
+                .collect();
+            assert_eq!(grown, expected, "{name}: (backend, packets, bytes) that were counted");
+        }
     }
 }
 
@@ -106,7 +165,11 @@ fn host_passes_without_a_rewriting_reason_untouched() {
             assert_eq!(case.frame, case.expected, "{}", case.name);
         }
         if case.action == Action::Drop {
-            assert_eq!(case.frame, case.expected, "{}: dropped frames are not edited", case.name);
+            assert_eq!(
+                case.frame, case.expected,
+                "{}: dropped frames are not edited",
+                case.name
+            );
         }
     }
 }
@@ -116,8 +179,10 @@ fn kernel_reasons_are_as_many_as_frames() -> anyhow::Result<()> {
     let image = world::image();
     let mut kernel = Kernel::new(&image)?;
     for case in cases::all() {
-        check::prepare(&mut kernel, &image, &case)?;
-        kernel.run_expecting(case.program, &case.frame, Some(case.reason)).context(case.name)?;
+        check::prepare(&mut kernel, &image, case)?;
+        kernel
+            .run_expecting(case.program, &case.frame, Some(case.reason))
+            .with_context(|| case.name.clone())?;
     }
     kernel.check_no_other_reason()
 }

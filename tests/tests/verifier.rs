@@ -31,8 +31,14 @@ fn kernel_verifies_the_object_within_the_budget() {
         let count = info.verified_instruction_count().unwrap();
         let size = info.size_translated().unwrap();
         println!("{name}: {count} instructions verified, {size} bytes after translation, budget {BUDGET}");
-        assert!(count <= BUDGET, "{name}: {count} instructions verified, more than {BUDGET}");
-        assert!(info.gpl_compatible().unwrap_or(true), "{name} has no licence that the kernel's helpers want");
+        assert!(
+            count <= BUDGET,
+            "{name}: {count} instructions verified, more than {BUDGET}"
+        );
+        assert!(
+            info.gpl_compatible().unwrap_or(true),
+            "{name} has no licence that the kernel's helpers want"
+        );
         assert!(info.btf_id().is_some(), "{name} was loaded without BTF");
         names.push(name.to_owned());
     }
@@ -57,10 +63,19 @@ fn maps() -> BTreeMap<&'static str, (&'static str, u64, u64, u64, u64)> {
         ("FLOW_CACHE", array(size_of::<CacheBucket>(), Image::CACHE_BUCKETS)),
         (
             "RESPONDERS",
-            ("hash", size_of::<ResponderKey>() as u64, size_of::<Responder>() as u64, u64::from(abi::RESPONDERS), 0),
+            (
+                "hash",
+                size_of::<ResponderKey>() as u64,
+                size_of::<Responder>() as u64,
+                u64::from(abi::RESPONDERS),
+                0,
+            ),
         ),
         ("REASONS", per_cpu(size_of::<Counter>(), REASON_SLOTS)),
-        ("FRONTEND_COUNTERS", per_cpu(size_of::<FrontendCounter>(), abi::FRONTENDS)),
+        (
+            "FRONTEND_COUNTERS",
+            per_cpu(size_of::<FrontendCounter>(), abi::FRONTENDS),
+        ),
         ("BACKEND_COUNTERS", per_cpu(size_of::<Counter>(), Image::BACKENDS)),
     ])
 }
@@ -81,7 +96,10 @@ fn kernel_makes_every_map_of_the_abi() {
             number("flags"),
         );
         assert_eq!(found, wanted, "map {name}: (type, key, value, entries, flags)");
-        assert!(number("btf_id") > 0, "map {name} has no BTF: `bpftool map dump` would print bytes");
+        assert!(
+            number("btf_id") > 0,
+            "map {name} has no BTF: `bpftool map dump` would print bytes"
+        );
     }
 }
 
@@ -99,7 +117,11 @@ fn bpftool(arguments: &[&str]) -> anyhow::Result<Value> {
         .args(arguments)
         .output()
         .context("this test needs bpftool: run `cargo xtask setup`")?;
-    ensure!(output.status.success(), "bpftool {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "bpftool {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
@@ -108,8 +130,13 @@ fn shape<T: Debug + Default>() -> (String, u64, Vec<String>) {
     let text = format!("{:#?}", T::default());
     let name = text.split_once(" {").map_or(text.as_str(), |(name, _)| name);
     // Its own fields are one step in.
-    let fields = text.lines().filter_map(|line| line.strip_prefix("    ").filter(|rest| !rest.starts_with([' ', '}', ']'])));
-    let fields = fields.filter_map(|line| line.split_once(':')).map(|(field, _)| field.to_owned());
+    let fields = text.lines().filter_map(|line| {
+        line.strip_prefix("    ")
+            .filter(|rest| !rest.starts_with([' ', '}', ']']))
+    });
+    let fields = fields
+        .filter_map(|line| line.split_once(':'))
+        .map(|(field, _)| field.to_owned());
     (name.to_owned(), size_of::<T>() as u64, fields.collect())
 }
 
@@ -141,7 +168,10 @@ fn kernel_object_describes_the_abi_in_its_btf() {
             let names: Vec<&str> = members.iter().filter_map(|member| member["name"].as_str()).collect();
             kind["kind"] == "STRUCT" && kind["name"] == name.as_str() && kind["size"] == size && names == fields
         });
-        assert!(described, "the object's BTF has no struct {name} of {size} bytes with the fields {fields:?}");
+        assert!(
+            described,
+            "the object's BTF has no struct {name} of {size} bytes with the fields {fields:?}"
+        );
     }
 }
 
@@ -149,7 +179,10 @@ fn kernel_object_describes_the_abi_in_its_btf() {
 fn kernel_object_has_no_undefined_symbol() {
     let object = kernel::object().unwrap();
     let undefined = elf::undefined_symbols(&object).unwrap();
-    assert!(undefined.is_empty(), "undefined symbols (a panic path, or a call of a missing helper): {undefined:?}");
+    assert!(
+        undefined.is_empty(),
+        "undefined symbols (a panic path, or a call of a missing helper): {undefined:?}"
+    );
 }
 
 /// The little of ELF64 (little endian) that the test above wants.
@@ -160,12 +193,18 @@ mod elf {
 
     fn number(bytes: &[u8], at: usize, size: usize) -> anyhow::Result<u64> {
         let bytes = bytes.get(at..at + size).context("the object ends early")?;
-        Ok(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
     /// Names of the symbols that no section defines.
     pub fn undefined_symbols(object: &[u8]) -> anyhow::Result<Vec<String>> {
-        ensure!(object.starts_with(b"\x7fELF\x02\x01"), "not a little-endian ELF64 object");
+        ensure!(
+            object.starts_with(b"\x7fELF\x02\x01"),
+            "not a little-endian ELF64 object"
+        );
         let (table, size, count) = (number(object, 40, 8)?, number(object, 58, 2)?, number(object, 60, 2)?);
         let section = |index: u64| (table + index * size) as usize;
         let mut names = Vec::new();
@@ -178,9 +217,14 @@ mod elf {
             let strings = number(object, section(number(object, header + 40, 4)?) + 24, 8)?;
             // The first symbol is the empty one.
             for symbol in (offset + 24..offset + length).step_by(24) {
-                let (name, defined) = (number(object, symbol as usize, 4)?, number(object, symbol as usize + 6, 2)?);
+                let (name, defined) = (
+                    number(object, symbol as usize, 4)?,
+                    number(object, symbol as usize + 6, 2)?,
+                );
                 if defined == 0 {
-                    let name = object.get((strings + name) as usize..).context("the object ends early")?;
+                    let name = object
+                        .get((strings + name) as usize..)
+                        .context("the object ends early")?;
                     let end = name.iter().position(|&byte| byte == 0).unwrap_or(0);
                     names.push(String::from_utf8_lossy(&name[..end]).into_owned());
                 }

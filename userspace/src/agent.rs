@@ -283,14 +283,25 @@ impl Agent {
         if attach {
             self.interfaces.attach(&mut self.dataplane, network, &devices);
             devices = list(netlink).await;
-            if let Err(problem) = self.dataplane.finish_move() {
+            if let Err(problem) = self.tidy(network) {
                 warn!(
                     problem = &problem as &dyn std::error::Error,
-                    "flows noted by the former program are not all moved"
+                    "what an earlier agent left is not all cleared; trying again"
                 );
             }
         }
         self.report(plan, network, &devices);
+    }
+
+    /// Ends what a take-over began: flows move, interfaces nobody asks for are let go.
+    fn tidy(&mut self, network: &Network) -> Result<(), bpf::Error> {
+        if self.interfaces.all_taken_over() {
+            self.dataplane.finish_move()?;
+        }
+        match self.interfaces.devices(network) {
+            Some(devices) => self.dataplane.keep_only(&devices),
+            None => Ok(()),
+        }
     }
 
     fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {

@@ -18,6 +18,8 @@ use std::{
 };
 use tracing_subscriber::EnvFilter;
 
+const STATE_DIR: &str = "/var/lib/weir";
+
 /// An XDP load balancer for bare-metal Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version)]
@@ -41,7 +43,7 @@ struct Places {
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/weir")]
     pin_dir: PathBuf,
     /// Folder of the agent's own files.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/weir")]
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
 }
 
@@ -103,8 +105,12 @@ struct CapacityFlags {
 
 #[derive(Debug, Args)]
 struct Status {
-    #[command(flatten)]
-    places: Places,
+    /// Folder of pinned maps; by default the one the agent reported.
+    #[arg(long, value_name = "DIR")]
+    pin_dir: Option<PathBuf>,
+    /// Folder of the agent's own files.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -144,8 +150,12 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(run) => run.run(),
-            Command::Status(Status { places, output }) => {
-                status::print(&places.pin_dir, &places.state_dir, output, &mut io::stdout().lock())?;
+            Command::Status(Status {
+                pin_dir,
+                state_dir,
+                output,
+            }) => {
+                status::print(pin_dir.as_deref(), &state_dir, output, &mut io::stdout().lock())?;
                 Ok(())
             }
         }

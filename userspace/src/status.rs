@@ -101,14 +101,15 @@ pub struct CountedReason {
     pub bytes: u64,
 }
 
-/// Prints the status of the data path in `pin_dir` as the agent with `state_dir` reported it.
+/// Prints what the agent with `state_dir` reported, with the counters of its data path, or of that in `pin_dir`.
 ///
 /// # Errors
 ///
 /// [`Error`]; missing counters are none, the report is shown without.
-pub fn print(pin_dir: &Path, state_dir: &Path, format: Format, out: &mut impl Write) -> Result<(), Error> {
+pub fn print(pin_dir: Option<&Path>, state_dir: &Path, format: Format, out: &mut impl Write) -> Result<(), Error> {
     let report = report::read(state_dir)?.ok_or_else(|| Error::NoReport(state_dir.to_owned()))?;
-    let status = Status::of(report, Counters::open(pin_dir));
+    let counters = Counters::open(pin_dir.unwrap_or(&report.pin_dir));
+    let status = Status::of(report, counters);
     match format {
         Format::Table => write!(out, "{}", table::render(&status)).map_err(Error::Print),
         Format::Json => {

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     require_root("cargo xtask demo")?;
     build_ebpf::build(&setup::run(Scope::Everything)?)?;
     check(cargo().args(["build", "--package", "weir", "--package", "tests", "--bins"]))?;
-    let demo = workspace::binary("debug", "demo");
+    let demo = workspace::binary("demo");
     let error = Command::new(&demo)
         .args(&args.arguments)
         .current_dir(workspace::root())

@@ -59,6 +59,8 @@ impl Kind {
         match self {
             Self::PacketsHost => &["--skip", "kernel"],
             Self::PacketsKernel => &["kernel"],
+            // The verifier's instruction counts are worth reading.
+            Self::Verifier => &["--show-output"],
             Self::Netns => &["--test-threads=1"],
             _ => &[],
         }
@@ -98,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn commands(kind: Kind) -> Result<Vec<Command>> {
     let test = || {
         let mut command = cargo();
-        command.args(["test", "--quiet", "--no-fail-fast"]);
+        command.args(["test", "--no-fail-fast"]);
         command
     };
     if let Some(target) = kind.target() {

@@ -27,7 +27,7 @@ pub(crate) fn tools(llvm: u32) -> PathBuf {
     root().join(format!("target/tools/llvm-{llvm}"))
 }
 
-/// The path of a binary of user space.
-pub(crate) fn binary(profile: &str, name: &str) -> PathBuf {
-    target().join(profile).join(name)
+/// The path of a binary of user space, built without optimisation.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    target().join("debug").join(name)
 }

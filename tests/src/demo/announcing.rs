@@ -68,7 +68,8 @@ pub(super) fn neighbours(stage: &mut Stage) -> Result<()> {
         stage.router(&format!("ip neigh show to {address} dev lan"))?;
         let owner = stage.owner(address)?;
         let held = owner.namespace.output(&format!("ip address show to {address}"))?;
-        report::command(&owner.name, &format!("ip address show to {address}"), &held);
+        let shown = if held.is_empty() { "(nothing)" } else { &held };
+        report::command(&owner.name, &format!("ip address show to {address}"), shown);
         expect(held.trim().is_empty(), || {
             format!("{address} on no interface, it is on {held}")
         })?;

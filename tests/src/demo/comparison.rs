@@ -4,7 +4,7 @@ use super::{
     report,
     stage::{IPERF_PORT, MEASURED, Stage, expect},
 };
-use crate::lab::{Family, address::vip, agent, nat::Nat};
+use crate::lab::{Family, address::vip, agent, nat::Nat, wait};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
@@ -23,8 +23,11 @@ pub(super) fn throughput(stage: &mut Stage) -> Result<()> {
         agent.stop()?;
         let node = stage.lab.node(&name)?;
         agent::detach(&stage.lab, node)?;
-        let link = node.namespace.output("ip link show dev eth0")?;
-        expect(!link.contains("xdp"), || format!("no program left on {name}: {link}"))?;
+        // The kernel takes a program off its device a moment after the last reference is gone.
+        wait::until("the programs to be gone", || {
+            let link = node.namespace.output("ip link show dev eth0")?;
+            expect(!link.contains("xdp"), || format!("no program left on {name}: {link}"))
+        })?;
         expect(!stage.lab.pin_directory(node).exists(), || {
             format!("no pins left on {name}")
         })?;

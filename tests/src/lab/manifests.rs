@@ -42,8 +42,8 @@ pub const HTTP: u16 = 80;
 /// Port of a [`Service`] where its pods' echoes are.
 pub const DNS: u16 = 53;
 
-/// A Service of type LoadBalancer in namespace `default`, of both families if not said otherwise: port 80 over TCP to the
-/// pods' web servers and port 53 over UDP to their echoes.
+/// A Service of type LoadBalancer in namespace `default`, of both families if not said otherwise, whose port 80 over TCP
+/// leads to the pods' web servers.
 #[derive(Clone, Debug)]
 pub struct Service {
     name: String,
@@ -64,27 +64,26 @@ struct Port {
 impl Service {
     /// A Service of this name.
     pub fn new(name: &str) -> Self {
-        let ports = vec![
-            Port {
-                name: "http",
-                protocol: "TCP",
-                port: HTTP,
-                target: WEB_PORT,
-            },
-            Port {
-                name: "dns",
-                protocol: "UDP",
-                port: DNS,
-                target: ECHO_PORT,
-            },
-        ];
-        Self {
+        let service = Self {
             name: name.into(),
             families: FAMILIES.into(),
             request: Vec::new(),
             eip: None,
-            ports,
-        }
+            ports: vec![],
+        };
+        service.with_tcp("http", HTTP, WEB_PORT)
+    }
+
+    /// Also port 53 over UDP, to the pods' echoes.
+    #[must_use]
+    pub fn with_udp(mut self) -> Self {
+        self.ports.push(Port {
+            name: "dns",
+            protocol: "UDP",
+            port: DNS,
+            target: ECHO_PORT,
+        });
+        self
     }
 
     /// Asks for these addresses, at most one of each family, and has the families they are of.
@@ -203,6 +202,8 @@ pub enum Endpoint {
     Ready,
     /// Being deleted, still serves the flows it has.
     Terminating,
+    /// Fails its readiness probe.
+    NotReady,
 }
 
 impl Endpoint {
@@ -210,6 +211,7 @@ impl Endpoint {
         match self {
             Self::Ready => "{ready: true, serving: true, terminating: false}",
             Self::Terminating => "{ready: false, serving: true, terminating: true}",
+            Self::NotReady => "{ready: false, serving: false, terminating: false}",
         }
     }
 }

@@ -47,7 +47,10 @@ pub(super) fn attach<'a>(namespace: &Namespace, devices: impl Iterator<Item = &'
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "there is no safe way to load two instructions; aya wants an object file")]
+#[expect(
+    unsafe_code,
+    reason = "there is no safe way to load two instructions; aya wants an object file"
+)]
 fn load() -> Result<OwnedFd> {
     let attributes = Load {
         program_type: TYPE_XDP,
@@ -62,7 +65,14 @@ fn load() -> Result<OwnedFd> {
         name: *b"lab_switch_port\0",
     };
     // SAFETY: `attributes` is the start of a bpf_attr of the length given, and what it points to outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attributes, size_of_val(&attributes)) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            PROG_LOAD,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
     ensure!(result >= 0, io::Error::last_os_error());
     // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })

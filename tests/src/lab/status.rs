@@ -210,13 +210,15 @@ impl Status {
         found.with_context(|| format!("no TCP frontend {address}; {:?}", self.conditions))
     }
 
-    /// The condition with this reason about the object of this kind and name.
+    /// The condition with this reason about the object of this kind and name, or a file of this name in any folder.
     ///
     /// # Errors
     /// When there is none.
     pub fn condition(&self, kind: &str, name: &str, reason: &str) -> Result<&Condition> {
         let about = |condition: &&Condition| {
-            condition.object.kind == kind && condition.object.name == name && condition.reason == reason
+            let object = &condition.object;
+            let named = object.name == name || kind == "File" && object.name.contains(&format!("/{name} "));
+            object.kind == kind && named && condition.reason == reason
         };
         let found = self.conditions.iter().find(about);
         found.with_context(|| {

@@ -9,7 +9,7 @@
 use super::{
     Family, Lab, Namespace, Node, Pod,
     address::{self, FAMILIES, host_length, network_length},
-    namespace,
+    namespace, port_program,
 };
 use anyhow::{Context, Result};
 use std::{fmt::Write as _, fs};
@@ -186,6 +186,7 @@ fn pod_commands(pod: &Pod) -> String {
 
 fn set_features(lab: &Lab) -> Result<()> {
     lab.client.output("ethtool -K eth0 tx off")?;
+    port_program::attach(&lab.router, lab.nodes.iter().map(|node| node.name.as_str()))?;
     for node in &lab.nodes {
         lab.router.output(&format!("ethtool -K {} tx off", node.name))?;
         for pod in &node.pods {

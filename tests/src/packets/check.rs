@@ -21,10 +21,22 @@ pub fn prepare(runner: &mut dyn Runner, image: &Image, case: &Case) -> anyhow::R
             Step::Frame(program, frame) => {
                 runner.run(*program, frame)?;
             }
-            Step::Row { port, family, protocol, current, previous } => {
-                let index = world::FRONTENDS.iter().position(|frontend| frontend.port == *port).context("no such port")?;
+            Step::Row {
+                port,
+                family,
+                protocol,
+                current,
+                previous,
+            } => {
+                let index = world::FRONTENDS
+                    .iter()
+                    .position(|frontend| frontend.port == *port)
+                    .context("no such port")?;
                 let id = |target: Option<world::Target>| target.map_or(0, |target| target.id(*family, *protocol));
-                let row = Row { current: id(*current), previous: id(*previous) };
+                let row = Row {
+                    current: id(*current),
+                    previous: id(*previous),
+                };
                 runner.set_row(world::row_index(index, *family, *protocol), row)?;
             }
             Step::Later(ticks) => {
@@ -71,10 +83,14 @@ fn compare(case: &Case, outcome: &Outcome) -> anyhow::Result<()> {
 fn check_entropy(frame: &[u8], l3: usize) -> anyhow::Result<()> {
     let Some(&first) = frame.get(l3) else { return Ok(()) };
     let l4 = l3 + if first >> 4 == 6 { 40 } else { 20 };
-    let port = frame.get(l4..l4 + 2).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
+    let port = frame
+        .get(l4..l4 + 2)
+        .map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
     ensure!(port >= 0xc000, "outer source port {port} is not of the dynamic range");
     if first >> 4 == 6 {
-        let label = frame.get(l3 + 1..l3 + 4).map_or(0, |b| u32::from_be_bytes([0, b[0] & 0x0f, b[1], b[2]]));
+        let label = frame
+            .get(l3 + 1..l3 + 4)
+            .map_or(0, |b| u32::from_be_bytes([0, b[0] & 0x0f, b[1], b[2]]));
         ensure!(label != 0, "the outer flow label is zero");
     }
     Ok(())
@@ -98,9 +114,17 @@ pub(super) fn blank_entropy(frame: &mut [u8], l3: usize) {
 #[must_use]
 pub fn difference(wanted: &[u8], got: &[u8]) -> String {
     let mut text = format!("expected {} bytes, found {}\n", wanted.len(), got.len());
-    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x} "));
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x} "))
+    };
     for at in (0..wanted.len().max(got.len())).step_by(16) {
-        let line = |frame: &[u8]| frame.get(at..).map_or(Vec::new(), |rest| rest.iter().take(16).copied().collect());
+        let line = |frame: &[u8]| {
+            frame
+                .get(at..)
+                .map_or(Vec::new(), |rest| rest.iter().take(16).copied().collect())
+        };
         let (left, right): (Vec<u8>, Vec<u8>) = (line(wanted), line(got));
         let mark = if left == right { ' ' } else { '*' };
         let _ = writeln!(text, "{mark} {at:4}  {:48}| {}", hex(&left), hex(&right));

@@ -34,19 +34,28 @@ impl Frame {
     /// A frame with `headroom` bytes free before it.
     #[must_use]
     pub fn new(bytes: &[u8], headroom: usize) -> Self {
-        Self { bytes: bytes.to_vec(), headroom }
+        Self {
+            bytes: bytes.to_vec(),
+            headroom,
+        }
     }
 }
 
 impl Packet for Frame {
     fn load<T: AnyBitPattern>(&self, at: usize) -> Option<T> {
-        assert!(at <= MAX_OFFSET, "the kernel shell counts on no access beyond {MAX_OFFSET}, here is one at {at}");
+        assert!(
+            at <= MAX_OFFSET,
+            "the kernel shell counts on no access beyond {MAX_OFFSET}, here is one at {at}"
+        );
         let bytes = self.bytes.get(at..at + size_of::<T>())?;
         Some(bytemuck::pod_read_unaligned(bytes))
     }
 
     fn store<T: NoUninit>(&mut self, at: usize, value: T) {
-        assert!(at <= MAX_OFFSET, "the kernel shell counts on no access beyond {MAX_OFFSET}, here is one at {at}");
+        assert!(
+            at <= MAX_OFFSET,
+            "the kernel shell counts on no access beyond {MAX_OFFSET}, here is one at {at}"
+        );
         if let Some(bytes) = self.bytes.get_mut(at..at + size_of::<T>()) {
             bytes.copy_from_slice(bytemuck::bytes_of(&value));
         }
@@ -99,13 +108,22 @@ impl HostTables {
     fn new(image: Image) -> Self {
         let flows = (0..Image::FLOW_BUCKETS).map(|_| Default::default()).collect();
         let cache = (0..Image::CACHE_BUCKETS).map(|_| Default::default()).collect();
-        Self { image, flows, cache, now: 1_000_000, frontends: RefCell::default(), backends: RefCell::default() }
+        Self {
+            image,
+            flows,
+            cache,
+            now: 1_000_000,
+            frontends: RefCell::default(),
+            backends: RefCell::default(),
+        }
     }
 }
 
 /// What another packet might have left: nothing that a decision may rest on.
 fn leftovers() -> Scratch {
-    const ADDRESS: Address = Address { octets: [UNDEFINED; 16] };
+    const ADDRESS: Address = Address {
+        octets: [UNDEFINED; 16],
+    };
     const PORT: u16 = u16::from_ne_bytes([UNDEFINED; 2]);
     let ip = Ip {
         source: ADDRESS,
@@ -119,9 +137,18 @@ fn leftovers() -> Scratch {
         checksum: PORT,
         fragment: true,
     };
-    let target = Target { address: ADDRESS, port: PORT, place: Target::HERE };
+    let target = Target {
+        id: u32::from_ne_bytes([UNDEFINED; 4]),
+        address: ADDRESS,
+        port: PORT,
+        place: Target::HERE,
+    };
     Scratch {
-        link: Link { l3: 18, ethertype: PORT, vlan: PORT },
+        link: Link {
+            l3: 18,
+            ethertype: PORT,
+            vlan: PORT,
+        },
         outer: ip,
         ip,
         transport: Transport {
@@ -224,7 +251,10 @@ impl Host {
     /// Over these tables, without flows.
     #[must_use]
     pub fn new(image: Image) -> Self {
-        Self { tables: HostTables::new(image), headroom: HEADROOM }
+        Self {
+            tables: HostTables::new(image),
+            headroom: HEADROOM,
+        }
     }
 }
 
@@ -235,15 +265,27 @@ impl Runner for Host {
             Program::Ingress => ingress::process(&mut frame, &self.tables, INTERFACE),
             Program::Egress => egress::process(&mut frame, &self.tables),
         };
-        Ok(Outcome { action: verdict.action, reason: verdict.reason, frame: frame.bytes })
+        Ok(Outcome {
+            action: verdict.action,
+            reason: verdict.reason,
+            frame: frame.bytes,
+        })
     }
 
     fn flows(&mut self) -> anyhow::Result<Flows> {
         let flow = |words: &FlowWords| bytemuck::must_cast::<[u64; 8], Flow>(std::array::from_fn(|i| words[i].load()));
-        let entry = |words: &CacheWords| bytemuck::must_cast::<[u64; 2], CacheEntry>([words[0].load(), words[1].load()]);
-        let flows = self.tables.flows.iter().map(|bucket| FlowBucket { flows: bucket.each_ref().map(flow) });
-        let cache = self.tables.cache.iter().map(|bucket| CacheBucket { entries: bucket.each_ref().map(entry) });
-        Ok(Flows { flows: flows.collect(), cache: cache.collect() })
+        let entry =
+            |words: &CacheWords| bytemuck::must_cast::<[u64; 2], CacheEntry>([words[0].load(), words[1].load()]);
+        let flows = self.tables.flows.iter().map(|bucket| FlowBucket {
+            flows: bucket.each_ref().map(flow),
+        });
+        let cache = self.tables.cache.iter().map(|bucket| CacheBucket {
+            entries: bucket.each_ref().map(entry),
+        });
+        Ok(Flows {
+            flows: flows.collect(),
+            cache: cache.collect(),
+        })
     }
 
     fn restore(&mut self, flows: &Flows) -> anyhow::Result<()> {
@@ -251,8 +293,12 @@ impl Runner for Host {
         let cache_words = self.tables.cache.iter().flatten().flatten();
         let flows_before: &[u64] = bytemuck::must_cast_slice(&flows.flows);
         let cache_before: &[u64] = bytemuck::must_cast_slice(&flows.cache);
-        flow_words.zip(flows_before).for_each(|(word, &before)| word.store(before));
-        cache_words.zip(cache_before).for_each(|(word, &before)| word.store(before));
+        flow_words
+            .zip(flows_before)
+            .for_each(|(word, &before)| word.store(before));
+        cache_words
+            .zip(cache_before)
+            .for_each(|(word, &before)| word.store(before));
         Ok(())
     }
 
@@ -263,9 +309,16 @@ impl Runner for Host {
 
     fn counts(&mut self) -> anyhow::Result<Counts> {
         let list = |counters: &RefCell<BTreeMap<u32, (u64, u64, u64)>>| {
-            counters.borrow().iter().map(|(&id, &(packets, bytes, syns))| (id, packets, bytes, syns)).collect()
+            counters
+                .borrow()
+                .iter()
+                .map(|(&id, &(packets, bytes, syns))| (id, packets, bytes, syns))
+                .collect()
         };
-        Ok(Counts { frontends: list(&self.tables.frontends), backends: list(&self.tables.backends) })
+        Ok(Counts {
+            frontends: list(&self.tables.frontends),
+            backends: list(&self.tables.backends),
+        })
     }
 }
 

@@ -56,7 +56,15 @@ impl Image {
     /// Notes a directory entry for [`Image::place`].
     pub fn add(&mut self, address: Address, port: u16, protocol: u8, kind: u8, id: u32, rows: RowRange) {
         let port = port.to_be_bytes();
-        self.entries.push(DirectoryEntry { address, port, protocol, kind, id, rows, reserved: [0; 32] });
+        self.entries.push(DirectoryEntry {
+            address,
+            port,
+            protocol,
+            kind,
+            id,
+            rows,
+            reserved: [0; 32],
+        });
     }
 
     /// Puts rows after those there are; their number is a power of two.
@@ -65,18 +73,28 @@ impl Image {
         let base = self.rows.len() as u32;
         self.rows.extend(rows);
         assert!(self.rows.len() <= Self::ROWS as usize, "too many rows");
-        RowRange { base, mask: rows.len() as u32 - 1 }
+        RowRange {
+            base,
+            mask: rows.len() as u32 - 1,
+        }
     }
 
     /// Writes the entries into directory, displacements and filter: bucket by bucket, the first displacement that puts
     /// every key of the bucket into a free slot.
     pub fn place(&mut self) {
         let hash = |entry: &DirectoryEntry| {
-            hash::directory(hash::address(&entry.address), u16::from_ne_bytes(entry.port), entry.protocol)
+            hash::directory(
+                hash::address(&entry.address),
+                u16::from_ne_bytes(entry.port),
+                entry.protocol,
+            )
         };
         let mut buckets: BTreeMap<u32, Vec<DirectoryEntry>> = BTreeMap::new();
         for entry in &self.entries {
-            buckets.entry(hash::displacement_index(hash(entry))).or_default().push(*entry);
+            buckets
+                .entry(hash::displacement_index(hash(entry)))
+                .or_default()
+                .push(*entry);
             if matches!(entry.kind, kind::FRONTEND | kind::VIP | kind::TUNNEL) {
                 let (word, bit) = hash::filter_bit(hash::address(&entry.address));
                 self.filter[word as usize] |= bit;
@@ -87,7 +105,9 @@ impl Image {
                 .find(|&displacement| {
                     let slots: HashSet<u32> = entries.iter().map(|e| hash::slot(hash(e), displacement)).collect();
                     slots.len() == entries.len()
-                        && slots.iter().all(|&slot| self.directory[slot as usize].kind == kind::FREE)
+                        && slots
+                            .iter()
+                            .all(|&slot| self.directory[slot as usize].kind == kind::FREE)
                 })
                 .expect("the directory has room for a few entries");
             self.displacement[bucket as usize] = displacement;

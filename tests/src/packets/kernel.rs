@@ -21,20 +21,29 @@ const FRONTEND_IDS: u32 = 128;
 /// Where the object is: `WEIR_EBPF_OBJECT`, or what `cargo xtask build-ebpf` writes.
 #[must_use]
 pub fn object_path() -> PathBuf {
-    std::env::var_os("WEIR_EBPF_OBJECT")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weir.o")), PathBuf::from)
+    std::env::var_os("WEIR_EBPF_OBJECT").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weir.o")),
+        PathBuf::from,
+    )
 }
 
 /// The object's bytes, or a sentence about what to do.
 pub fn object() -> anyhow::Result<Vec<u8>> {
     let path = object_path();
-    std::fs::read(&path)
-        .with_context(|| format!("the kernel tests need {}: run `cargo xtask build-ebpf` first", path.display()))
+    std::fs::read(&path).with_context(|| {
+        format!(
+            "the kernel tests need {}: run `cargo xtask build-ebpf` first",
+            path.display()
+        )
+    })
 }
 
 /// A sentence instead of a puzzling error when the kernel would refuse everything.
 pub fn require_root() -> anyhow::Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "the kernel tests load BPF programs and need root: run them with sudo");
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the kernel tests load BPF programs and need root: run them with sudo"
+    );
     Ok(())
 }
 
@@ -71,11 +80,17 @@ pub fn load(level: VerifierLogLevel) -> anyhow::Result<Ebpf> {
 }
 
 fn xdp(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
-    Ok(ebpf.program_mut("weir_ingress").context("the object has no program weir_ingress")?.try_into()?)
+    Ok(ebpf
+        .program_mut("weir_ingress")
+        .context("the object has no program weir_ingress")?
+        .try_into()?)
 }
 
 fn classifier(ebpf: &mut Ebpf) -> anyhow::Result<&mut SchedClassifier> {
-    Ok(ebpf.program_mut("weir_egress").context("the object has no program weir_egress")?.try_into()?)
+    Ok(ebpf
+        .program_mut("weir_egress")
+        .context("the object has no program weir_egress")?
+        .try_into()?)
 }
 
 impl Kernel {
@@ -94,7 +109,10 @@ impl Kernel {
         for (key, value) in &image.responders {
             responders.insert(must_cast::<_, [u8; 24]>(*key), must_cast::<_, [u8; 8]>(*value), 0)?;
         }
-        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let mut take = |name: &str| {
+            ebpf.take_map(name)
+                .with_context(|| format!("the object has no map {name}"))
+        };
         let mut kernel = Self {
             reasons: take("REASONS")?.try_into()?,
             rows: take("ROWS")?.try_into()?,
@@ -115,7 +133,11 @@ impl Kernel {
 
     /// Runs a frame and says nothing about the reason.
     fn test_run(&mut self, program: Program, frame: &[u8]) -> anyhow::Result<TestRunResult> {
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut self.output), ..Default::default() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut self.output),
+            ..Default::default()
+        };
         Ok(match program {
             Program::Ingress => xdp(&mut self.ebpf)?.test_run(options)?,
             Program::Egress => classifier(&mut self.ebpf)?.test_run(options)?,
@@ -144,18 +166,15 @@ impl Kernel {
                 found.push((number, grown));
             }
         }
-        let [(number, 1)] = found[..] else { bail!("one packet, but the reasons counted {found:?}") };
+        let [(number, 1)] = found[..] else {
+            bail!("one packet, but the reasons counted {found:?}")
+        };
         self.last = Reason::ALL.get(number as usize).copied();
         self.last.with_context(|| format!("reason {number} has no name"))
     }
 
     /// Runs one frame whose reason is probably `likely` (which saves reading all the counters).
-    pub fn run_expecting(
-        &mut self,
-        program: Program,
-        frame: &[u8],
-        likely: Option<Reason>,
-    ) -> anyhow::Result<Outcome> {
+    pub fn run_expecting(&mut self, program: Program, frame: &[u8], likely: Option<Reason>) -> anyhow::Result<Outcome> {
         let result = self.test_run(program, frame)?;
         let action = match (program, result.return_value) {
             (Program::Ingress, 1) => Action::Drop,
@@ -167,14 +186,21 @@ impl Kernel {
             (program, code) => bail!("{program:?} returned {code}"),
         };
         let frame = self.output[..result.data_size_out as usize].to_vec();
-        Ok(Outcome { action, reason: self.reason(likely)?, frame })
+        Ok(Outcome {
+            action,
+            reason: self.reason(likely)?,
+            frame,
+        })
     }
 
     /// Whether some other reason was counted than the calls so far reported.
     pub fn check_no_other_reason(&self) -> anyhow::Result<()> {
         for number in 0..REASON_SLOTS {
             let now = self.packets(number)?;
-            ensure!(now == self.counted[number as usize], "reason {number} was counted beside the one reported");
+            ensure!(
+                now == self.counted[number as usize],
+                "reason {number} was counted beside the one reported"
+            );
         }
         Ok(())
     }
@@ -185,12 +211,18 @@ fn fill<T: NoUninit + AnyBitPattern, const N: usize>(ebpf: &mut Ebpf, name: &str
 where
     [u8; N]: aya::Pod,
 {
-    let map = ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
+    let map = ebpf
+        .map_mut(name)
+        .with_context(|| format!("the object has no map {name}"))?;
     let mut array: Array<_, [u8; N]> = Array::try_from(map).with_context(|| format!("map {name}"))?;
     for (index, value) in values.iter().enumerate() {
-        let bytes: [u8; N] = bytes_of(value).try_into().with_context(|| format!("values of {name} are not {N} bytes"))?;
+        let bytes: [u8; N] = bytes_of(value)
+            .try_into()
+            .with_context(|| format!("values of {name} are not {N} bytes"))?;
         if bytes != [0; N] {
-            array.set(index as u32, bytes, 0).with_context(|| format!("map {name}"))?;
+            array
+                .set(index as u32, bytes, 0)
+                .with_context(|| format!("map {name}"))?;
         }
     }
     Ok(())
@@ -212,10 +244,12 @@ impl Runner for Kernel {
 
     fn restore(&mut self, flows: &Flows) -> anyhow::Result<()> {
         for (index, bucket) in flows.flows.iter().enumerate() {
-            self.flows.set(index as u32, must_cast::<_, [u8; size_of::<FlowBucket>()]>(*bucket), 0)?;
+            self.flows
+                .set(index as u32, must_cast::<_, [u8; size_of::<FlowBucket>()]>(*bucket), 0)?;
         }
         for (index, bucket) in flows.cache.iter().enumerate() {
-            self.cache.set(index as u32, must_cast::<_, [u8; size_of::<CacheBucket>()]>(*bucket), 0)?;
+            self.cache
+                .set(index as u32, must_cast::<_, [u8; size_of::<CacheBucket>()]>(*bucket), 0)?;
         }
         Ok(())
     }
@@ -227,17 +261,30 @@ impl Runner for Kernel {
     fn counts(&mut self) -> anyhow::Result<Counts> {
         let mut counts = Counts::default();
         for id in 0..FRONTEND_IDS {
-            let sum = self.frontends.get(&id, 0)?.iter().fold(FrontendCounter::default(), |sum, &[packets, bytes, syns]| {
-                FrontendCounter { packets: sum.packets + packets, bytes: sum.bytes + bytes, syns: sum.syns + syns }
-            });
+            let sum =
+                self.frontends
+                    .get(&id, 0)?
+                    .iter()
+                    .fold(FrontendCounter::default(), |sum, &[packets, bytes, syns]| {
+                        FrontendCounter {
+                            packets: sum.packets + packets,
+                            bytes: sum.bytes + bytes,
+                            syns: sum.syns + syns,
+                        }
+                    });
             if sum != FrontendCounter::default() {
                 counts.frontends.push((id, sum.packets, sum.bytes, sum.syns));
             }
         }
         for id in 0..Image::BACKENDS {
-            let sum = self.backends.get(&id, 0)?.iter().fold(Counter::default(), |sum, &[packets, bytes]| {
-                Counter { packets: sum.packets + packets, bytes: sum.bytes + bytes }
-            });
+            let sum = self
+                .backends
+                .get(&id, 0)?
+                .iter()
+                .fold(Counter::default(), |sum, &[packets, bytes]| Counter {
+                    packets: sum.packets + packets,
+                    bytes: sum.bytes + bytes,
+                });
             if sum != Counter::default() {
                 counts.backends.push((id, sum.packets, sum.bytes, 0));
             }

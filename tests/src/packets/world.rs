@@ -3,10 +3,13 @@
 //! This node has one NIC (interface 1: what `BPF_PROG_TEST_RUN` says the packet came in by). Every frontend of the VIP
 //! stands for one situation and is told apart by its port; its backends are [`Target`]s. [`image`] turns it into tables.
 
+mod fill;
+
+pub use fill::image;
+
 use super::frames::{Link, Mac, Previous, Steering};
-use super::image::Image;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use weir_common::abi::{self, Address, BACKEND_LOCAL, Backend, Config, Node, Responder, ResponderKey, Row, kind};
+use weir_common::abi::Address;
 
 /// The interface every frame arrives on or leaves by: loopback, as the kernel's test run has it.
 pub const INTERFACE: u32 = 1;
@@ -269,7 +272,10 @@ impl Target {
     /// What a tunnel packet says about it as the previous backend.
     #[must_use]
     pub fn as_previous(self, family: Family, protocol: Protocol) -> Previous {
-        Previous { backend: self.backend(family, protocol), node: self.node(family) }
+        Previous {
+            backend: self.backend(family, protocol),
+            node: self.node(family),
+        }
     }
 }
 
@@ -352,109 +358,9 @@ pub fn row_index(index: usize, family: Family, protocol: Protocol) -> u32 {
 #[must_use]
 pub fn address(ip: IpAddr) -> Address {
     match ip {
-        IpAddr::V4(v4) => Address { octets: v4.to_ipv6_mapped().octets() },
+        IpAddr::V4(v4) => Address {
+            octets: v4.to_ipv6_mapped().octets(),
+        },
         IpAddr::V6(v6) => Address { octets: v6.octets() },
     }
-}
-
-/// The tables of this world.
-#[must_use]
-pub fn image() -> Image {
-    let mut image = Image::new(Config {
-        selection_seed: SELECTION_SEED,
-        flow_seed: 0x5eed_0002,
-        flow_mask: Image::FLOW_BUCKETS - 1,
-        cache_mask: Image::CACHE_BUCKETS - 1,
-        half_open_ticks: 1_000,
-        established_ticks: 100_000,
-        udp_ticks: 10_000,
-        closed_ticks: 100,
-        tunnel_port: TUNNEL_PORT.to_be_bytes(),
-        mss_v4: MSS[0],
-        mss_v6: MSS[1],
-        reserved: [0; 2],
-    });
-    for family in Family::BOTH {
-        add_nodes(&mut image, family);
-        add_responders(&mut image, family);
-        for vip in [family.vip(), family.vip_elsewhere()] {
-            image.add(address(vip), 0, abi::protocol::ANY, kind::VIP, 0, abi::RowRange::default());
-        }
-        image.add(address(family.tunnel()), TUNNEL_PORT, 17, kind::TUNNEL, 0, abi::RowRange::default());
-        for protocol in Protocol::BOTH {
-            add_backends(&mut image, family, protocol);
-            add_frontends(&mut image, family, protocol);
-        }
-    }
-    image.place();
-    image
-}
-
-fn add_nodes(image: &mut Image, family: Family) {
-    for target in Target::ALL {
-        if target.is_local() || target == Target::Crossed {
-            continue;
-        }
-        let id = target.node_id(family);
-        let link = target.link(family);
-        let node = Node {
-            address: address(target.node(family)),
-            source: address(family.tunnel()),
-            destination_mac: link.destination,
-            source_mac: link.source,
-            ifindex: match target {
-                Target::Unreachable => 0,
-                Target::Far => OTHER_INTERFACE,
-                _ => INTERFACE,
-            },
-            vlan: link.tags.first().map_or([0; 2], |(_, control)| control.to_be_bytes()),
-            mtu: target.mtu(),
-            reserved: [0; 12],
-        };
-        image.nodes[id as usize] = node;
-        image.add(node.address, 0, abi::protocol::ANY, kind::PEER, id, abi::RowRange::default());
-    }
-}
-
-fn add_responders(image: &mut Image, family: Family) {
-    for (vip, ifindex, vlan, mac) in [
-        (family.vip(), INTERFACE, 0, NODE_MAC),
-        (family.vip(), INTERFACE, VLAN, VLAN_MAC),
-        (family.vip_elsewhere(), OTHER_INTERFACE, 0, OTHER_MAC),
-    ] {
-        let key = ResponderKey { address: address(vip), ifindex, vlan: vlan.to_be_bytes(), reserved: [0; 2] };
-        image.responders.insert(key, Responder { mac, reserved: [0; 2] });
-    }
-}
-
-fn add_backends(image: &mut Image, family: Family, protocol: Protocol) {
-    for target in Target::ALL {
-        let id = target.id(family, protocol);
-        let at = target.backend(family, protocol);
-        image.backends[id as usize] = Backend {
-            address: address(at.ip()),
-            port: at.port().to_be_bytes(),
-            protocol: protocol.number(),
-            flags: if target.is_local() { BACKEND_LOCAL } else { 0 },
-            node: target.node_id(family),
-            reserved: [0; 8],
-        };
-        if target.is_local() {
-            image.add(address(at.ip()), at.port(), protocol.number(), kind::BACKEND, id, abi::RowRange::default());
-        }
-    }
-}
-
-fn add_frontends(image: &mut Image, family: Family, protocol: Protocol) {
-    let id = |target: Option<Target>| target.map_or(0, |target| target.id(family, protocol));
-    let vip = address(family.vip());
-    for (index, frontend) in FRONTENDS.iter().enumerate() {
-        let rows = image.append_rows(&[Row { current: id(frontend.current), previous: id(frontend.previous) }]);
-        let number = frontend_id(index, family, protocol);
-        image.add(vip, frontend.port, protocol.number(), kind::FRONTEND, number, rows);
-    }
-    let rows = SPREAD.map(|target| Row { current: id(Some(target)), previous: 0 });
-    let rows = image.append_rows(&rows);
-    let number = frontend_id(FRONTENDS.len(), family, protocol);
-    image.add(vip, SPREAD_PORT, protocol.number(), kind::FRONTEND, number, rows);
 }

@@ -95,3 +95,39 @@ fn a_terminating_pod_keeps_its_connections_and_gets_no_new_ones() -> Result<()> 
         Ok(())
     })
 }
+
+/// [C05] The readiness probe fails, twice, and the pod goes on with what it has begun.
+#[test]
+fn a_pod_that_is_not_ready_for_a_while_keeps_its_connections() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        servers::make_file(&scene.lab, "image", DOWNLOAD)?;
+        let all: Vec<&Pod> = scene.lab.pods().collect();
+        for family in FAMILIES {
+            let requests = Requests::start(&scene.lab.client, Scene::http(family));
+            let downloads = scene.downloads(family, "image", |_| true)?;
+            for round in 0..2 {
+                let state = |&pod: &&Pod| match pod.name == all[round].name {
+                    true => Endpoint::NotReady,
+                    false => Endpoint::Ready,
+                };
+                let states: Vec<_> = all.iter().map(|pod| (*pod, state(pod))).collect();
+                scene
+                    .lab
+                    .apply("web.yaml", &(web().yaml() + &web().endpoints_in_states(&states)))?;
+                let ready: Vec<&Pod> = all.iter().copied().filter(|pod| pod.name != all[round].name).collect();
+                served_by(scene, family, &ready)?;
+                scene.lab.apply("web.yaml", &web().with(all.iter().copied()))?;
+                served_by(scene, family, &all)?;
+            }
+            all_whole(downloads, DOWNLOAD)?;
+            let tally = requests.finish()?;
+            ensure!(
+                tally.failures.is_empty(),
+                "{family}: of {} requests: {:?}",
+                tally.total(),
+                tally.failures
+            );
+        }
+        Ok(())
+    })
+}

@@ -23,9 +23,7 @@ fn told(scene: &Scene, kind: &str, name: &str, reason: &str, parts: &[&str]) -> 
     let mut last = None;
     for node in &scene.lab.nodes {
         let condition = wait::until("a condition", || {
-            let status = scene.status(node)?;
-            let name = name.replace("MANIFESTS", &scene.lab.manifest_directory(node).to_string_lossy());
-            status.condition(kind, &name, reason).cloned()
+            scene.status(node)?.condition(kind, name, reason).cloned()
         })?;
         let whole = format!(
             "{} {} {} {}",
@@ -180,7 +178,11 @@ fn a_foreign_xdp_program_is_left_alone_and_named() -> Result<()> {
     Scene::without_agents(SHAPE)?.then(|scene| {
         scene.lab.apply("web.yaml", &web().with(scene.lab.pods()))?;
         let node = &scene.lab.nodes[0];
-        let foreign = scene.lab.pin_directory(node).with_extension("foreign");
+        let foreign =
+            scene
+                .lab
+                .pin_directory(node)
+                .with_file_name(format!("{}-foreign-{}", scene.lab.name(), node.name));
         let load = format!("bpftool prog loadall {} {}", object().display(), foreign.display());
         node.namespace.output(&load)?;
         let attach = format!(

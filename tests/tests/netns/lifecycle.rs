@@ -2,11 +2,13 @@
 
 use crate::scene::{Scene, all_whole};
 use anyhow::{Context, Result, ensure};
-use std::{fs, thread, time::Duration};
+use serde_json::Value;
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 use tests::lab::{
     Agent, FAMILIES, Family, Node, Shape, agent, client,
     servers::{self, SLOW_RATE},
     traffic::{self, Requests},
+    wait,
 };
 
 const SHAPE: Shape = Shape {
@@ -50,7 +52,16 @@ fn killed_agents_break_nothing() -> Result<()> {
 #[test]
 fn a_stopped_agent_leaves_the_data_path_and_the_next_adopts_it() -> Result<()> {
     Scene::play(SHAPE, |scene| {
-        let before: Vec<String> = scene.lab.nodes.iter().map(maps_of).collect::<Result<_>>()?;
+        let before = scene
+            .lab
+            .nodes
+            .iter()
+            .map(|node| maps_of(scene, node))
+            .collect::<Result<Vec<_>>>()?;
+        ensure!(
+            before.iter().all(|maps| maps.len() >= 10),
+            "hardly any map is pinned: {before:?}"
+        );
         let requests = FAMILIES.map(|family| Requests::start(&scene.lab.client, Scene::http(family)));
         for _ in 0..2 {
             scene.agents.drain(..).try_for_each(Agent::stop)?;
@@ -75,7 +86,12 @@ fn a_stopped_agent_leaves_the_data_path_and_the_next_adopts_it() -> Result<()> {
                 tally.longest_gap
             );
         }
-        let after: Vec<String> = scene.lab.nodes.iter().map(maps_of).collect::<Result<_>>()?;
+        let after = scene
+            .lab
+            .nodes
+            .iter()
+            .map(|node| maps_of(scene, node))
+            .collect::<Result<Vec<_>>>()?;
         ensure!(before == after, "the maps were replaced:\n{before:?}\n{after:?}");
         Ok(())
     })
@@ -87,7 +103,11 @@ fn detaching_removes_programs_and_pins_and_starting_again_serves_again() -> Resu
         scene.agents.drain(..).try_for_each(Agent::stop)?;
         for node in &scene.lab.nodes {
             agent::detach(&scene.lab, node)?;
-            ensure!(!has_programs(node)?, "a program is left on {}", node.name);
+            // The kernel takes a program off its device a moment after the last reference is gone.
+            wait::until("the programs to be gone", || {
+                ensure!(!has_programs(node)?, "a program is left on {}", node.name);
+                Ok(())
+            })?;
             let pins = scene.lab.pin_directory(node);
             ensure!(!pins.exists(), "{} is still there", pins.display());
             // There is nothing left to remove, and that is fine.
@@ -178,18 +198,27 @@ fn has_programs(node: &Node) -> Result<bool> {
     Ok(net.contains("weir_ingress") || net.contains("weir_egress") || net.contains("eth0("))
 }
 
-/// Ids of the maps that the program on the node's interface uses.
-fn maps_of(node: &Node) -> Result<String> {
+/// Ids of the maps pinned for the node that its program uses.
+fn maps_of(scene: &Scene, node: &Node) -> Result<BTreeSet<u64>> {
     let link = node.namespace.output("ip -d link show dev eth0")?;
     let id = link
         .split("prog/xdp id ")
         .nth(1)
         .and_then(|rest| rest.split_whitespace().next());
     let id = id.with_context(|| format!("no program on {}: {link}", node.name))?;
-    let program = node.namespace.output(&format!("bpftool prog show id {id}"))?;
-    let maps = program
-        .split("map_ids ")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next());
-    Ok(maps.with_context(|| format!("no maps: {program}"))?.to_owned())
+    let program: Value = serde_json::from_str(&node.namespace.output(&format!("bpftool -j prog show id {id}"))?)?;
+    let used: Vec<u64> = serde_json::from_value(program["map_ids"].clone())?;
+    let mut pinned = BTreeSet::new();
+    for folder in fs::read_dir(scene.lab.pin_directory(node))? {
+        let folder = folder?.path();
+        for pin in fs::read_dir(folder).into_iter().flatten() {
+            let line = format!("bpftool -j map show pinned {}", pin?.path().display());
+            // Links are pinned there too, and are no maps.
+            if let Ok(map) = node.namespace.output(&line) {
+                let map: Value = serde_json::from_str(&map)?;
+                pinned.extend(map["id"].as_u64().filter(|id| used.contains(id)));
+            }
+        }
+    }
+    Ok(pinned)
 }

@@ -8,8 +8,9 @@ use std::{
     thread,
 };
 use tests::lab::{
-    FAMILIES, Shape, client,
+    FAMILIES, Family, Shape, client,
     servers::{ECHO_PORT, WEB_PORT},
+    wait,
 };
 
 const SHAPE: Shape = Shape {
@@ -85,5 +86,24 @@ fn a_port_that_is_not_served_stands_aside_and_is_counted() -> Result<()> {
             ensure!(after > before, "no_frontend stayed at {before}");
         }
         Ok(())
+    })
+}
+
+/// Nobody outside the cluster can hand packets to pods by speaking the tunnel's language.
+#[test]
+fn a_tunnel_packet_from_outside_is_dropped_and_counted() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let node = &scene.lab.nodes[0];
+        let before = scene.status(node)?.reason("tunnel_unknown_sender")?;
+        scene.lab.client.run(|| {
+            let socket = client::udp_socket(SocketAddr::new(node.address(Family::V4), 6081))?;
+            socket.send(&[0; 100])?;
+            Ok(())
+        })?;
+        wait::until("the packet to be counted", || {
+            let after = scene.status(node)?.reason("tunnel_unknown_sender")?;
+            ensure!(after == before + 1, "{before}, then {after}");
+            Ok(())
+        })
     })
 }

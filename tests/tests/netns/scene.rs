@@ -108,7 +108,9 @@ pub fn eips() -> String {
 
 /// The Service `web`.
 pub fn web() -> Service {
-    Service::new("web").at(FAMILIES.map(|family| vip(family, WEB)))
+    Service::new("web")
+        .with_udp()
+        .at(FAMILIES.map(|family| vip(family, WEB)))
 }
 
 /// Waits for the downloads and compares what came.

@@ -121,11 +121,11 @@ pub fn plan(cluster: &Cluster, this: &ThisNode) -> Plan {
 
 /// What Services had and have nothing of the kind for now: a mistake in an Eip, once corrected, is to cost no address.
 fn remembered(cluster: &Cluster, allocations: &ipam::Allocations<'_>) -> BTreeMap<ServiceKey, BTreeSet<IpAddr>> {
-    let wanting = |key: &&ServiceKey| {
-        cluster
-            .services
-            .get(*key)
-            .is_some_and(|it| it.load_balancer && !it.deleting)
+    // A Service that is missing may be in what could not be read.
+    let unread = cluster.faults.iter().any(|fault| fault.reason == reason::UNPARSABLE);
+    let wanting = |key: &ServiceKey| match cluster.services.get(key) {
+        Some(service) => service.load_balancer && !service.deleting,
+        None => unread,
     };
     let mut remembered = BTreeMap::new();
     for (key, previous) in cluster.previous.iter().filter(|(key, _)| wanting(key)) {

@@ -225,7 +225,7 @@ fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn planning_again_with_its_own_allocations_changes_nothing(mut cluster in cluster()) {

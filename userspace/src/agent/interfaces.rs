@@ -5,7 +5,7 @@ use crate::{
     report::{InterfaceReport, XdpModeName},
     source::netlink::{Device, Network},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_core::model::{Condition, ObjectRef};
 
 /// The interfaces asked for and how they are.
@@ -28,7 +28,7 @@ impl Interfaces {
     /// For these names; each once, however often it is given.
     #[must_use]
     pub fn new(mut names: Vec<String>) -> Self {
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         names.retain(|name| known.insert(name.clone()));
         Self {
             names,
@@ -64,6 +64,24 @@ impl Interfaces {
             };
             self.failures.insert(name.clone(), failure);
         }
+    }
+
+    /// Whether no interface still runs an earlier agent's program because this one's was refused.
+    #[must_use]
+    pub fn all_taken_over(&self) -> bool {
+        !self
+            .failures
+            .values()
+            .any(|failure| matches!(failure, Failure::Attach(_)))
+    }
+
+    /// The devices of all interfaces; `None` while one is missing.
+    #[must_use]
+    pub fn devices<'a>(&self, network: &'a Network) -> Option<BTreeSet<&'a str>> {
+        self.names
+            .iter()
+            .map(|name| network.device_of(name).map(|device| device.name.as_str()))
+            .collect()
     }
 
     /// What is wrong with them.

@@ -168,7 +168,9 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
         let manifest = path
             .extension()
             .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|it| extension == *it));
-        if manifest && !hidden && !path.is_dir() {
+        // What cannot be looked at is kept here, so that reading it says why; a pipe or a folder is no manifest.
+        let other = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
+        if manifest && !hidden && !other {
             paths.push(path);
         }
     }

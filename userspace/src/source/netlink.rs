@@ -58,6 +58,9 @@ pub enum Error {
     Closed,
 }
 
+/// Where the source publishes; nothing until it has spoken once.
+pub type Networks = watch::Receiver<Option<Arc<Network>>>;
+
 /// Starts the source on the current runtime; the first [`Network`] appears at once.
 ///
 /// Must be called in the network namespace that is meant.
@@ -65,7 +68,7 @@ pub enum Error {
 /// # Errors
 ///
 /// [`Error::Socket`].
-pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(watch::Receiver<Option<Arc<Network>>>, Handle), Error> {
+pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(Networks, Handle), Error> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Neigh,
@@ -86,6 +89,7 @@ pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(watch::Receiver<Option<
         wanted,
         publish,
         routes_stale: true,
+        view_stale: true,
         flush_at: None,
     };
     tokio::spawn(source.run(messages));
@@ -112,6 +116,8 @@ struct Source {
     wanted: watch::Receiver<Wanted>,
     publish: watch::Sender<Option<Arc<Network>>>,
     routes_stale: bool,
+    /// Messages were lost, and reading everything again has not succeeded yet.
+    view_stale: bool,
     flush_at: Option<Instant>,
 }
 
@@ -146,6 +152,9 @@ impl Source {
                 }
                 () = sleep_until(flush_at), if self.flush_at.is_some() => self.flush().await,
                 _ = retry.tick() => {
+                    if self.view_stale {
+                        self.resync().await;
+                    }
                     rounds = rounds.wrapping_add(1);
                     let confirm = rounds.is_multiple_of(CONFIRM_EVERY);
                     if confirm {
@@ -198,8 +207,17 @@ impl Source {
 
     async fn resync(&mut self) {
         match self.read_all().await {
-            Ok((links, neighbours)) => self.view.replace(links, neighbours),
-            Err(error) => warn!(%error, "keeping the former view of the network, trying again with the next change"),
+            Ok((links, neighbours)) => {
+                self.view.replace(links, neighbours);
+                self.view_stale = false;
+            }
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "going on with the former view of the network; trying again"
+                );
+                self.view_stale = true;
+            }
         }
         self.routes_stale = true;
         self.flush().await;

@@ -27,6 +27,7 @@ pub fn open<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Re
     // The source port holds the upper bits of the sender's hash: enough to make a flow label of.
     s.hash = u64::from(u16::from_be(s.transport.source_port)) << 20;
     s.chosen = Target {
+        id: 0,
         address: header.choice.backend.address(),
         port: header.choice.port,
         place: Target::HERE,
@@ -38,6 +39,7 @@ pub fn open<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Re
         inner += size_of::<Previous>();
         if header.choice.flags & tunnel::FLAG_PREVIOUS_TRIED == 0 && s.hops < tunnel::MAX_HOPS {
             s.previous = Target {
+                id: 0,
                 address: previous.backend.address(),
                 port: previous.port,
                 place: place_of(tables, s, previous.node),

@@ -215,7 +215,8 @@ fn rank(config: &Config, state: u8, age: u32) -> u32 {
         flow_state::UDP => config.udp_ticks,
         _ => return 0,
     };
-    let age = age & (CLOSED - 1);
+    // Another CPU's clock may be a tick ahead: what it noted is not old but new.
+    let age = if age > u32::MAX / 2 { 0 } else { age & (CLOSED - 1) };
     match state {
         _ if age > limit => EXPIRED | age,
         flow_state::HALF_OPEN => HALF_OPEN | age,

@@ -44,11 +44,16 @@ pub fn forward<P: Packet, T: Tables>(
 ) -> Verdict {
     let way = decide(tables, config, s);
     tables.settle(s);
-    match way {
+    let verdict = match way {
         Way::Here(reason) => here(packet, s, reason),
         Way::There(reason) => there(packet, tables, config, ifindex, s, reason),
         Way::Nowhere(verdict) => verdict,
+    };
+    // Where the choice was made, and only what got its way: the backend's node does not count it again.
+    if matches!(verdict.reason, Reason::Local | Reason::Tunnel) || verdict.reason == Reason::SecondChance && !s.tunneled {
+        tables.count_backend(s.chosen.id, s.ip.len as u64);
     }
+    verdict
 }
 
 /// Whether a packet can only belong to a flow that already exists.

@@ -59,6 +59,11 @@ fn ours<P: Packet, T: Tables>(
     link: &Link,
     destination: &Hashed,
 ) -> Verdict {
+    // A packet for one host that the link layer gives to a group is for nobody (RFC 1122 §3.3.6), and every node of the
+    // group would send it on.
+    if packet.load::<u8>(0).is_none_or(|first| first & 1 != 0) {
+        return Verdict::pass(Reason::NotServed);
+    }
     let (Some(mut scratch), Some(config)) = (tables.scratch(), tables.config()) else {
         return Verdict::pass(Reason::NotServed);
     };

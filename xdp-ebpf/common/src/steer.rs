@@ -46,11 +46,10 @@ pub fn choose<T: Tables>(
     }
     s.chosen = target(tables, chosen).ok_or(nobody)?;
     s.previous = target(tables, previous).unwrap_or(NOBODY);
-    tables.count_backend(chosen, s.ip.len as u64);
     Ok(())
 }
 
-const NOBODY: Target = Target { address: Address::UNSPECIFIED, port: 0, place: Target::NOWHERE };
+const NOBODY: Target = Target { id: 0, address: Address::UNSPECIFIED, port: 0, place: Target::NOWHERE };
 
 /// The backend with this id.
 #[inline(always)]
@@ -63,6 +62,7 @@ fn target<T: Tables>(tables: &T, id: u32) -> Option<Target> {
         return None;
     }
     Some(Target {
+        id,
         address: backend.address,
         port: u16::from_ne_bytes(backend.port),
         place: if backend.flags & BACKEND_LOCAL != 0 { Target::HERE } else { backend.node },

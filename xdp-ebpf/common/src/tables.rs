@@ -47,6 +47,8 @@ pub struct Scratch {
 /// A backend, and where it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
+    /// Its id; 0 when another node chose it.
+    pub id: u32,
     /// Its address.
     pub address: Address,
     /// Its port, memory order.

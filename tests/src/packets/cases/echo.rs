@@ -1,7 +1,7 @@
 //! Echo requests to a VIP are answered in place; every other ICMP message for it stands aside.
 
 use super::{Case, arriving, leaving, to_vip};
-use crate::packets::frames::{Icmp, Ip, Link};
+use crate::packets::frames::{Icmp, Ip, Link, word_for};
 use crate::packets::world::{Family, VLAN};
 use weir_common::verdict::{Action, Reason};
 
@@ -20,7 +20,11 @@ fn reply(family: Family, data: &[u8]) -> Icmp {
 
 fn answered(name: &str, family: Family, tags: &[(u16, u16)], packet: &Ip, data: &[u8]) -> Case {
     let frame = arriving().tagged(tags).carry(&packet.carry(&request(family, data)));
-    let back = Ip { ttl: 64, ..packet.reversed() }.carry(&reply(family, data));
+    let back = Ip {
+        ttl: 64,
+        ..packet.reversed()
+    }
+    .carry(&reply(family, data));
     let link = leaving().tagged(tags);
     let mut expected = link.carry(&back);
     // Of the two zeros (RFC 1071) the answer has the one that is right whatever the data.
@@ -28,11 +32,21 @@ fn answered(name: &str, family: Family, tags: &[(u16, u16)], packet: &Ip, data: 
     if expected[at..at + 2] == [0, 0] {
         expected[at..at + 2].fill(0xff);
     }
-    Case::ingress(format!("{name} {}", family.name()), frame, Action::Transmit, Reason::EchoReply, expected)
+    Case::ingress(
+        format!("{name} {}", family.name()),
+        frame,
+        Action::Transmit,
+        Reason::EchoReply,
+        expected,
+    )
 }
 
 fn aside(name: &str, family: Family, packet: &Ip, message: &Icmp, reason: Reason) -> Case {
-    Case::pass(format!("{name} {}", family.name()), arriving().carry(&packet.carry(message)), reason)
+    Case::pass(
+        format!("{name} {}", family.name()),
+        arriving().carry(&packet.carry(message)),
+        reason,
+    )
 }
 
 /// The cases of one family.
@@ -40,7 +54,10 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
     let ip = to_vip(family);
     let extended = Ip {
         options: vec![0x94, 4, 0, 0],
-        extensions: vec![(60, vec![0, 1, 4, 0, 0, 0, 0]), (60, vec![1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])],
+        extensions: vec![
+            (60, vec![0, 1, 4, 0, 0, 0, 0]),
+            (60, vec![1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ],
         ..ip.clone()
     };
     let unreachable = if family.is_v6() { 1 } else { 3 };
@@ -59,21 +76,91 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
         answered("echo, no data", family, &[], &ip, b""),
         answered("echo, one tag", family, &[(0x8100, VLAN)], &ip, b"tagged"),
         answered("echo, two tags", family, &[(0x88a8, 5), (0x8100, VLAN)], &ip, b"tagged"),
-        answered("echo, time to live 1", family, &[], &Ip { ttl: 1, ..ip.clone() }, b"far away"),
-        answered("echo, time to live 255", family, &[], &Ip { ttl: 255, ..ip.clone() }, b"near"),
-        answered("echo, type of service", family, &[], &Ip { tos: 0xb8, flow_label: 0x12345, ..ip.clone() }, b"ef"),
-        answered("echo, may be fragmented", family, &[], &Ip { dont_fragment: false, ..ip.clone() }, b"df"),
+        answered(
+            "echo, time to live 1",
+            family,
+            &[],
+            &Ip { ttl: 1, ..ip.clone() },
+            b"far away",
+        ),
+        answered(
+            "echo, time to live 255",
+            family,
+            &[],
+            &Ip { ttl: 255, ..ip.clone() },
+            b"near",
+        ),
+        answered(
+            "echo, type of service",
+            family,
+            &[],
+            &Ip {
+                tos: 0xb8,
+                flow_label: 0x12345,
+                ..ip.clone()
+            },
+            b"ef",
+        ),
+        answered(
+            "echo, may be fragmented",
+            family,
+            &[],
+            &Ip {
+                dont_fragment: false,
+                ..ip.clone()
+            },
+            b"df",
+        ),
         answered("echo, options", family, &[], &extended, b"options"),
         answered("echo, full size", family, &[], &ip, &[0xa7; 1_400]),
         answered("echo, in several buffers", family, &[], &ip, &[0xa7; 8_000]),
-        answered("echo to a vip owned elsewhere", family, &[], &ip.to(family.vip_elsewhere()), b"every node answers"),
+        answered(
+            "echo to a vip owned elsewhere",
+            family,
+            &[],
+            &ip.to(family.vip_elsewhere()),
+            b"every node answers",
+        ),
         padded,
         wrong,
-        aside("echo reply to the vip", family, &ip, &reply(family, b"?"), Reason::NoFrontend),
-        aside("echo of code 1", family, &ip, &Icmp { code: 1, ..request(family, b"?") }, Reason::NoFrontend),
-        aside("unreachable to the vip", family, &ip, &message(unreachable, &[0; 28]), Reason::NoFrontend),
-        aside("echo to the tunnel address", family, &ip.to(family.tunnel()), &request(family, b"?"), Reason::NotServed),
-        aside("echo to a stranger", family, &ip.to(family.stranger()), &request(family, b"?"), Reason::NotOurs),
+        aside(
+            "echo reply to the vip",
+            family,
+            &ip,
+            &reply(family, b"?"),
+            Reason::NoFrontend,
+        ),
+        aside(
+            "echo of code 1",
+            family,
+            &ip,
+            &Icmp {
+                code: 1,
+                ..request(family, b"?")
+            },
+            Reason::NoFrontend,
+        ),
+        aside(
+            "unreachable to the vip",
+            family,
+            &ip,
+            &message(unreachable, &[0; 28]),
+            Reason::NoFrontend,
+        ),
+        aside(
+            "echo to the tunnel address",
+            family,
+            &ip.to(family.tunnel()),
+            &request(family, b"?"),
+            Reason::NotServed,
+        ),
+        aside(
+            "echo to a stranger",
+            family,
+            &ip.to(family.stranger()),
+            &request(family, b"?"),
+            Reason::NotOurs,
+        ),
         short(family),
     ];
     cases.extend(carries(family));
@@ -86,19 +173,31 @@ fn short(family: Family) -> Case {
     let length = if family.is_v6() { 4..6 } else { 2..4 };
     let shorter = u16::from_be_bytes([packet[length.start], packet[length.start + 1]]) - 8;
     packet[length].copy_from_slice(&shorter.to_be_bytes());
-    Case::pass(format!("echo in the padding {}", family.name()), arriving().carry(&packet), Reason::NoFrontend)
+    Case::pass(
+        format!("echo in the padding {}", family.name()),
+        arriving().carry(&packet),
+        Reason::NoFrontend,
+    )
 }
 
 /// Data for which request or reply have a checksum at the edge of the arithmetic.
 fn carries(family: Family) -> Vec<Case> {
     let mut cases = Vec::new();
-    for target in [0x0000_u16, 0x0001, 0x07ff, 0x0800, 0x0801, 0xf7fe, 0xf7ff, 0xf800, 0xfffe] {
+    for target in [
+        0x0000_u16, 0x0001, 0x07ff, 0x0800, 0x0801, 0xf7fe, 0xf7ff, 0xf800, 0xfffe,
+    ] {
         for (side, message) in [("request", request(family, &[])), ("reply", reply(family, &[]))] {
-            let found = (0..=u16::MAX).find(|word| {
-                let message = Icmp { body: [&message.body[..], &word.to_be_bytes()].concat(), ..message.clone() };
-                let packet = if side == "request" { to_vip(family) } else { to_vip(family).reversed() };
-                let bytes = packet.carry(&message);
-                bytes[family.header() + 2..family.header() + 4] == target.to_be_bytes()
+            let packet = if side == "request" {
+                to_vip(family)
+            } else {
+                to_vip(family).reversed()
+            };
+            let found = word_for(target, family.header() + 2, |word| {
+                let body = [&message.body[..], &word.to_be_bytes()].concat();
+                packet.carry(&Icmp {
+                    body,
+                    ..message.clone()
+                })
             });
             if let Some(word) = found {
                 let name = format!("echo, {side} checksum {target:04x}");
@@ -123,16 +222,36 @@ pub(super) fn v4() -> Vec<Case> {
             Reason::EchoReply,
             leaving().carry(&ip.reversed().carry(&zeros(0))),
         ),
-        Case::pass("timestamp v4", link.carry(&ip.carry(&message(13, &[0; 12]))), Reason::NoFrontend),
-        Case::pass("icmpv6 echo over ipv4", link.carry(&ip.carry(&message(128, b"?"))), Reason::NoFrontend),
+        Case::pass(
+            "timestamp v4",
+            link.carry(&ip.carry(&message(13, &[0; 12]))),
+            Reason::NoFrontend,
+        ),
+        Case::pass(
+            "icmpv6 echo over ipv4",
+            link.carry(&ip.carry(&message(128, b"?"))),
+            Reason::NoFrontend,
+        ),
         Case::pass(
             "echo fragment v4",
-            link.carry(&Ip { fragment: (0, true), ..ip.clone() }.carry(&message(8, b"part"))),
+            link.carry(
+                &Ip {
+                    fragment: (0, true),
+                    ..ip.clone()
+                }
+                .carry(&message(8, b"part")),
+            ),
             Reason::Fragment,
         ),
         Case::pass(
             "echo last fragment v4",
-            link.carry(&Ip { fragment: (185, false), ..ip }.carry(&message(8, b"part"))),
+            link.carry(
+                &Ip {
+                    fragment: (185, false),
+                    ..ip
+                }
+                .carry(&message(8, b"part")),
+            ),
             Reason::Fragment,
         ),
     ]

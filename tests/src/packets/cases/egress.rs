@@ -2,7 +2,7 @@
 
 use super::wrap::received;
 use super::{CLIENT_PORT, Case, Step, arriving, came, data, following, leaving, opening, syn, to_vip};
-use crate::packets::frames::{Arp, Icmp, Ip, Raw, Tcp, Udp, Upper, flag};
+use crate::packets::frames::{Arp, Icmp, Ip, Raw, Tcp, Udp, Upper, flag, word_for};
 use crate::packets::world::{self, Family, MSS, NODE_MAC, Protocol, Target, VLAN};
 use weir_common::verdict::Reason;
 
@@ -26,13 +26,18 @@ fn begun(family: Family, protocol: Protocol) -> Step {
 
 /// From the local backend to the client.
 fn from_pod(family: Family, protocol: Protocol) -> Ip {
-    Ip { id: 0, ..Ip::between(Target::Local.backend(family, protocol).ip(), family.client()) }
+    Ip {
+        id: 0,
+        ..Ip::between(Target::Local.backend(family, protocol).ip(), family.client())
+    }
 }
 
 /// An answer over TCP or UDP from this port.
 fn answer(protocol: Protocol, port: u16) -> Box<dyn Upper> {
     match protocol {
-        Protocol::Tcp => Box::new(Tcp::new(port, CLIENT_PORT, flag::ACK | flag::PSH).payload(b"HTTP/1.1 200 OK\r\n\r\n")),
+        Protocol::Tcp => {
+            Box::new(Tcp::new(port, CLIENT_PORT, flag::ACK | flag::PSH).payload(b"HTTP/1.1 200 OK\r\n\r\n"))
+        }
         Protocol::Udp => Box::new(Udp::new(port, CLIENT_PORT, b"answer")),
     }
 }
@@ -41,7 +46,12 @@ fn rewritten(text: &str, family: Family, tags: &[(u16, u16)], ip: &Ip, before: &
     let link = leaving().tagged(tags);
     let frame = link.carry(&ip.carry(before));
     let expected = link.carry(&ip.from(family.vip()).carry(after));
-    Case::egress(format!("reply, {text} {}", family.name()), frame, Reason::EgressReply, expected)
+    Case::egress(
+        format!("reply, {text} {}", family.name()),
+        frame,
+        Reason::EgressReply,
+        expected,
+    )
 }
 
 fn replies(family: Family, protocol: Protocol) -> Vec<Case> {
@@ -72,11 +82,23 @@ fn replies(family: Family, protocol: Protocol) -> Vec<Case> {
     ];
     match protocol {
         Protocol::Tcp => {
-            for (text, flags) in [("fin", flag::FIN | flag::ACK), ("rst", flag::RST), ("syn", flag::SYN), ("none", 0)] {
+            for (text, flags) in [
+                ("fin", flag::FIN | flag::ACK),
+                ("rst", flag::RST),
+                ("syn", flag::SYN),
+                ("none", 0),
+            ] {
                 let segment = |port| Tcp::new(port, CLIENT_PORT, flags).options(&[2, 4, 0xff, 0xff]);
                 cases.push(
-                    rewritten(&format!("flags {text}"), family, &[], &ip, &segment(pod), &segment(port))
-                        .after([begun(family, protocol)]),
+                    rewritten(
+                        &format!("flags {text}"),
+                        family,
+                        &[],
+                        &ip,
+                        &segment(pod),
+                        &segment(port),
+                    )
+                    .after([begun(family, protocol)]),
                 );
             }
         }
@@ -106,9 +128,7 @@ fn checksums(family: Family, protocol: Protocol) -> Vec<Case> {
     let mut cases = Vec::new();
     for (side, ip_side, port_side) in [("before", ip.clone(), pod), ("after", ip.from(family.vip()), port)] {
         for target in [0x0000_u16, 0x0001, 0x7fff, 0xfffe, 0xffff] {
-            let found = (0..=u16::MAX)
-                .find(|&word| ip_side.carry(&*upper(port_side, word))[at..at + 2] == target.to_be_bytes());
-            if let Some(word) = found {
+            if let Some(word) = word_for(target, at, |word| ip_side.carry(&*upper(port_side, word))) {
                 let text = format!("{protocol:?} checksum {target:04x} {side}").to_lowercase();
                 cases.push(
                     rewritten(&text, family, &[], &ip, &*upper(pod, word), &*upper(port, word))
@@ -127,11 +147,23 @@ fn which_vip(family: Family) -> Vec<Case> {
         let (pod, other) = (Target::Local.backend(family, protocol).port(), world::MOVED_INSIDE.port);
         let ip = from_pod(family, protocol);
         let inner = to_vip(family).carry(&*opening(protocol, other));
-        let tunnelled = came(received(Target::Near, family, &Target::Local.steering(family, protocol, 0), &inner));
+        let tunnelled = came(received(
+            Target::Near,
+            family,
+            &Target::Local.steering(family, protocol, 0),
+            &inner,
+        ));
         let direct = came(arriving().carry(&inner));
         let (before, after) = (answer(protocol, pod), answer(protocol, other));
         let reply = |text: &str| {
-            rewritten(&format!("{text} {protocol:?}").to_lowercase(), family, &[], &ip, &*before, &*after)
+            rewritten(
+                &format!("{text} {protocol:?}").to_lowercase(),
+                family,
+                &[],
+                &ip,
+                &*before,
+                &*after,
+            )
         };
         cases.push(reply("by another port").after([direct.clone()]));
         cases.push(reply("begun in the tunnel").after([tunnelled.clone()]));
@@ -155,8 +187,15 @@ fn segment_sizes(family: Family) -> Vec<Case> {
             ..Tcp::new(port, CLIENT_PORT, flag::SYN | flag::ACK).options(options)
         };
         let ip = from_pod(family, Protocol::Tcp);
-        rewritten(&format!("mss {text}"), family, &[], &ip, &segment(pod, &before), &segment(port, &after))
-            .after([begun(family, Protocol::Tcp)])
+        rewritten(
+            &format!("mss {text}"),
+            family,
+            &[],
+            &ip,
+            &segment(pod, &before),
+            &segment(port, &after),
+        )
+        .after([begun(family, Protocol::Tcp)])
     };
     let lowered = |text: &str, around: [&[u8]; 2], value: [u8; 2]| {
         let [before, after] = [value, limit].map(|value| [around[0], &[2, 4], &value, around[1]].concat());
@@ -169,14 +208,26 @@ fn segment_sizes(family: Family) -> Vec<Case> {
         lowered("of the other byte order's size", [&[], &[]], [0xff, 0x05]),
         lowered("of all ones", [&[], &[]], [0xff, 0xff]),
         lowered("one too big", [&[], &[]], one_more),
-        lowered("with the usual company", [&[], &[4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7]], [a, b]),
+        lowered(
+            "with the usual company",
+            [&[], &[4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7]],
+            [a, b],
+        ),
         lowered("at an odd place", [&[1], &[1, 1, 1]], [a, b]),
         lowered("at an odd place, of all ones", [&[3, 3, 7], &[1]], [0xff, 0xff]),
         lowered("at an odd place, by one", [&[1], &[1, 1, 1]], one_more),
         lowered("in the middle of a word", [&[1, 1], &[1, 1]], [a, b]),
         lowered("behind a window scale", [&[3, 3, 7, 1], &[]], [a, b]),
-        lowered("behind everything", [&[4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7], &[]], [a, b]),
-        lowered("with a fast open cookie behind", [&[], &[34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1]], [a, b]),
+        lowered(
+            "behind everything",
+            [&[4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7], &[]],
+            [a, b],
+        ),
+        lowered(
+            "with a fast open cookie behind",
+            [&[], &[34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1]],
+            [a, b],
+        ),
         kept("just small enough", &[2, 4, high, low]),
         kept("smaller", &[2, 4, one_less[0], one_less[1]]),
         kept("of zero", &[2, 4, 0, 0]),
@@ -189,8 +240,18 @@ fn segment_sizes(family: Family) -> Vec<Case> {
         kept("behind an option beyond the end", &[3, 200, 1, 1, 2, 4, 0xff, 0xff]),
         kept("cut off by the end of the options", &[1, 1, 2, 4]),
         // What the options' length covers is not in the packet: nothing may be read as an option.
-        case("outside a header of 20 bytes", vec![2, 4, 0xff, 0xff], vec![2, 4, 0xff, 0xff], Some(5)),
-        case("outside a header of 0 bytes", vec![2, 4, 0xff, 0xff], vec![2, 4, 0xff, 0xff], Some(0)),
+        case(
+            "outside a header of 20 bytes",
+            vec![2, 4, 0xff, 0xff],
+            vec![2, 4, 0xff, 0xff],
+            Some(5),
+        ),
+        case(
+            "outside a header of 0 bytes",
+            vec![2, 4, 0xff, 0xff],
+            vec![2, 4, 0xff, 0xff],
+            Some(0),
+        ),
         beyond(family),
     ]
 }
@@ -198,7 +259,10 @@ fn segment_sizes(family: Family) -> Vec<Case> {
 /// The data offset says 60 bytes, the segment has 20, and the padding looks like an MSS option.
 fn beyond(family: Family) -> Case {
     let (pod, port) = (Target::Local.backend(family, Protocol::Tcp).port(), world::LOCAL.port);
-    let segment = |port| Tcp { offset: Some(15), ..Tcp::new(port, CLIENT_PORT, flag::SYN | flag::ACK) };
+    let segment = |port| Tcp {
+        offset: Some(15),
+        ..Tcp::new(port, CLIENT_PORT, flag::SYN | flag::ACK)
+    };
     let ip = from_pod(family, Protocol::Tcp);
     let mut case = rewritten("mss in the padding", family, &[], &ip, &segment(pod), &segment(port))
         .after([begun(family, Protocol::Tcp)]);
@@ -221,24 +285,45 @@ fn no_flow(family: Family) -> Vec<Case> {
         let ip = from_pod(family, protocol);
         let upper = answer(protocol, pod);
         let name = |text: &str| format!("no flow, {text} {protocol:?}").to_lowercase();
-        cases.push(unchanged(&name("nothing before"), family, &ip.carry(&*upper), Reason::EgressNoFlow));
+        cases.push(unchanged(
+            &name("nothing before"),
+            family,
+            &ip.carry(&*upper),
+            Reason::EgressNoFlow,
+        ));
         let other: Box<dyn Upper> = match protocol {
             Protocol::Tcp => Box::new(Tcp::new(pod, CLIENT_PORT + 1, flag::ACK)),
             Protocol::Udp => Box::new(Udp::new(pod, CLIENT_PORT + 1, b"answer")),
         };
         let begun = begun(family, protocol);
         cases.push(
-            unchanged(&name("another client port"), family, &ip.carry(&*other), Reason::EgressNoFlow)
-                .after([begun.clone()]),
+            unchanged(
+                &name("another client port"),
+                family,
+                &ip.carry(&*other),
+                Reason::EgressNoFlow,
+            )
+            .after([begun.clone()]),
         );
         let stranger = ip.to(family.stranger());
         cases.push(
-            unchanged(&name("another client"), family, &stranger.carry(&*upper), Reason::EgressNoFlow)
-                .after([begun.clone()]),
+            unchanged(
+                &name("another client"),
+                family,
+                &stranger.carry(&*upper),
+                Reason::EgressNoFlow,
+            )
+            .after([begun.clone()]),
         );
         let neighbor = ip.from(Target::Neighbor.backend(family, protocol).ip());
         cases.push(
-            unchanged(&name("another backend"), family, &neighbor.carry(&*upper), Reason::EgressNoFlow).after([begun]),
+            unchanged(
+                &name("another backend"),
+                family,
+                &neighbor.carry(&*upper),
+                Reason::EgressNoFlow,
+            )
+            .after([begun]),
         );
     }
     // A flow that was sent on to another node is not this node's.
@@ -265,8 +350,13 @@ fn not_ours(family: Family) -> Vec<Case> {
             .after([begun(family, Protocol::Tcp)])
     };
     let raw = |text: &str, frame: Vec<u8>| {
-        Case::egress(format!("not ours, {text} {}", family.name()), frame.clone(), Reason::EgressNotOurs, frame)
-            .after([begun(family, Protocol::Tcp)])
+        Case::egress(
+            format!("not ours, {text} {}", family.name()),
+            frame.clone(),
+            Reason::EgressNotOurs,
+            frame,
+        )
+        .after([begun(family, Protocol::Tcp)])
     };
     let request = Arp::request(NODE_MAC, [10, 0, 0, 1].into(), [10, 0, 0, 2].into());
     vec![
@@ -274,15 +364,39 @@ fn not_ours(family: Family) -> Vec<Case> {
         untouched("another port of the pod", &ip.carry(&*answer(Protocol::Tcp, pod + 1))),
         untouched("the pod as a client", &ip.carry(&Tcp::new(33_000, 443, flag::SYN))),
         untouched("the pod's port over udp", &ip.carry(&*answer(Protocol::Udp, pod))),
-        untouched("echo", &ip.carry(&Icmp::new(if family.is_v6() { 129 } else { 0 }, &[0; 8]))),
+        untouched(
+            "echo",
+            &ip.carry(&Icmp::new(if family.is_v6() { 129 } else { 0 }, &[0; 8])),
+        ),
         untouched("sctp", &ip.carry(&Raw(132, vec![0; 12]))),
         untouched("fragment", &part.carry(&*segment)),
-        untouched("length field beyond the frame", &Ip { length_error: 1, ..ip.clone() }.carry(&*segment)),
-        untouched("a broken header", &Ip { first_byte: Some(0x41), flow_label: 7, ..node }.carry(&*segment)),
-        untouched("a client's packet", &to_vip(family).carry(&*following(Protocol::Tcp, world::LOCAL.port))),
+        untouched(
+            "length field beyond the frame",
+            &Ip {
+                length_error: 1,
+                ..ip.clone()
+            }
+            .carry(&*segment),
+        ),
+        untouched(
+            "a broken header",
+            &Ip {
+                first_byte: Some(0x41),
+                flow_label: 7,
+                ..node
+            }
+            .carry(&*segment),
+        ),
+        untouched(
+            "a client's packet",
+            &to_vip(family).carry(&*following(Protocol::Tcp, world::LOCAL.port)),
+        ),
         raw("cut short", frame[..14 + family.header() + 12].to_vec()),
         raw("arp", leaving().carry_as(0x0806, &request.bytes())),
         raw("lldp", leaving().carry_as(0x88cc, &[2, 7, 4, 0, 0, 0, 0, 0])),
-        raw("three tags", leaving().tagged(&[(0x8100, 1); 3]).carry(&ip.carry(&*segment))),
+        raw(
+            "three tags",
+            leaving().tagged(&[(0x8100, 1); 3]).carry(&ip.carry(&*segment)),
+        ),
     ]
 }

@@ -10,11 +10,13 @@ mod pass;
 mod steer;
 mod transition;
 mod tunnel;
+mod untunnelled;
 mod wrap;
 
 use super::frames::{Ip, Link, Tcp, Udp, Upper, flag};
 use super::runner::Program;
 use super::world::{Family, NODE_MAC, Protocol, ROUTER_MAC, Target};
+use std::sync::LazyLock;
 use weir_common::verdict::{Action, Reason};
 
 /// What happens before a case's frame.
@@ -77,33 +79,45 @@ impl Case {
 
     /// A frame for the ingress program.
     #[must_use]
-    pub fn ingress(
-        name: impl Into<String>,
-        frame: Vec<u8>,
-        action: Action,
-        reason: Reason,
-        expected: Vec<u8>,
-    ) -> Self {
+    pub fn ingress(name: impl Into<String>, frame: Vec<u8>, action: Action, reason: Reason, expected: Vec<u8>) -> Self {
         let before = Vec::new();
-        Self { name: name.into(), program: Program::Ingress, before, frame, action, reason, expected, outer: None }
+        Self {
+            name: name.into(),
+            program: Program::Ingress,
+            before,
+            frame,
+            action,
+            reason,
+            expected,
+            outer: None,
+        }
     }
 
     /// A frame for the egress program.
     #[must_use]
     pub fn egress(name: impl Into<String>, frame: Vec<u8>, reason: Reason, expected: Vec<u8>) -> Self {
-        Self { program: Program::Egress, ..Self::ingress(name, frame, Action::Pass, reason, expected) }
+        Self {
+            program: Program::Egress,
+            ..Self::ingress(name, frame, Action::Pass, reason, expected)
+        }
     }
 
     /// The same after these steps.
     #[must_use]
     pub fn after(self, steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { before: self.before.into_iter().chain(steps).collect(), ..self }
+        Self {
+            before: self.before.into_iter().chain(steps).collect(),
+            ..self
+        }
     }
 
     /// The same with an outer IP header at `l3` of the expected frame.
     #[must_use]
     pub fn outer(self, l3: usize) -> Self {
-        Self { outer: Some(l3), ..self }
+        Self {
+            outer: Some(l3),
+            ..self
+        }
     }
 }
 
@@ -115,7 +129,12 @@ pub fn came(frame: Vec<u8>) -> Step {
 
 /// Every case.
 #[must_use]
-pub fn all() -> Vec<Case> {
+pub fn all() -> &'static [Case] {
+    static ALL: LazyLock<Vec<Case>> = LazyLock::new(make);
+    &ALL
+}
+
+fn make() -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(arp::cases());
     cases.extend(ndp::cases());
@@ -125,6 +144,7 @@ pub fn all() -> Vec<Case> {
         cases.extend(steer::cases(family));
         cases.extend(transition::cases(family));
         cases.extend(tunnel::cases(family));
+        cases.extend(untunnelled::cases(family));
         cases.extend(egress::cases(family));
         cases.extend(flows::cases(family));
     }

@@ -37,7 +37,10 @@ fn to_group(tags: &[(u16, u16)]) -> Link {
 }
 
 fn hop_255(source: Ipv6Addr, destination: Ipv6Addr) -> Ip {
-    Ip { ttl: 255, ..Ip::between(source.into(), destination.into()) }
+    Ip {
+        ttl: 255,
+        ..Ip::between(source.into(), destination.into())
+    }
 }
 
 /// From the router to the VIP's solicited-node group.
@@ -51,21 +54,41 @@ fn probed() -> Ip {
 }
 
 fn answered(name: &str, link: &Link, packet: &Ip, message: &Icmp, mac: Mac) -> Case {
-    let back = Link { destination: link.source, source: mac, tags: link.tags.clone() };
+    let back = Link {
+        destination: link.source,
+        source: mac,
+        tags: link.tags.clone(),
+    };
     let reply = hop_255(vip(), v6(packet.source)).carry(&advertisement(vip(), mac, true));
     let frame = link.carry(&packet.carry(message));
-    Case::ingress(name, frame, Action::Transmit, Reason::NeighborAdvertisement, back.carry(&reply))
+    Case::ingress(
+        name,
+        frame,
+        Action::Transmit,
+        Reason::NeighborAdvertisement,
+        back.carry(&reply),
+    )
 }
 
 fn defended(name: &str, message: &Icmp) -> Case {
     let back = Link::between(NODE_MAC, group(ALL_NODES));
     let reply = hop_255(vip(), ALL_NODES).carry(&advertisement(vip(), NODE_MAC, false));
     let frame = to_group(&[]).carry(&probed().carry(message));
-    Case::ingress(name, frame, Action::Transmit, Reason::NeighborAdvertisement, back.carry(&reply))
+    Case::ingress(
+        name,
+        frame,
+        Action::Transmit,
+        Reason::NeighborAdvertisement,
+        back.carry(&reply),
+    )
 }
 
 fn invalid(name: &str, packet: &Ip, message: &Icmp) -> Case {
-    Case::pass(name, to_group(&[]).carry(&packet.carry(message)), Reason::NeighborInvalid)
+    Case::pass(
+        name,
+        to_group(&[]).carry(&packet.carry(message)),
+        Reason::NeighborInvalid,
+    )
 }
 
 /// A solicitation for the VIP with these bytes as options.
@@ -94,17 +117,51 @@ fn valid() -> Vec<Case> {
     padded.frame.extend([0x5a; 6]);
     vec![
         answered("ns", &to_group(&[]), &asked(), &usual, NODE_MAC),
-        answered("ns on the vlan", &to_group(&[(0x8100, VLAN)]), &asked(), &usual, VLAN_MAC),
-        answered("ns, priority tag", &to_group(&[(0x8100, 0xe000)]), &asked(), &usual, NODE_MAC),
+        answered(
+            "ns on the vlan",
+            &to_group(&[(0x8100, VLAN)]),
+            &asked(),
+            &usual,
+            VLAN_MAC,
+        ),
+        answered(
+            "ns, priority tag",
+            &to_group(&[(0x8100, 0xe000)]),
+            &asked(),
+            &usual,
+            NODE_MAC,
+        ),
         answered("ns, unicast", &arriving(), &hop_255(ROUTER, vip()), &usual, NODE_MAC),
-        answered("ns, unicast, no option", &arriving(), &hop_255(ROUTER, vip()), &bare, NODE_MAC),
+        answered(
+            "ns, unicast, no option",
+            &arriving(),
+            &hop_255(ROUTER, vip()),
+            &bare,
+            NODE_MAC,
+        ),
         answered("ns, no option", &to_group(&[]), &asked(), &bare, NODE_MAC),
-        answered("ns, two options", &to_group(&[]), &asked(), &with_options(&both), NODE_MAC),
-        answered("ns, a long option", &to_group(&[]), &asked(), &with_options(&long_option), NODE_MAC),
+        answered(
+            "ns, two options",
+            &to_group(&[]),
+            &asked(),
+            &with_options(&both),
+            NODE_MAC,
+        ),
+        answered(
+            "ns, a long option",
+            &to_group(&[]),
+            &asked(),
+            &with_options(&long_option),
+            NODE_MAC,
+        ),
         answered(
             "ns, traffic class and flow label",
             &to_group(&[]),
-            &Ip { tos: 0xc3, flow_label: 0xabcde, ..asked() },
+            &Ip {
+                tos: 0xc3,
+                flow_label: 0xabcde,
+                ..asked()
+            },
             &usual,
             NODE_MAC,
         ),
@@ -123,20 +180,60 @@ fn rejected() -> Vec<Case> {
     let mut short = link.carry(&asked().carry(&bare));
     short.pop();
     // The length field ends before the message does, the frame does not.
-    let lying = Ip { length_error: -8, ..asked() };
+    let lying = Ip {
+        length_error: -8,
+        ..asked()
+    };
     vec![
         invalid("ns, hop limit 254", &Ip { ttl: 254, ..asked() }, &usual),
         invalid("ns, hop limit 64", &Ip { ttl: 64, ..asked() }, &usual),
-        invalid("ns, wrong checksum", &asked(), &Icmp { checksum_error: 1, ..usual.clone() }),
-        invalid("ns, code 1", &asked(), &Icmp { code: 1, ..usual.clone() }),
-        invalid("ns, option of length zero", &asked(), &with_options(&[14, 0, 0, 0, 0, 0, 0, 0])),
-        invalid("ns, option beyond the end", &asked(), &with_options(&[14, 2, 0, 0, 0, 0, 0, 0])),
+        invalid(
+            "ns, wrong checksum",
+            &asked(),
+            &Icmp {
+                checksum_error: 1,
+                ..usual.clone()
+            },
+        ),
+        invalid(
+            "ns, code 1",
+            &asked(),
+            &Icmp {
+                code: 1,
+                ..usual.clone()
+            },
+        ),
+        invalid(
+            "ns, option of length zero",
+            &asked(),
+            &with_options(&[14, 0, 0, 0, 0, 0, 0, 0]),
+        ),
+        invalid(
+            "ns, option beyond the end",
+            &asked(),
+            &with_options(&[14, 2, 0, 0, 0, 0, 0, 0]),
+        ),
         invalid("ns, half an option", &asked(), &with_options(&[14, 1, 0, 0])),
         invalid("ns, length field too small", &lying, &usual),
-        invalid("ns, length field below the message", &Ip { length_error: -8, ..asked() }, &bare),
+        invalid(
+            "ns, length field below the message",
+            &Ip {
+                length_error: -8,
+                ..asked()
+            },
+            &bare,
+        ),
         invalid("ns, probe with a source mac", &probed(), &usual),
-        invalid("ns, probe to the vip itself", &hop_255(Ipv6Addr::UNSPECIFIED, vip()), &bare),
-        invalid("ns, probe to all nodes", &hop_255(Ipv6Addr::UNSPECIFIED, ALL_NODES), &bare),
+        invalid(
+            "ns, probe to the vip itself",
+            &hop_255(Ipv6Addr::UNSPECIFIED, vip()),
+            &bare,
+        ),
+        invalid(
+            "ns, probe to all nodes",
+            &hop_255(Ipv6Addr::UNSPECIFIED, ALL_NODES),
+            &bare,
+        ),
         Case::pass("ns of ip version 4", version, Reason::NeighborInvalid),
         Case::pass("ns, cut short", short, Reason::Truncated),
     ]
@@ -154,7 +251,11 @@ fn not_ours() -> Vec<Case> {
         passed("ns for a stranger", &link, v6(Family::V6.stranger())),
         passed("ns for a vip owned elsewhere", &link, v6(Family::V6.vip_elsewhere())),
         // Its 16 bytes are the IPv4 VIP's in the tables.
-        passed("ns for an ipv4-mapped vip", &link, Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x0a0a, 0x0102)),
+        passed(
+            "ns for an ipv4-mapped vip",
+            &link,
+            Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x0a0a, 0x0102),
+        ),
         passed("ns for the tunnel address", &link, v6(Family::V6.tunnel())),
         passed("ns on another vlan", &to_group(&[(0x8100, VLAN + 1)]), vip()),
         passed("ns, two tags", &to_group(&[(0x88a8, VLAN), (0x8100, 7)]), vip()),
@@ -171,10 +272,13 @@ fn not_ours() -> Vec<Case> {
         ),
         Case::pass(
             "ns behind an extension header",
-            link.carry(&Ip { extensions: vec![(60, vec![0, 1, 4, 0, 0, 0, 0])], ..asked() }.carry(&solicitation(
-                vip(),
-                Some(ROUTER_MAC),
-            ))),
+            link.carry(
+                &Ip {
+                    extensions: vec![(60, vec![0, 1, 4, 0, 0, 0, 0])],
+                    ..asked()
+                }
+                .carry(&solicitation(vip(), Some(ROUTER_MAC))),
+            ),
             Reason::NotOurs,
         ),
     ]

@@ -2,7 +2,7 @@
 
 use super::wrap::{action, sent};
 use super::{CLIENT_PORT, Case, arriving, following, opening, syn, to_vip};
-use crate::packets::frames::{Ip, Tcp, Udp, Upper, flag};
+use crate::packets::frames::{Ip, Tcp, Udp, Upper, flag, word_for};
 use crate::packets::world::{self, Family, Frontend, Protocol, SPREAD, SPREAD_PORT, Target, VLAN, address};
 use weir_common::hash;
 use weir_common::verdict::{Action, Reason};
@@ -32,8 +32,22 @@ fn variants(family: Family) -> Vec<(&'static str, Ip)> {
         ("plain", ip.clone()),
         ("time to live 1", Ip { ttl: 1, ..ip.clone() }),
         ("time to live 255", Ip { ttl: 255, ..ip.clone() }),
-        ("differentiated service", Ip { tos: 0xb8, flow_label: 0xfffff, ..ip.clone() }),
-        ("may be fragmented", Ip { dont_fragment: false, id: 0xffff, ..ip.clone() }),
+        (
+            "differentiated service",
+            Ip {
+                tos: 0xb8,
+                flow_label: 0xfffff,
+                ..ip.clone()
+            },
+        ),
+        (
+            "may be fragmented",
+            Ip {
+                dont_fragment: false,
+                id: 0xffff,
+                ..ip.clone()
+            },
+        ),
         (
             "options",
             Ip {
@@ -58,16 +72,36 @@ fn local(family: Family, protocol: Protocol) -> Vec<Case> {
         let link = arriving().tagged(tags);
         let frame = [link.carry(&ip.carry(before)), tail.to_vec()].concat();
         let expected = [link.carry(&ip.to(pod.ip()).carry(after)), tail.to_vec()].concat();
-        cases.push(Case::ingress(name(text, family, protocol), frame, Action::Pass, Reason::Local, expected));
+        cases.push(Case::ingress(
+            name(text, family, protocol),
+            frame,
+            Action::Pass,
+            Reason::Local,
+            expected,
+        ));
     };
     for (text, ip) in variants(family) {
-        add(&format!("local, {text}"), &[], &ip, &*opening(protocol, port), &*opening(protocol, pod.port()), &[]);
+        add(
+            &format!("local, {text}"),
+            &[],
+            &ip,
+            &*opening(protocol, port),
+            &*opening(protocol, pod.port()),
+            &[],
+        );
     }
     let ip = to_vip(family);
     let (before, after) = (following(protocol, port), following(protocol, pod.port()));
     add("local, a later packet", &[], &ip, &*before, &*after, &[]);
     add("local, one tag", &[(0x8100, VLAN)], &ip, &*before, &*after, &[]);
-    add("local, two tags", &[(0x88a8, 0x2fff), (0x8100, VLAN)], &ip, &*before, &*after, &[]);
+    add(
+        "local, two tags",
+        &[(0x88a8, 0x2fff), (0x8100, VLAN)],
+        &ip,
+        &*before,
+        &*after,
+        &[],
+    );
     add("local, padded", &[], &ip, &*before, &*after, &[0x5a; 9]);
     let full = vec![0xc3; 1_500 - 60];
     // In the kernel's test run as on a NIC: several buffers, of which the first holds the headers.
@@ -77,15 +111,36 @@ fn local(family: Family, protocol: Protocol) -> Vec<Case> {
             let big = |port| Tcp::new(CLIENT_PORT, port, flag::ACK).payload(&full);
             add("local, full size", &[], &ip, &big(port), &big(pod.port()), &[]);
             let huge = |port| Tcp::new(CLIENT_PORT, port, flag::ACK).payload(&jumbo);
-            add("local, in several buffers", &[], &ip, &huge(port), &huge(pod.port()), &[]);
+            add(
+                "local, in several buffers",
+                &[],
+                &ip,
+                &huge(port),
+                &huge(pod.port()),
+                &[],
+            );
         }
         Protocol::Udp => {
             let big = |port| Udp::new(CLIENT_PORT, port, &full);
             add("local, full size", &[], &ip, &big(port), &big(pod.port()), &[]);
             let huge = |port| Udp::new(CLIENT_PORT, port, &jumbo);
-            add("local, in several buffers", &[], &ip, &huge(port), &huge(pod.port()), &[]);
+            add(
+                "local, in several buffers",
+                &[],
+                &ip,
+                &huge(port),
+                &huge(pod.port()),
+                &[],
+            );
             let plain = |port| Udp::new(CLIENT_PORT, port, b"no checksum").unchecked();
-            add("local, without checksum", &[], &ip, &plain(port), &plain(pod.port()), &[]);
+            add(
+                "local, without checksum",
+                &[],
+                &ip,
+                &plain(port),
+                &plain(pod.port()),
+                &[],
+            );
             let empty = |port| Udp::new(CLIENT_PORT, port, b"");
             add("local, empty", &[], &ip, &empty(port), &empty(pod.port()), &[]);
         }
@@ -96,8 +151,10 @@ fn local(family: Family, protocol: Protocol) -> Vec<Case> {
 fn remote(family: Family, protocol: Protocol) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |text: &str, tags: &[(u16, u16)], ip: &Ip, frontend: Frontend, target: Target, tail: &[u8]| {
-        for (kind, upper) in [("first", opening(protocol, frontend.port)), ("later", following(protocol, frontend.port))]
-        {
+        for (kind, upper) in [
+            ("first", opening(protocol, frontend.port)),
+            ("later", following(protocol, frontend.port)),
+        ] {
             let inner = ip.carry(&*upper);
             let frame = [arriving().tagged(tags).carry(&inner), tail.to_vec()].concat();
             // DSCP is for the way, and so is the underlay's; congestion marks are not, since nobody would take them over
@@ -113,15 +170,60 @@ fn remote(family: Family, protocol: Protocol) -> Vec<Case> {
         add(&format!("remote, {text}"), &[], &ip, world::REMOTE, Target::Near, &[]);
     }
     let ip = to_vip(family);
-    add("remote, congestion experienced", &[], &Ip { tos: 0xbb, ..ip.clone() }, world::REMOTE, Target::Near, &[]);
-    add("remote, one tag", &[(0x8100, VLAN)], &ip, world::REMOTE, Target::Near, &[]);
-    add("remote, two tags", &[(0x88a8, 5), (0x8100, VLAN)], &ip, world::REMOTE, Target::Near, &[]);
+    add(
+        "remote, congestion experienced",
+        &[],
+        &Ip {
+            tos: 0xbb,
+            ..ip.clone()
+        },
+        world::REMOTE,
+        Target::Near,
+        &[],
+    );
+    add(
+        "remote, one tag",
+        &[(0x8100, VLAN)],
+        &ip,
+        world::REMOTE,
+        Target::Near,
+        &[],
+    );
+    add(
+        "remote, two tags",
+        &[(0x88a8, 5), (0x8100, VLAN)],
+        &ip,
+        world::REMOTE,
+        Target::Near,
+        &[],
+    );
     add("remote, padded", &[], &ip, world::REMOTE, Target::Near, &[0x5a; 9]);
     add("remote, redirected", &[], &ip, world::REDIRECTED, Target::Far, &[]);
-    add("remote, from a tag to another interface", &[(0x8100, 9)], &ip, world::REDIRECTED, Target::Far, &[]);
+    add(
+        "remote, from a tag to another interface",
+        &[(0x8100, 9)],
+        &ip,
+        world::REDIRECTED,
+        Target::Far,
+        &[],
+    );
     add("remote, into a vlan", &[], &ip, world::TAGGED, Target::Tagged, &[]);
-    add("remote, from a vlan into another", &[(0x8100, 9)], &ip, world::TAGGED, Target::Tagged, &[]);
-    add("remote, over the other family", &[], &ip, world::CROSSED, Target::Crossed, &[]);
+    add(
+        "remote, from a vlan into another",
+        &[(0x8100, 9)],
+        &ip,
+        world::TAGGED,
+        Target::Tagged,
+        &[],
+    );
+    add(
+        "remote, over the other family",
+        &[],
+        &ip,
+        world::CROSSED,
+        Target::Crossed,
+        &[],
+    );
     add("remote, over a small mtu", &[], &ip, world::NARROW, Target::Narrow, &[]);
     cases
 }
@@ -138,10 +240,16 @@ fn aside(family: Family, protocol: Protocol) -> Vec<Case> {
         ("no backend", world::EMPTY, Reason::NoBackend),
         ("node unreachable", world::UNREACHABLE, Reason::NodeUnreachable),
     ] {
-        for (kind, upper) in [("first", opening(protocol, frontend.port)), ("later", following(protocol, frontend.port))]
-        {
+        for (kind, upper) in [
+            ("first", opening(protocol, frontend.port)),
+            ("later", following(protocol, frontend.port)),
+        ] {
             let frame = arriving().carry(&ip.carry(&*upper));
-            cases.push(Case::pass(name(&format!("{text}, {kind}"), family, protocol), frame, reason));
+            cases.push(Case::pass(
+                name(&format!("{text}, {kind}"), family, protocol),
+                frame,
+                reason,
+            ));
         }
     }
     // A packet that fills the tunnel's MTU, and one that is a byte too big.
@@ -156,7 +264,13 @@ fn aside(family: Family, protocol: Protocol) -> Vec<Case> {
         let frame = arriving().carry(&inner);
         let text = name(text, family, protocol);
         if size == room {
-            let (expected, l3) = sent(Target::Narrow, family, 0, &Target::Narrow.steering(family, protocol, 0), &inner);
+            let (expected, l3) = sent(
+                Target::Narrow,
+                family,
+                0,
+                &Target::Narrow.steering(family, protocol, 0),
+                &inner,
+            );
             cases.push(Case::ingress(text, frame, Action::Transmit, Reason::Tunnel, expected).outer(l3));
         } else {
             cases.push(Case::pass(text, frame, Reason::TooBigForTunnel));
@@ -200,7 +314,10 @@ fn spread(family: Family, protocol: Protocol) -> Vec<Case> {
             cases.push(Case::ingress(text, frame, action(target), Reason::Tunnel, expected).outer(l3));
         }
     }
-    assert!(met.iter().all(|&met| met), "sixteen clients meet every one of four rows");
+    assert!(
+        met.iter().all(|&met| met),
+        "sixteen clients meet every one of four rows"
+    );
     cases
 }
 
@@ -245,9 +362,7 @@ fn checksums(family: Family) -> Vec<Case> {
         for (side, ip_side, port_side) in [("before", ip.clone(), port), ("after", ip.to(pod.ip()), pod.port())] {
             for target in [0x0000_u16, 0x0001, 0x7fff, 0x8000, 0xfffe, 0xffff] {
                 let at = family.header() + field;
-                let found = (0..=u16::MAX).find(|&word| {
-                    ip_side.carry(&*upper(port_side, word))[at..at + 2] == target.to_be_bytes()
-                });
+                let found = word_for(target, at, |word| ip_side.carry(&*upper(port_side, word)));
                 let Some(word) = found else { continue };
                 let frame = arriving().carry(&ip.carry(&*upper(port, word)));
                 let expected = arriving().carry(&ip.to(pod.ip()).carry(&*upper(pod.port(), word)));
@@ -268,9 +383,17 @@ fn header_checksums() -> Vec<Case> {
     let mut cases = Vec::new();
     for target in [0x0000_u16, 0x0001, 0x7fff, 0xfffe] {
         for (side, destination) in [("before", Family::V4.vip()), ("after", pod.ip())] {
-            let packet = |id, to, port| Ip { id, ..to_vip(Family::V4) }.to(to).carry(&syn(port));
-            let found = (0..=u16::MAX).find(|&id| packet(id, destination, 80)[10..12] == target.to_be_bytes());
-            let Some(id) = found else { continue };
+            let packet = |id, to, port| {
+                Ip {
+                    id,
+                    ..to_vip(Family::V4)
+                }
+                .to(to)
+                .carry(&syn(port))
+            };
+            let Some(id) = word_for(target, 10, |id| packet(id, destination, 80)) else {
+                continue;
+            };
             let frame = arriving().carry(&packet(id, Family::V4.vip(), world::LOCAL.port));
             let expected = arriving().carry(&packet(id, pod.ip(), pod.port()));
             let text = format!("local, header checksum {target:04x} {side} v4");

@@ -20,7 +20,10 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
 
 /// What the sender says when it cannot tell which of the two has the flow.
 fn both(family: Family, protocol: Protocol, current: Target, previous: Target) -> Steering {
-    Steering { previous: Some(previous.as_previous(family, protocol)), ..current.steering(family, protocol, 0) }
+    Steering {
+        previous: Some(previous.as_previous(family, protocol)),
+        ..current.steering(family, protocol, 0)
+    }
 }
 
 fn only(family: Family, target: Target) -> Steering {
@@ -40,7 +43,13 @@ fn delivered(name: &str, family: Family, upper: &Tcp, target: Target) -> Case {
     let pod = target.backend(family, Protocol::Tcp);
     let expected = arriving().carry(&to_vip(family).to(pod.ip()).carry(&upper.ports(CLIENT_PORT, pod.port())));
     let name = format!("{name} {}", family.name());
-    Case::ingress(name, arriving().carry(&to_vip(family).carry(upper)), Action::Pass, Reason::Local, expected)
+    Case::ingress(
+        name,
+        arriving().carry(&to_vip(family).carry(upper)),
+        Action::Pass,
+        Reason::Local,
+        expected,
+    )
 }
 
 fn arrived(family: Family, upper: &Tcp) -> Step {
@@ -48,7 +57,13 @@ fn arrived(family: Family, upper: &Tcp) -> Step {
 }
 
 fn row(family: Family, frontend: Frontend, current: Option<Target>, previous: Option<Target>) -> Step {
-    Step::Row { port: frontend.port, family, protocol: Protocol::Tcp, current, previous }
+    Step::Row {
+        port: frontend.port,
+        family,
+        protocol: Protocol::Tcp,
+        current,
+        previous,
+    }
 }
 
 /// Flows nobody has heard of, in either protocol.
@@ -59,10 +74,17 @@ fn unknown(family: Family, protocol: Protocol) -> Vec<Case> {
     for (text, frontend, current, previous) in [
         ("moved", world::MOVED, Target::Near, Target::Older),
         ("moved away", world::MOVED_AWAY, Target::Near, Target::Local),
-        ("moved from unreachable", world::MOVED_FROM_UNREACHABLE, Target::Near, Target::Unreachable),
+        (
+            "moved from unreachable",
+            world::MOVED_FROM_UNREACHABLE,
+            Target::Near,
+            Target::Unreachable,
+        ),
     ] {
-        for (kind, upper) in [("first", opening(protocol, frontend.port)), ("later", following(protocol, frontend.port))]
-        {
+        for (kind, upper) in [
+            ("first", opening(protocol, frontend.port)),
+            ("later", following(protocol, frontend.port)),
+        ] {
             let inner = ip.carry(&*upper);
             let (expected, l3) = sent(current, family, 0, &both(family, protocol, current, previous), &inner);
             let text = name(&format!("{text}, {kind}"));
@@ -73,13 +95,23 @@ fn unknown(family: Family, protocol: Protocol) -> Vec<Case> {
     // Nobody takes new flows, and of datagrams nobody knows whether they start one; the previous backend drains.
     let gone = world::GONE.port;
     let first = arriving().carry(&ip.carry(&*opening(protocol, gone)));
-    cases.push(Case::pass(name("only the previous is left, first"), first, Reason::NoBackend));
+    cases.push(Case::pass(
+        name("only the previous is left, first"),
+        first,
+        Reason::NoBackend,
+    ));
     let inner = ip.carry(&*following(protocol, gone));
     let frame = arriving().carry(&inner);
     let text = name("only the previous is left, later");
     cases.push(match protocol {
         Protocol::Tcp => {
-            let (expected, l3) = sent(Target::Older, family, 0, &Target::Older.steering(family, protocol, 0), &inner);
+            let (expected, l3) = sent(
+                Target::Older,
+                family,
+                0,
+                &Target::Older.steering(family, protocol, 0),
+                &inner,
+            );
             Case::ingress(text, frame, Action::Transmit, Reason::Tunnel, expected).outer(l3)
         }
         Protocol::Udp => Case::pass(text, frame, Reason::NoBackend),
@@ -103,7 +135,14 @@ fn tcp_unknown(family: Family) -> Vec<Case> {
     let here = world::MOVED_HERE.port;
     let bare = |port, flags| Tcp::new(CLIENT_PORT, port, flags);
     let second = |name: &str, upper: &Tcp| {
-        tunnelled(name, family, upper, Target::Older, &only(family, Target::Older), Reason::SecondChance)
+        tunnelled(
+            name,
+            family,
+            upper,
+            Target::Older,
+            &only(family, Target::Older),
+            Reason::SecondChance,
+        )
     };
     let lost = arriving().carry(&to_vip(family).carry(&data(world::MOVED_HERE_FROM_UNREACHABLE.port)));
     vec![
@@ -111,7 +150,12 @@ fn tcp_unknown(family: Family) -> Vec<Case> {
         second("moved here, fin", &bare(here, flag::FIN | flag::ACK)),
         second("moved here, rst", &bare(here, flag::RST)),
         second("moved here, syn ack", &bare(here, flag::SYN | flag::ACK)),
-        delivered("moved inside, later", family, &data(world::MOVED_INSIDE.port), Target::Local),
+        delivered(
+            "moved inside, later",
+            family,
+            &data(world::MOVED_INSIDE.port),
+            Target::Local,
+        ),
         Case::pass(
             format!("moved here from unreachable, later {}", family.name()),
             lost,
@@ -127,12 +171,27 @@ fn tcp_known(family: Family) -> Vec<Case> {
     let neighbor = [row(family, world::LOCAL, Some(Target::Neighbor), None), local.clone()];
     let stranger = came(arriving().carry(&to_vip(family).carry(&syn(world::LOCAL.port).ports(9, world::LOCAL.port))));
     vec![
-        delivered("moved here, later, begun here", family, &data(world::MOVED_HERE.port), Target::Local)
-            .after([local.clone()]),
-        delivered("moved here, syn, then later", family, &data(world::MOVED_HERE.port), Target::Local)
-            .after([arrived(family, &syn(world::MOVED_HERE.port))]),
-        delivered("moved away, later, begun here", family, &data(world::MOVED_AWAY.port), Target::Local)
-            .after([local.clone()]),
+        delivered(
+            "moved here, later, begun here",
+            family,
+            &data(world::MOVED_HERE.port),
+            Target::Local,
+        )
+        .after([local.clone()]),
+        delivered(
+            "moved here, syn, then later",
+            family,
+            &data(world::MOVED_HERE.port),
+            Target::Local,
+        )
+        .after([arrived(family, &syn(world::MOVED_HERE.port))]),
+        delivered(
+            "moved away, later, begun here",
+            family,
+            &data(world::MOVED_AWAY.port),
+            Target::Local,
+        )
+        .after([local.clone()]),
         tunnelled(
             "moved away, syn though begun here",
             family,
@@ -151,14 +210,29 @@ fn tcp_known(family: Family) -> Vec<Case> {
             Reason::Tunnel,
         )
         .after([stranger]),
-        delivered("moved inside, later, begun at the neighbor", family, &data(world::MOVED_INSIDE.port), Target::Neighbor)
-            .after(neighbor.clone()),
-        delivered("moved inside, syn though begun at the neighbor", family, &syn(world::MOVED_INSIDE.port), Target::Local)
-            .after(neighbor.clone()),
+        delivered(
+            "moved inside, later, begun at the neighbor",
+            family,
+            &data(world::MOVED_INSIDE.port),
+            Target::Neighbor,
+        )
+        .after(neighbor.clone()),
+        delivered(
+            "moved inside, syn though begun at the neighbor",
+            family,
+            &syn(world::MOVED_INSIDE.port),
+            Target::Local,
+        )
+        .after(neighbor.clone()),
         // Both know it: the current one has it.
-        delivered("moved inside, later, begun at both", family, &data(world::MOVED_INSIDE.port), Target::Local)
-            .after(neighbor)
-            .after([arrived(family, &syn(world::MOVED_INSIDE.port))]),
+        delivered(
+            "moved inside, later, begun at both",
+            family,
+            &data(world::MOVED_INSIDE.port),
+            Target::Local,
+        )
+        .after(neighbor)
+        .after([arrived(family, &syn(world::MOVED_INSIDE.port))]),
     ]
 }
 
@@ -182,7 +256,8 @@ fn cached(family: Family) -> Vec<Case> {
             &both(family, Protocol::Tcp, Target::Near, Target::Older),
         )
         .after([begun.clone()]),
-        tunnel("moved, syn, moved on, later", &data(port), Target::Near, &near).after([begun.clone(), moved_on.clone()]),
+        tunnel("moved, syn, moved on, later", &data(port), Target::Near, &near)
+            .after([begun.clone(), moved_on.clone()]),
         tunnel("moved, syn, moved on, syn", &syn(port), Target::Near, &near).after([begun.clone(), moved_on.clone()]),
         tunnel(
             "moved, syn, moved twice, later",

@@ -1,12 +1,12 @@
-//! Tunnel packets from other nodes: decapsulated and delivered, given their second chance, or dropped.
+//! Tunnel packets from other nodes: decapsulated and delivered, or given their second chance.
 
 use super::wrap::{action, datagram, from_node, outer, received, sent};
-use super::{CLIENT_PORT, Case, Step, arriving, came, data, following, opening, syn, to_vip};
-use crate::packets::frames::{Geneve, Icmp, Ip, Previous, Steering, Tcp, Udp, Upper};
+use super::{CLIENT_PORT, Case, Step, came, data, following, opening, syn, to_vip};
+use crate::packets::frames::{Geneve, Ip, Previous, Steering, Tcp, Udp, Upper};
 use crate::packets::world::{self, Family, Protocol, Target, VLAN};
 use weir_common::verdict::{Action, Reason};
 
-const TCP: Protocol = Protocol::Tcp;
+pub(super) const TCP: Protocol = Protocol::Tcp;
 
 /// The cases of one family (of the inner packet; but for one, the outer one's too).
 pub(super) fn cases(family: Family) -> Vec<Case> {
@@ -16,32 +16,32 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
     }
     cases.extend(second_chance(family));
     cases.extend(no_second_chance(family));
-    cases.extend(refused(family));
-    cases.extend(malformed(family));
-    cases.extend(foreign(family));
     cases
 }
 
-fn name(text: &str, family: Family) -> String {
+pub(super) fn name(text: &str, family: Family) -> String {
     format!("tunnel, {text} {}", family.name())
 }
 
 /// The client's packet as it is inside.
-fn inner(family: Family, upper: &dyn Upper) -> Vec<u8> {
+pub(super) fn inner(family: Family, upper: &dyn Upper) -> Vec<u8> {
     to_vip(family).carry(upper)
 }
 
 /// `steering` with a previous backend.
 fn with_previous(steering: Steering, previous: Previous) -> Steering {
-    Steering { previous: Some(previous), ..steering }
+    Steering {
+        previous: Some(previous),
+        ..steering
+    }
 }
 
-fn to_local(family: Family) -> Steering {
+pub(super) fn to_local(family: Family) -> Steering {
     Target::Local.steering(family, TCP, 0)
 }
 
 /// To the local backend, or the one the row had on `previous`' node.
-fn moved_here(family: Family, previous: Target) -> Steering {
+pub(super) fn moved_here(family: Family, previous: Target) -> Steering {
     with_previous(to_local(family), previous.as_previous(family, TCP))
 }
 
@@ -80,7 +80,13 @@ fn delivered(family: Family, protocol: Protocol) -> Vec<Case> {
             let link = from_node(Target::Near, family).tagged(&tags);
             let frame = link.carry(&around.carry(&datagram(&geneve)));
             let text = text(&format!("{kind}, {what}"));
-            cases.push(Case::ingress(text, frame, Action::Pass, Reason::Decapsulated, link.carry(&packet)));
+            cases.push(Case::ingress(
+                text,
+                frame,
+                Action::Pass,
+                Reason::Decapsulated,
+                link.carry(&packet),
+            ));
         }
         let tail = [0x5a; 7];
         let link = from_node(Target::Near, family);
@@ -115,10 +121,20 @@ fn delivered(family: Family, protocol: Protocol) -> Vec<Case> {
         dont_fragment: false,
         ..ip
     };
-    let frame = received(Target::Near, family, &steering, &inside.carry(&*opening(protocol, port)));
-    let expected =
-        from_node(Target::Near, family).carry(&inside.to(pod.ip()).carry(&*opening(protocol, pod.port())));
-    cases.push(Case::ingress(text("inner options"), frame, Action::Pass, Reason::Decapsulated, expected));
+    let frame = received(
+        Target::Near,
+        family,
+        &steering,
+        &inside.carry(&*opening(protocol, port)),
+    );
+    let expected = from_node(Target::Near, family).carry(&inside.to(pod.ip()).carry(&*opening(protocol, pod.port())));
+    cases.push(Case::ingress(
+        text("inner options"),
+        frame,
+        Action::Pass,
+        Reason::Decapsulated,
+        expected,
+    ));
     cases
 }
 
@@ -130,7 +146,10 @@ fn second_chance(family: Family) -> Vec<Case> {
     let mut add = |text: &str, tags: &[(u16, u16)], target: Target, hops: u8, tos: u8| {
         let previous = target.as_previous(family, TCP);
         let asked = with_previous(Target::Local.steering(family, TCP, hops), previous);
-        let passed = Steering { flags: 1, ..with_previous(target.steering(family, TCP, hops + 1), previous) };
+        let passed = Steering {
+            flags: 1,
+            ..with_previous(target.steering(family, TCP, hops + 1), previous)
+        };
         let around = outer(Target::Near.node(family), family.tunnel(), tos);
         let link = from_node(Target::Near, family).tagged(tags);
         let frame = link.carry(&around.carry(&datagram(&Geneve::new(&asked, packet.clone()))));
@@ -146,12 +165,21 @@ fn second_chance(family: Family) -> Vec<Case> {
     add("in another vlan", &[], Target::Tagged, 0, 0);
     add("in another vlan, from one", &[(0x8100, 9)], Target::Tagged, 0, 0);
     add("without the tag it came with", &[(0x8100, 9)], Target::Older, 0, 0);
-    add("without the tags it came with", &[(0x88a8, 9), (0x8100, 9)], Target::Older, 0, 0);
+    add(
+        "without the tags it came with",
+        &[(0x88a8, 9), (0x8100, 9)],
+        Target::Older,
+        0,
+        0,
+    );
 
     // The sender used a checksum, which the new option would break; tunnels may do without (RFC 768, RFC 6935).
     let mut summed = cases[0].clone();
     let steering = moved_here(family, Target::Older);
-    let summing = Udp { unchecked: false, ..datagram(&Geneve::new(&steering, packet)) };
+    let summing = Udp {
+        unchecked: false,
+        ..datagram(&Geneve::new(&steering, packet))
+    };
     let around = outer(Target::Near.node(family), family.tunnel(), 0);
     summed.name = name("second chance of a packet with an outer checksum", family);
     summed.frame = from_node(Target::Near, family).carry(&around.carry(&summing));
@@ -164,7 +192,12 @@ fn no_second_chance(family: Family) -> Vec<Case> {
     let port = world::LOCAL.port;
     let moved = moved_here(family, Target::Older);
     let inside = with_previous(to_local(family), Target::Neighbor.as_previous(family, TCP));
-    let known: Step = came(received(Target::Near, family, &to_local(family), &inner(family, &syn(port))));
+    let known: Step = came(received(
+        Target::Near,
+        family,
+        &to_local(family),
+        &inner(family, &syn(port)),
+    ));
     let neighbor = Target::Neighbor.steering(family, TCP, 0);
     let at_neighbor: Step = came(received(Target::Near, family, &neighbor, &inner(family, &syn(port))));
     let udp = Target::Local.backend(family, Protocol::Udp);
@@ -173,30 +206,88 @@ fn no_second_chance(family: Family) -> Vec<Case> {
         Target::Older.as_previous(family, Protocol::Udp),
     );
     let datagram = |port| Udp::new(CLIENT_PORT, port, b"any");
-    let nobody = Previous { node: family.impostor(), ..Target::Older.as_previous(family, TCP) };
-    let nowhere = Previous { node: std::net::IpAddr::V4([0, 0, 0, 0].into()), ..nobody };
+    let nobody = Previous {
+        node: family.impostor(),
+        ..Target::Older.as_previous(family, TCP)
+    };
+    let nowhere = Previous {
+        node: std::net::IpAddr::V4([0, 0, 0, 0].into()),
+        ..nobody
+    };
     let lost = |previous| with_previous(to_local(family), previous);
     vec![
-        taken_out("previous backend on no node", family, &lost(nobody), &data(port), Target::Local),
-        taken_out("previous backend nowhere", family, &lost(nowhere), &data(port), Target::Local),
+        taken_out(
+            "previous backend on no node",
+            family,
+            &lost(nobody),
+            &data(port),
+            Target::Local,
+        ),
+        taken_out(
+            "previous backend nowhere",
+            family,
+            &lost(nowhere),
+            &data(port),
+            Target::Local,
+        ),
         taken_out("moved here, syn", family, &moved, &syn(port), Target::Local),
         taken_out("moved here, known flow", family, &moved, &data(port), Target::Local).after([known.clone()]),
         taken_out(
             "moved here, tried already",
             family,
-            &Steering { hops: 1, flags: 1, ..moved },
+            &Steering {
+                hops: 1,
+                flags: 1,
+                ..moved
+            },
             &data(port),
             Target::Local,
         ),
-        taken_out("moved here, no hop left", family, &Steering { hops: 4, ..moved }, &data(port), Target::Local),
-        taken_out("moved here, hops beyond all", family, &Steering { hops: 255, ..moved }, &data(port), Target::Local),
-        taken_out("moved inside, known to none", family, &inside, &data(port), Target::Local),
-        taken_out("moved inside, known at the neighbor", family, &inside, &data(port), Target::Neighbor)
-            .after([at_neighbor.clone()]),
-        taken_out("moved inside, syn though known at the neighbor", family, &inside, &syn(port), Target::Local)
-            .after([at_neighbor.clone()]),
-        taken_out("moved inside, known at both", family, &inside, &data(port), Target::Local)
-            .after([known, at_neighbor]),
+        taken_out(
+            "moved here, no hop left",
+            family,
+            &Steering { hops: 4, ..moved },
+            &data(port),
+            Target::Local,
+        ),
+        taken_out(
+            "moved here, hops beyond all",
+            family,
+            &Steering { hops: 255, ..moved },
+            &data(port),
+            Target::Local,
+        ),
+        taken_out(
+            "moved inside, known to none",
+            family,
+            &inside,
+            &data(port),
+            Target::Local,
+        ),
+        taken_out(
+            "moved inside, known at the neighbor",
+            family,
+            &inside,
+            &data(port),
+            Target::Neighbor,
+        )
+        .after([at_neighbor.clone()]),
+        taken_out(
+            "moved inside, syn though known at the neighbor",
+            family,
+            &inside,
+            &syn(port),
+            Target::Local,
+        )
+        .after([at_neighbor.clone()]),
+        taken_out(
+            "moved inside, known at both",
+            family,
+            &inside,
+            &data(port),
+            Target::Local,
+        )
+        .after([known, at_neighbor]),
         taken_out(
             "in several buffers",
             family,
@@ -211,122 +302,5 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             Reason::Decapsulated,
             from_node(Target::Near, family).carry(&to_vip(family).to(udp.ip()).carry(&datagram(udp.port()))),
         ),
-    ]
-}
-
-/// Packets that are Weir's by their looks, but that this node does not take.
-fn refused(family: Family) -> Vec<Case> {
-    let port = world::LOCAL.port;
-    let packet = inner(family, &syn(port));
-    let later = inner(family, &data(port));
-    let from = |text: &str, source, reason| {
-        let around = outer(source, family.tunnel(), 0);
-        let geneve = Geneve::new(&to_local(family), packet.clone());
-        Case::drop(name(text, family), arriving().carry(&around.carry(&datagram(&geneve))), reason)
-    };
-    let dropped = |text: &str, steering: &Steering, packet: &[u8], reason| {
-        Case::drop(name(text, family), received(Target::Near, family, steering, packet), reason)
-    };
-    let elsewhere = Target::Near.steering(family, TCP, 0);
-    let wrong_port = Steering { backend: (Target::Local.backend(family, TCP).ip(), 9).into(), ..to_local(family) };
-    let big = inner(family, &data(port).payload(&[9; 900]));
-    vec![
-        from("from an impostor", family.impostor(), Reason::TunnelUnknownSender),
-        from("from a client", family.client(), Reason::TunnelUnknownSender),
-        from("from this node", family.tunnel(), Reason::TunnelUnknownSender),
-        from("from a vip", family.vip(), Reason::TunnelUnknownSender),
-        dropped("backend elsewhere, syn", &elsewhere, &packet, Reason::TunnelUnknownBackend),
-        dropped("backend elsewhere, later", &elsewhere, &later, Reason::TunnelUnknownBackend),
-        dropped("backend's other port", &wrong_port, &packet, Reason::TunnelUnknownBackend),
-        dropped(
-            "previous backend's node unreachable",
-            &moved_here(family, Target::Unreachable),
-            &later,
-            Reason::NodeUnreachable,
-        ),
-        dropped(
-            "second chance over a small mtu",
-            &moved_here(family, Target::Narrow),
-            &big,
-            Reason::TooBigForTunnel,
-        ),
-    ]
-}
-
-/// Packets that say they are Weir's and are not as Weir sends them.
-fn malformed(family: Family) -> Vec<Case> {
-    let port = world::LOCAL.port;
-    let packet = inner(family, &syn(port));
-    let dropped = |text: &str, geneve: &Geneve| {
-        let around = outer(Target::Near.node(family), family.tunnel(), 0);
-        let frame = from_node(Target::Near, family).carry(&around.carry(&datagram(geneve)));
-        Case::drop(name(text, family), frame, Reason::TunnelMalformed)
-    };
-    let good = Geneve::new(&to_local(family), packet.clone());
-    let carrying = |inner: Vec<u8>| Geneve { inner, ..good.clone() };
-    let mut wrong_length = good.clone();
-    wrong_length.options[3] = 6;
-    let mut long_without = good.clone();
-    long_without.options[3] = 14;
-    let mut two = good.clone();
-    two.options.extend([0xff, 0xe1, 1, 0]);
-    let ip = to_vip(family);
-    let part = Ip { fragment: (0, true), extensions: vec![(44, vec![0, 0, 1, 0, 0, 0, 9])], ..ip.clone() };
-    let echo = Icmp::new(if family.is_v6() { 128 } else { 8 }, &[0; 8]);
-    let other = Target::Local.steering(family.other(), TCP, 0);
-    let other_type = if family.is_v6() { 0x0800 } else { 0x86dd };
-    let mut cases = vec![
-        dropped("version 1", &Geneve { first_byte: Some(0x46), ..good.clone() }),
-        dropped("options of another length than the option", &Geneve { first_byte: Some(7), ..good.clone() }),
-        dropped("no options", &Geneve { first_byte: Some(0), ..good.clone() }),
-        dropped("option of another length", &wrong_length),
-        dropped("option says it is long", &long_without),
-        dropped("long option that is short", &Geneve { first_byte: Some(15), ..long_without.clone() }),
-        dropped("two options", &two),
-        dropped("ethernet inside", &Geneve { protocol: Some(0x6558), ..good.clone() }),
-        dropped("the other family's type", &Geneve { protocol: Some(other_type), ..good.clone() }),
-        dropped("nothing inside", &Geneve { protocol: Some(0x0800), ..carrying(Vec::new()) }),
-        dropped("half a header inside", &carrying(packet[..family.header() - 1].to_vec())),
-        dropped("half a segment inside", &carrying(packet[..packet.len() - 1].to_vec())),
-        dropped("fragment inside", &carrying(part.carry(&syn(port)))),
-        dropped("echo inside", &carrying(ip.carry(&echo))),
-        dropped("short tcp header inside", &carrying(ip.carry(&crate::packets::frames::Raw(6, vec![0; 12])))),
-        dropped("backend of the other family", &Geneve { options: other.option(), ..good.clone() }),
-    ];
-    // The outer packet ends in the middle of the inner one; the frame goes on.
-    let around = Ip { length_error: -4, ..outer(Target::Near.node(family), family.tunnel(), 0) };
-    let frame = from_node(Target::Near, family).carry(&around.carry(&datagram(&good)));
-    cases.push(Case::drop(name("outer packet ends early", family), frame, Reason::TunnelMalformed));
-    cases
-}
-
-/// What reaches the tunnel's port and is none of Weir's business.
-fn foreign(family: Family) -> Vec<Case> {
-    let packet = inner(family, &syn(world::LOCAL.port));
-    let around = outer(Target::Near.node(family), family.tunnel(), 0);
-    let link = from_node(Target::Near, family);
-    let passed = |text: &str, upper: &dyn Upper| {
-        Case::pass(name(text, family), link.carry(&around.carry(upper)), Reason::NotServed)
-    };
-    let good = Geneve::new(&to_local(family), packet);
-    let mut class = good.clone();
-    class.options[1] = 0xe0;
-    let mut kind = good.clone();
-    kind.options[2] = 0x01;
-    let part = Ip {
-        dont_fragment: false,
-        fragment: (0, true),
-        extensions: vec![(44, vec![0, 0, 1, 0, 0, 0, 9])],
-        ..around.clone()
-    };
-    vec![
-        passed("without an option", &datagram(&Geneve { options: Vec::new(), ..good.clone() })),
-        passed("option of another class", &datagram(&class)),
-        passed("option of another type", &datagram(&kind)),
-        passed("too short for an option", &Udp::new(0xc000, world::TUNNEL_PORT, &good.bytes()[..20])),
-        passed("empty", &Udp::new(0xc000, world::TUNNEL_PORT, b"")),
-        passed("another port", &Udp { destination: world::TUNNEL_PORT + 1, ..datagram(&good) }),
-        passed("tcp to its port", &syn(world::TUNNEL_PORT)),
-        Case::pass(name("fragment", family), link.carry(&part.carry(&datagram(&good))), Reason::NotServed),
     ]
 }

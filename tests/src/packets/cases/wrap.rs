@@ -11,7 +11,12 @@ const FLOW_LABEL: u32 = 0x0beef;
 
 /// A tunnel packet's outer IP header.
 pub(super) fn outer(from: std::net::IpAddr, to: std::net::IpAddr, tos: u8) -> Ip {
-    Ip { id: 0, tos, flow_label: FLOW_LABEL, ..Ip::between(from, to) }
+    Ip {
+        id: 0,
+        tos,
+        flow_label: FLOW_LABEL,
+        ..Ip::between(from, to)
+    }
 }
 
 /// The UDP datagram of a tunnel packet.

@@ -28,7 +28,12 @@ impl Steering {
     /// The short form.
     #[must_use]
     pub fn to(backend: SocketAddr, hops: u8) -> Self {
-        Self { backend, hops, flags: 0, previous: None }
+        Self {
+            backend,
+            hops,
+            flags: 0,
+            previous: None,
+        }
     }
 
     /// The option with its header.
@@ -79,7 +84,14 @@ impl Geneve {
     /// As Weir sends it.
     #[must_use]
     pub fn new(steering: &Steering, inner: Vec<u8>) -> Self {
-        Self { first_byte: None, flags: 0x40, protocol: None, network: 0, options: steering.option(), inner }
+        Self {
+            first_byte: None,
+            flags: 0x40,
+            protocol: None,
+            network: 0,
+            options: steering.option(),
+            inner,
+        }
     }
 
     /// The bytes after the UDP header.

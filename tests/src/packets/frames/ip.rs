@@ -64,13 +64,20 @@ impl Ip {
     /// The same header for the way back.
     #[must_use]
     pub fn reversed(&self) -> Self {
-        Self { source: self.destination, destination: self.source, ..self.clone() }
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ..self.clone()
+        }
     }
 
     /// The same header to another destination.
     #[must_use]
     pub fn to(&self, destination: IpAddr) -> Self {
-        Self { destination, ..self.clone() }
+        Self {
+            destination,
+            ..self.clone()
+        }
     }
 
     /// The same header from another source.

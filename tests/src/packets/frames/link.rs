@@ -21,19 +21,30 @@ impl Link {
     /// Untagged, from `source` to `destination`.
     #[must_use]
     pub fn between(source: Mac, destination: Mac) -> Self {
-        Self { destination, source, tags: Vec::new() }
+        Self {
+            destination,
+            source,
+            tags: Vec::new(),
+        }
     }
 
     /// The same header with these tags.
     #[must_use]
     pub fn tagged(&self, tags: &[Tag]) -> Self {
-        Self { tags: tags.to_vec(), ..self.clone() }
+        Self {
+            tags: tags.to_vec(),
+            ..self.clone()
+        }
     }
 
     /// The way back: source and destination exchanged, tags kept.
     #[must_use]
     pub fn reversed(&self) -> Self {
-        Self { destination: self.source, source: self.destination, tags: self.tags.clone() }
+        Self {
+            destination: self.source,
+            source: self.destination,
+            tags: self.tags.clone(),
+        }
     }
 
     /// A frame around an IP packet; the `EtherType` follows from its version.

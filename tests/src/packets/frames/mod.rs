@@ -29,5 +29,21 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// The 16-bit word for which a packet's checksum field, at `at`, is `target`. `packet` puts the word at an even offset of
+/// what the checksum covers. `None` if there is no such word (a checksum that never takes that value).
+pub fn word_for(target: u16, at: usize, packet: impl Fn(u16) -> Vec<u8>) -> Option<u16> {
+    let field = |word| {
+        let packet = packet(word);
+        u16::from_be_bytes([packet[at], packet[at + 1]])
+    };
+    // The sum without the word plus the word is to be the complement of the target, all modulo 0xffff.
+    let (wanted, without) = (u32::from(!target), u32::from(!field(0)));
+    let word = ((wanted + 0xffff - without) % 0xffff) as u16;
+    // Zero and all ones add the same, but not to nothing.
+    [word, if word == 0 { 0xffff } else { word }]
+        .into_iter()
+        .find(|&word| field(word) == target)
+}
+
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,9 @@ fn checksums(frame: &[u8]) -> Vec<(u16, u16)> {
                     found.push((tcp.checksum(), tcp.calc_checksum_ipv4(source, destination).unwrap()));
                 }
                 TransportSlice::Udp(udp) => {
-                    let expected = udp.to_header().calc_checksum_ipv4_raw(source, destination, udp.payload());
+                    let expected = udp
+                        .to_header()
+                        .calc_checksum_ipv4_raw(source, destination, udp.payload());
                     found.push((udp.checksum(), expected.unwrap()));
                 }
                 TransportSlice::Icmpv4(icmp) => {
@@ -43,7 +45,9 @@ fn checksums(frame: &[u8]) -> Vec<(u16, u16)> {
                     found.push((tcp.checksum(), tcp.calc_checksum_ipv6(source, destination).unwrap()));
                 }
                 TransportSlice::Udp(udp) => {
-                    let expected = udp.to_header().calc_checksum_ipv6_raw(source, destination, udp.payload());
+                    let expected = udp
+                        .to_header()
+                        .calc_checksum_ipv6_raw(source, destination, udp.payload());
                     found.push((udp.checksum(), expected.unwrap()));
                 }
                 TransportSlice::Icmpv6(icmp) => {
@@ -66,7 +70,9 @@ fn etherparse_agrees_on_lengths_and_checksums() {
         let mut ip = Ip::between(source, destination);
         let kind = if source.is_ipv6() { 128 } else { 8 };
         let echo = Icmp::new(kind, &[0, 1, 0, 2, b'p', b'i', b'n', b'g', b'!']);
-        let tcp = Tcp::new(40_000, 80, flag::SYN).options(&[2, 4, 5, 0xb4]).payload(b"odd");
+        let tcp = Tcp::new(40_000, 80, flag::SYN)
+            .options(&[2, 4, 5, 0xb4])
+            .payload(b"odd");
         for _ in 0..2 {
             for frame in [
                 link.carry(&ip.carry(&tcp)),

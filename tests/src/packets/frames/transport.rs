@@ -53,26 +53,43 @@ impl Tcp {
     /// A segment with these flags, no options and no data.
     #[must_use]
     pub fn new(source: u16, destination: u16, flags: u8) -> Self {
-        Self { source, destination, flags, options: Vec::new(), payload: Vec::new(), offset: None }
+        Self {
+            source,
+            destination,
+            flags,
+            options: Vec::new(),
+            payload: Vec::new(),
+            offset: None,
+        }
     }
 
     /// The same segment with data.
     #[must_use]
     pub fn payload(self, payload: &[u8]) -> Self {
-        Self { payload: payload.to_vec(), ..self }
+        Self {
+            payload: payload.to_vec(),
+            ..self
+        }
     }
 
     /// The same segment with options.
     #[must_use]
     pub fn options(self, options: &[u8]) -> Self {
         assert_eq!(options.len() % 4, 0, "options fill words");
-        Self { options: options.to_vec(), ..self }
+        Self {
+            options: options.to_vec(),
+            ..self
+        }
     }
 
     /// The same segment between other ports.
     #[must_use]
     pub fn ports(&self, source: u16, destination: u16) -> Self {
-        Self { source, destination, ..self.clone() }
+        Self {
+            source,
+            destination,
+            ..self.clone()
+        }
     }
 }
 
@@ -86,7 +103,11 @@ impl Upper for Tcp {
         let mut segment = self.source.to_be_bytes().to_vec();
         segment.extend(self.destination.to_be_bytes());
         segment.extend(0x0102_0304_u32.to_be_bytes());
-        segment.extend(if self.flags & flag::ACK == 0 { [0; 4] } else { [5, 6, 7, 8] });
+        segment.extend(if self.flags & flag::ACK == 0 {
+            [0; 4]
+        } else {
+            [5, 6, 7, 8]
+        });
         segment.extend([words << 4, self.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
         segment.extend(&self.options);
         segment.extend(&self.payload);
@@ -115,19 +136,32 @@ impl Udp {
     /// A datagram with a checksum.
     #[must_use]
     pub fn new(source: u16, destination: u16, payload: &[u8]) -> Self {
-        Self { source, destination, payload: payload.to_vec(), unchecked: false, length_error: 0 }
+        Self {
+            source,
+            destination,
+            payload: payload.to_vec(),
+            unchecked: false,
+            length_error: 0,
+        }
     }
 
     /// The same datagram without a checksum.
     #[must_use]
     pub fn unchecked(self) -> Self {
-        Self { unchecked: true, ..self }
+        Self {
+            unchecked: true,
+            ..self
+        }
     }
 
     /// The same datagram between other ports.
     #[must_use]
     pub fn ports(&self, source: u16, destination: u16) -> Self {
-        Self { source, destination, ..self.clone() }
+        Self {
+            source,
+            destination,
+            ..self.clone()
+        }
     }
 }
 
@@ -172,7 +206,12 @@ impl Icmp {
     /// A message with code 0.
     #[must_use]
     pub fn new(kind: u8, body: &[u8]) -> Self {
-        Self { kind, code: 0, body: body.to_vec(), checksum_error: 0 }
+        Self {
+            kind,
+            code: 0,
+            body: body.to_vec(),
+            checksum_error: 0,
+        }
     }
 }
 
@@ -184,8 +223,11 @@ impl Upper for Icmp {
     fn bytes(&self, source: IpAddr, destination: IpAddr) -> Vec<u8> {
         let mut message = vec![self.kind, self.code, 0, 0];
         message.extend(&self.body);
-        let sum =
-            if source.is_ipv6() { with_pseudo_header(source, destination, 58, &message) } else { checksum(&message) };
+        let sum = if source.is_ipv6() {
+            with_pseudo_header(source, destination, 58, &message)
+        } else {
+            checksum(&message)
+        };
         message[2..4].copy_from_slice(&sum.wrapping_add(self.checksum_error).to_be_bytes());
         message
     }

@@ -68,7 +68,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
             .filter(|slot| !allocator.keep(request, *slot))
             .collect();
     }
-    let mut refusals: BTreeMap<&ServiceKey, Vec<Refusal>> = BTreeMap::new();
+    let mut empty = Vec::new();
     for by_address in [true, false] {
         for request in &requests {
             for slot in request
@@ -76,29 +76,23 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
                 .iter()
                 .filter(|slot| slot.requested.is_some() == by_address)
             {
-                let outcome = match slot.requested {
-                    Some(address) => allocator.give_requested(request, address),
-                    None => allocator.give_lowest(request, *slot),
-                };
-                if let Err(refusal) = outcome {
-                    let spoken = slot.required || !refusal.no_eip;
-                    refusals.entry(request.key).or_default().push(Refusal {
-                        no_eip: !spoken,
-                        ..refusal
-                    });
+                match allocator.find(request, *slot) {
+                    Ok((address, eip)) => allocator.give(request, address, eip, !by_address),
+                    Err(_) => empty.push((request, *slot)),
                 }
             }
         }
     }
-    for (key, refusals) in refusals {
-        // A family that nobody offers is worth a word only if the Service got nothing at all.
-        let served = allocator.given.by_service.contains_key(key);
-        conditions.extend(
-            refusals
-                .into_iter()
-                .filter(|refusal| !served || !refusal.no_eip)
-                .map(|it| *it.condition),
-        );
+    for (request, slot) in empty {
+        // Asked once more, so that what is said does not depend on who came before whom. Nothing is given back in between.
+        let Err(refusal) = allocator.find(request, slot) else {
+            continue;
+        };
+        // A family that nobody offers is worth a word only if it is needed, or if the Service got nothing at all.
+        let served = allocator.given.by_service.contains_key(request.key);
+        if slot.required || !refusal.no_eip || !served {
+            conditions.push(*refusal.condition);
+        }
     }
     for request in &requests {
         for address in allocator.given.by_service.get(request.key).into_iter().flatten() {
@@ -149,7 +143,16 @@ impl<'a> Allocator<'a, '_> {
                     .is_none_or(|claim| !claim.automatic && claim.conflict(request.service).is_none()))
     }
 
-    fn give_requested(&mut self, request: &Request<'a>, address: IpAddr) -> Result<(), Refusal> {
+    /// An address for a slot, with the Eip it is from.
+    fn find(&mut self, request: &Request<'a>, slot: Slot) -> Result<(IpAddr, &'a str), Refusal> {
+        match slot.requested {
+            Some(address) => self.requested(request, address).map(|eip| (address, eip)),
+            None => self.lowest(request, slot),
+        }
+    }
+
+    /// The Eip to take a requested address from.
+    fn requested(&self, request: &Request<'a>, address: IpAddr) -> Result<&'a str, Refusal> {
         let refuse = |reason, message| Err(refusal(request, &request.address_field, reason, message));
         let Some(pool) = self.pools.containing(address) else {
             let family = Some(Family::of(address));
@@ -192,11 +195,11 @@ impl<'a> Allocator<'a, '_> {
             );
             return refuse(reason::PORT_CONFLICT, message);
         }
-        self.give(request, address, pool.name, false);
-        Ok(())
+        Ok(pool.name)
     }
 
-    fn give_lowest(&mut self, request: &Request<'a>, slot: Slot) -> Result<(), Refusal> {
+    /// The lowest free address of the first Eip that has one.
+    fn lowest(&mut self, request: &Request<'a>, slot: Slot) -> Result<(IpAddr, &'a str), Refusal> {
         let candidates = if request.eips.is_empty() {
             self.unnamed(request, slot)?
         } else {
@@ -204,8 +207,7 @@ impl<'a> Allocator<'a, '_> {
         };
         for (name, range) in &candidates {
             if let Some(address) = self.lowest_free(name, *range) {
-                self.give(request, address, name, true);
-                return Ok(());
+                return Ok((address, name));
             }
         }
         let names: Vec<_> = candidates.iter().map(|(name, _)| *name).collect();

@@ -134,7 +134,7 @@ impl<'a> OneService<'a, '_> {
             let holder = claim.and_then(|claim| claim.ports.get(&(port.port, &port.protocol)));
             if let Some(holder) = holder.filter(|holder| **holder != self.key) {
                 let message = format!(
-                    "{key} belongs to Service {holder}, which had it first, so {} does not get it. Change the port of one of \
+                    "{key} belongs to Service {holder}, which comes first by age, then name, so {} does not get it. Change the port of one of \
                      the two, or ask for another address.",
                     self.key
                 );

@@ -119,6 +119,12 @@ impl Backends {
         });
     }
 
+    /// Whether this is a backend of this node that a row names.
+    pub fn is_remembered_here(&self, key: &Key, frontends: &Frontends) -> bool {
+        let local = self.held.get(key).filter(|held| held.flags & BACKEND_LOCAL != 0);
+        local.is_some_and(|held| frontends.name(held.id))
+    }
+
     /// The id of a backend.
     pub fn id(&self, key: &Key) -> Option<u32> {
         self.held.get(key).map(|held| held.id)

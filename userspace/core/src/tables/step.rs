@@ -175,7 +175,8 @@ impl Tables {
             Some(Role::Frontend) => self.frontends.id(key).is_some(),
             Some(Role::Vip) => served.contains(&key.address),
             Some(_) => true,
-            None => false,
+            // A pod taken out of its Service may live on, and its flows' replies with it.
+            None => self.backends.is_remembered_here(key, &self.frontends),
         };
         let mut gone: Vec<(u8, Key)> = self
             .directory

@@ -5,11 +5,11 @@
 use super::{
     attach,
     error::Error,
-    pins::{PinDir, remove_if_there},
+    pins::{PinDir, listing, remove_if_there},
 };
 use nix::net::if_::if_nameindex;
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -26,11 +26,7 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, Error> {
     let pins = PinDir::new(pin_dir);
     let _lock = pins.lock()?;
     let mut removed = Vec::new();
-    for path in files(&pins.links())? {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some((kind, interface)) = PinDir::parse_link(name) else {
-            continue;
-        };
+    for (kind, interface, path) in pins.linked()? {
         remove_if_there(&path)?;
         removed.push(format!("{kind} program from interface {interface}"));
     }
@@ -67,20 +63,4 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     listing(folder, Path::is_dir)
-}
-
-fn listing(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::file("read", folder))?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::file("read", folder))?.path();
-        if wanted(&path) {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }

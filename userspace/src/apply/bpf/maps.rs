@@ -3,7 +3,7 @@
 //! Everything but `RESPONDERS` and the per-CPU counters is memory of this process. Nothing here decides; the order of
 //! writes is the caller's, the order of words within one value is kept here.
 
-use super::{abi::Abi, error::Error, layout::Shape, mapped::Mapped};
+use super::{abi::Abi, error::Error, layout::Shape, mapped::Mapped, tallies::Tallies};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData},
@@ -28,6 +28,7 @@ pub struct Maps {
     backends: Mapped<Backend>,
     nodes: Mapped<Node>,
     responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
+    tallies: Tallies,
 }
 
 impl std::fmt::Debug for Maps {
@@ -53,15 +54,18 @@ impl Maps {
     /// [`Error::NoMap`], [`Error::Map`], [`Error::Mmap`].
     pub fn take(ebpf: &mut Ebpf, shapes: &BTreeMap<String, Shape>) -> Result<Self, Error> {
         let responders = ebpf.take_map("RESPONDERS").ok_or(Error::NoMap("RESPONDERS"))?;
+        let directory: Mapped<DirectoryEntry> = mapped(ebpf, shapes, "DIRECTORY")?;
+        let tallies = Tallies::take(ebpf, directory.values())?;
         Ok(Self {
             config: mapped(ebpf, shapes, "CONFIG")?,
             filter: mapped(ebpf, shapes, "FILTER")?,
             displacement: mapped(ebpf, shapes, "DISPLACEMENT")?,
-            directory: mapped(ebpf, shapes, "DIRECTORY")?,
+            directory,
             rows: mapped(ebpf, shapes, "ROWS")?,
             backends: mapped(ebpf, shapes, "BACKENDS")?,
             nodes: mapped(ebpf, shapes, "NODES")?,
             responders: HashMap::try_from(responders).map_err(Error::map("open", "RESPONDERS"))?,
+            tallies,
         })
     }
 
@@ -122,6 +126,7 @@ impl Maps {
                 .displacement
                 .store(index, &[bytemuck::must_cast::<[u32; 2], u64>([value, 0])]),
             Write::Directory { slot, entry } => {
+                self.tallies.before_directory(&entry)?;
                 let words: [u64; size_of::<DirectoryEntry>() / 8] = bytemuck::must_cast(entry);
                 let closed = DirectoryEntry {
                     kind: kind::FREE,

@@ -19,20 +19,27 @@ mod object;
 pub mod pins;
 pub mod preflight;
 mod sys;
+mod tallies;
 
 pub use error::Error;
 pub use object::Capacities;
 
 use crate::source::netlink::Device;
 use attach::{AttachError, Attacher, EgressPolicy, ModePolicy};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, maps::MapData};
 use aya_log::EbpfLogger;
-use layout::{Fate, Shape};
+use layout::{Decision, Fate, Shape};
 use mapped::Mapped;
 use maps::Maps;
 use nix::fcntl::Flock;
 use pins::{PinDir, Prepared};
-use std::{collections::BTreeMap, fs::File, os::fd::AsFd, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    os::fd::AsFd,
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 use weir_common::abi::{Config, FlowBucket};
@@ -76,8 +83,25 @@ pub struct Dataplane {
 /// Flows on their way from the former map to the new one. Mapped only meanwhile: they are the largest maps.
 #[derive(Debug)]
 struct Moving {
-    old: Mapped<FlowBucket>,
+    old: Vec<Mapped<FlowBucket>>,
     new: Mapped<FlowBucket>,
+}
+
+impl Moving {
+    fn new(old: &[MapData], ebpf: &mut Ebpf, shapes: &BTreeMap<String, Shape>) -> Result<Option<Self>, Error> {
+        if old.is_empty() {
+            return Ok(None);
+        }
+        let open = |map: &MapData| {
+            let info = map.info().map_err(Error::map("look at", "FLOWS"))?;
+            Mapped::open("FLOWS", map.fd().as_fd(), info.max_entries())
+        };
+        let old = old.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Some(Self {
+            old,
+            new: maps::mapped(ebpf, shapes, "FLOWS")?,
+        }))
+    }
 }
 
 impl Dataplane {
@@ -99,8 +123,9 @@ impl Dataplane {
         } = pins.prepare(&shapes)?;
         report_adoption(&decision, &pins);
 
-        let mut ebpf = load(options, &pins, &shapes, &overrides)?;
+        let mut ebpf = load(options, &pins, &decision, &overrides)?;
         let attacher = Attacher::load(&mut ebpf, pins.clone(), options.mode, options.egress.is_tcx())?;
+        pins.commit(&decision)?;
         let mut maps = Maps::take(&mut ebpf, &shapes)?;
 
         let capacity = |name: &'static str| {
@@ -126,17 +151,7 @@ impl Dataplane {
             }
         }
         maps.set_config(&config)?;
-        let moving = match old_flows {
-            Some(map) => {
-                let info = map.info().map_err(Error::map("look at", "FLOWS"))?;
-                let old = Mapped::open("FLOWS", map.fd().as_fd(), info.max_entries())?;
-                Some(Moving {
-                    old,
-                    new: maps::mapped(&mut ebpf, &shapes, "FLOWS")?,
-                })
-            }
-            None => None,
-        };
+        let moving = Moving::new(&old_flows, &mut ebpf, &shapes)?;
         let dataplane = Self {
             ebpf,
             maps,
@@ -191,6 +206,24 @@ impl Dataplane {
         self.attacher.attach(&mut self.ebpf, device)
     }
 
+    /// Takes the programs off every interface but `devices`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn keep_only(&self, devices: &BTreeSet<&str>) -> Result<(), Error> {
+        for (kind, interface, path) in self.pins.linked()? {
+            if !devices.contains(interface.as_str()) {
+                pins::remove_if_there(&path)?;
+                info!(
+                    interface,
+                    kind, "took the program of an earlier agent off an interface that is no longer asked for"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Id of this agent's XDP program.
     #[must_use]
     pub const fn ingress_id(&self) -> u32 {
@@ -213,8 +246,10 @@ impl Dataplane {
 
     fn move_flows(&self) -> Result<(), Error> {
         if let Some(Moving { old, new }) = &self.moving {
-            let moved = flows::copy(old, new, self.config.flow_seed)?;
-            info!(placed = moved.placed, lost = moved.lost, "moved flows to a new map");
+            for old in old {
+                let moved = flows::copy(old, new, self.config.flow_seed)?;
+                info!(placed = moved.placed, lost = moved.lost, "moved flows to a new map");
+            }
         }
         Ok(())
     }
@@ -241,16 +276,14 @@ impl Dataplane {
 fn load(
     options: &Options,
     pins: &PinDir,
-    shapes: &BTreeMap<String, Shape>,
+    decision: &Decision,
     overrides: &[(&'static str, u32)],
 ) -> Result<Ebpf, Error> {
     let level = options.log.map_or(0, |level| level as u8);
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, false);
-    for (name, _) in layout::PINNED {
-        if shapes.contains_key(name) {
-            loader.map_pin_path(name, pins.map(name));
-        }
+    for name in decision.fates.keys() {
+        loader.map_pin_path(name, pins.loading(name, decision));
     }
     for (name, capacity) in overrides {
         loader.map_max_entries(name, *capacity);
@@ -260,7 +293,7 @@ fn load(
         .map_err(|error| Error::Load(Box::new(error)))
 }
 
-fn report_adoption(decision: &layout::Decision, pins: &PinDir) {
+fn report_adoption(decision: &Decision, pins: &PinDir) {
     let pin_dir = pins.root().display();
     if decision.creates_all() {
         info!(%pin_dir, "no data path here yet, creating one");

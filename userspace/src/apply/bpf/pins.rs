@@ -54,11 +54,23 @@ impl PinDir {
         self.links().join(format!("{kind}-{}", interface.replace('.', "%2e")))
     }
 
-    /// The interface whose link a file of [`Self::links`] is, and the link's kind.
-    #[must_use]
-    pub fn parse_link(file_name: &str) -> Option<(&str, String)> {
+    fn parse_link(file_name: &str) -> Option<(&str, String)> {
         let (kind, interface) = file_name.split_once('-')?;
         Some((kind, interface.replace("%2e", ".")))
+    }
+
+    /// Every pinned link: kind, interface and path, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn linked(&self) -> Result<Vec<(String, String, PathBuf)>, Error> {
+        let paths = listing(&self.links(), |path| !path.is_dir())?;
+        let parse = |path: PathBuf| {
+            let (kind, interface) = Self::parse_link(path.file_name()?.to_str()?)?;
+            Some((kind.to_owned(), interface, path))
+        };
+        Ok(paths.into_iter().filter_map(parse).collect())
     }
 
     /// The folder of links.
@@ -86,7 +98,7 @@ impl PinDir {
         })
     }
 
-    /// Decides about what is pinned and clears the way for loading: afterwards every pin that is left may be adopted.
+    /// Decides about what is pinned, and changes nothing that runs.
     ///
     /// # Errors
     ///
@@ -112,23 +124,60 @@ impl PinDir {
             pin_dir: self.root.clone(),
             mismatch,
         })?;
-        for (name, fate) in &decision.fates {
-            let path = self.map(name);
-            match fate {
-                Fate::Create | Fate::Adopt => {}
-                Fate::Recreate => fs::remove_file(&path).map_err(Error::file("remove", path))?,
-                Fate::Move => fs::rename(&path, self.map(OLD_FLOWS)).map_err(Error::file("rename", path))?,
-            }
-        }
         // Also what an agent left behind that was killed while flows moved.
-        let old = self.map(OLD_FLOWS);
-        let old_flows = old.exists().then(|| MapData::from_pin(&old)).transpose();
-        let old_flows = old_flows.map_err(Error::map("open", "FLOWS"))?;
+        let mut old_flows = vec![self.map(OLD_FLOWS)];
+        if decision.fates.get("FLOWS") == Some(&Fate::Move) {
+            old_flows.push(self.map("FLOWS"));
+        }
+        let old_flows = old_flows
+            .into_iter()
+            .filter(|path| path.exists())
+            .map(MapData::from_pin);
+        let old_flows = old_flows
+            .collect::<Result<_, _>>()
+            .map_err(Error::map("open", "FLOWS"))?;
+        for name in decision.fates.keys() {
+            remove_if_there(&self.fresh(name))?;
+        }
         Ok(Prepared {
             decision,
             config,
             old_flows,
         })
+    }
+
+    /// Where a map is pinned while it is not sure that the programs load: its place, or beside the one it replaces.
+    #[must_use]
+    pub fn loading(&self, name: &str, decision: &Decision) -> PathBuf {
+        match decision.fates.get(name) {
+            Some(Fate::Recreate | Fate::Move) => self.fresh(name),
+            Some(Fate::Create | Fate::Adopt) | None => self.map(name),
+        }
+    }
+
+    /// Puts the maps that replace others in their place, now that the programs are loaded. The program that runs keeps
+    /// those it has until it is replaced itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn commit(&self, decision: &Decision) -> Result<(), Error> {
+        let rename = |from: PathBuf, to: PathBuf| fs::rename(&from, to).map_err(Error::file("rename", from));
+        for (name, fate) in &decision.fates {
+            match fate {
+                Fate::Create | Fate::Adopt => {}
+                Fate::Recreate => rename(self.fresh(name), self.map(name))?,
+                Fate::Move => {
+                    rename(self.map(name), self.map(OLD_FLOWS))?;
+                    rename(self.fresh(name), self.map(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fresh(&self, name: &str) -> PathBuf {
+        self.map(&format!("{name}_NEW"))
     }
 
     /// Removes the former flow map, whose flows have moved.
@@ -184,8 +233,8 @@ pub struct Prepared {
     pub decision: Decision,
     /// `CONFIG` as the last agent left it.
     pub config: Option<Config>,
-    /// The former `FLOWS`, if its flows have to move.
-    pub old_flows: Option<MapData>,
+    /// Former `FLOWS` maps whose flows have to move.
+    pub old_flows: Vec<MapData>,
 }
 
 fn shape(info: &MapInfo) -> Result<Shape, aya::maps::MapError> {
@@ -208,6 +257,27 @@ pub fn remove_if_there(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// What is in `folder`, as far as it is `wanted`, in order; nothing when there is no folder.
+///
+/// # Errors
+///
+/// [`Error::File`].
+pub fn listing(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::file("read", folder))?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::file("read", folder))?.path();
+        if wanted(&path) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 #[cfg(test)]

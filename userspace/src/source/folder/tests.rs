@@ -75,6 +75,20 @@ fn a_broken_document_costs_only_itself() {
 }
 
 #[test]
+fn no_cut_or_flipped_text_is_too_much() {
+    let text = format!(
+        "{EIP}---\n{}# é\n",
+        service("a").replace("{port: 80}", "{port: 80, targetPort: \"http\"}")
+    );
+    for end in (0..=text.len()).filter(|end| text.is_char_boundary(*end)) {
+        parsed(&[("a.yaml", &text[..end]), ("b.json", &text[..end])]);
+        for other in ["\t", "\u{0}", "-", "*a", "&a ", "!x ", "{", "\"", "---\n", "\u{feff}"] {
+            parsed(&[("a.yaml", &format!("{}{other}{}", &text[..end], &text[end..]))]);
+        }
+    }
+}
+
+#[test]
 fn what_is_no_object_is_said_to_be_none() {
     for text in [
         "just words",

@@ -132,8 +132,13 @@ fn check_same_as_fresh(image: &Image, plan: &Plan) {
             _ => {}
         }
     }
-    let used = |image: &Image| image.directory.iter().filter(|entry| entry.kind != kind::FREE).count();
-    assert_eq!(used(image), used(&fresh), "nothing else is in the directory");
+    let keys = |image: &Image| -> Vec<(u8, Key)> {
+        let used = image.directory.iter().filter(|entry| entry.kind != kind::FREE);
+        let mut keys: Vec<_> = used.map(|entry| (entry.kind, Key::from(entry))).collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(keys(image), keys(&fresh), "nothing else is in the directory");
     // Mark and sweep, done plainly: no entry is left that nothing names.
     let mut named: BTreeSet<u32> = BTreeSet::new();
     for entry in image.directory.iter().filter(|entry| entry.kind == kind::FRONTEND) {
