@@ -14,7 +14,7 @@ use crate::{
     report::Reporter,
     source::{
         folder::{Folder, FolderError},
-        netlink::{self, Device, Network, Wanted},
+        netlink::{self, Device, Network, Queries, Wanted},
     },
 };
 use allocations::Allocations;
@@ -89,7 +89,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         dataplane.start_log()?;
     }
     let (wanted, wanted_seen) = watch::channel(Wanted::default());
-    let (mut networks, netlink) = netlink::start(wanted_seen)?;
+    let (mut networks, queries) = netlink::start(wanted_seen)?;
     let pin_dir = settings.dataplane.pin_dir.clone();
     let mut agent = Agent::new(settings, dataplane, wanted)?;
 
@@ -97,7 +97,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     agent.cluster = Some(folder.read().cluster);
     loop {
-        agent.advance(&netlink).await;
+        agent.advance(&queries).await;
         let wake_at = agent.wake_at.unwrap_or_else(Instant::now);
         tokio::select! {
             () = folder.changed() => agent.set_cluster(folder.read().cluster),
@@ -200,7 +200,7 @@ impl Agent {
     }
 
     /// Does what is due, and no more.
-    async fn advance(&mut self, netlink: &rtnetlink::Handle) {
+    async fn advance(&mut self, queries: &Queries) {
         let (Some(cluster), Some(network)) = (&mut self.cluster, self.network.clone()) else {
             return;
         };
@@ -223,7 +223,7 @@ impl Agent {
             self.step_tables(&plan, &network);
         }
         if stepped || interfaces_due {
-            self.settle_interfaces(netlink, &plan, &network, interfaces_due).await;
+            self.settle_interfaces(queries, &plan, &network, interfaces_due).await;
         }
     }
 
@@ -278,11 +278,11 @@ impl Agent {
         self.wake_at = Some(Instant::now() + RETRY);
     }
 
-    async fn settle_interfaces(&mut self, netlink: &rtnetlink::Handle, plan: &Plan, network: &Network, attach: bool) {
-        let mut devices = list(netlink).await;
+    async fn settle_interfaces(&mut self, queries: &Queries, plan: &Plan, network: &Network, attach: bool) {
+        let mut devices = list(queries).await;
         if attach {
             self.interfaces.attach(&mut self.dataplane, network, &devices);
-            devices = list(netlink).await;
+            devices = list(queries).await;
             if let Err(problem) = self.tidy(network) {
                 warn!(
                     problem = &problem as &dyn std::error::Error,
@@ -319,8 +319,8 @@ impl Agent {
     }
 }
 
-async fn list(netlink: &rtnetlink::Handle) -> Vec<Device> {
-    netlink::devices(netlink).await.unwrap_or_else(|problem| {
+async fn list(queries: &Queries) -> Vec<Device> {
+    queries.devices().await.unwrap_or_else(|problem| {
         warn!(
             problem = &problem as &dyn std::error::Error,
             "interfaces cannot be listed; trying again"

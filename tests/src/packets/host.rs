@@ -5,8 +5,8 @@ use super::runner::{Counts, Flows, Outcome, Program, Runner};
 use super::world::INTERFACE;
 use anyhow::Context;
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use weir_common::abi::{
     Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, Flow, FlowBucket, Node, Responder,
     ResponderKey, Row,
@@ -93,6 +93,11 @@ impl Packet for Frame {
     }
 }
 
+const UNPOISONED: &str = "no test goes on after a panic";
+
+/// (packets, bytes, SYNs) by id.
+type Counters = Mutex<BTreeMap<u32, (u64, u64, u64)>>;
+
 /// The tables in memory.
 #[derive(Debug)]
 pub struct HostTables {
@@ -100,8 +105,8 @@ pub struct HostTables {
     flows: Vec<[FlowWords; FLOW_WAYS]>,
     cache: Vec<[CacheWords; CACHE_WAYS]>,
     now: u32,
-    frontends: RefCell<BTreeMap<u32, (u64, u64, u64)>>,
-    backends: RefCell<BTreeMap<u32, (u64, u64, u64)>>,
+    frontends: Counters,
+    backends: Counters,
 }
 
 impl HostTables {
@@ -113,8 +118,8 @@ impl HostTables {
             flows,
             cache,
             now: 1_000_000,
-            frontends: RefCell::default(),
-            backends: RefCell::default(),
+            frontends: Counters::default(),
+            backends: Counters::default(),
         }
     }
 }
@@ -227,13 +232,13 @@ impl Tables for HostTables {
     }
 
     fn count_frontend(&self, id: u32, bytes: u64, syn: bool) {
-        let mut counters = self.frontends.borrow_mut();
+        let mut counters = self.frontends.lock().expect(UNPOISONED);
         let counter = counters.entry(id).or_default();
         *counter = (counter.0 + 1, counter.1 + bytes, counter.2 + u64::from(syn));
     }
 
     fn count_backend(&self, id: u32, bytes: u64) {
-        let mut counters = self.backends.borrow_mut();
+        let mut counters = self.backends.lock().expect(UNPOISONED);
         let counter = counters.entry(id).or_default();
         *counter = (counter.0 + 1, counter.1 + bytes, 0);
     }
@@ -256,20 +261,30 @@ impl Host {
             headroom: HEADROOM,
         }
     }
-}
 
-impl Runner for Host {
-    fn run(&mut self, program: Program, bytes: &[u8]) -> anyhow::Result<Outcome> {
+    /// Runs one frame; several threads may, as CPUs do.
+    #[must_use]
+    pub fn process(&self, program: Program, bytes: &[u8]) -> Outcome {
         let mut frame = Frame::new(bytes, self.headroom);
         let verdict = match program {
             Program::Ingress => ingress::process(&mut frame, &self.tables, INTERFACE),
             Program::Egress => egress::process(&mut frame, &self.tables),
         };
-        Ok(Outcome {
+        Outcome {
             action: verdict.action,
             reason: verdict.reason,
             frame: frame.bytes,
-        })
+        }
+    }
+}
+
+impl Runner for Host {
+    fn run(&mut self, program: Program, bytes: &[u8]) -> anyhow::Result<Outcome> {
+        Ok(self.process(program, bytes))
+    }
+
+    fn sees_interfaces(&self) -> bool {
+        true
     }
 
     fn flows(&mut self) -> anyhow::Result<Flows> {
@@ -308,9 +323,10 @@ impl Runner for Host {
     }
 
     fn counts(&mut self) -> anyhow::Result<Counts> {
-        let list = |counters: &RefCell<BTreeMap<u32, (u64, u64, u64)>>| {
+        let list = |counters: &Counters| {
             counters
-                .borrow()
+                .lock()
+                .expect(UNPOISONED)
                 .iter()
                 .map(|(&id, &(packets, bytes, syns))| (id, packets, bytes, syns))
                 .collect()

@@ -233,6 +233,10 @@ impl Runner for Kernel {
         self.run_expecting(program, frame, None)
     }
 
+    fn sees_interfaces(&self) -> bool {
+        false
+    }
+
     fn flows(&mut self) -> anyhow::Result<Flows> {
         let flows = self.flows.iter().collect::<Result<Vec<_>, _>>()?;
         let cache = self.cache.iter().collect::<Result<Vec<_>, _>>()?;

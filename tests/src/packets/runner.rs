@@ -82,6 +82,8 @@ pub struct Counts {
 pub trait Runner {
     /// Runs one frame.
     fn run(&mut self, program: Program, frame: &[u8]) -> anyhow::Result<Outcome>;
+    /// Whether an outcome says which interface a frame was redirected to. The kernel's test run does not.
+    fn sees_interfaces(&self) -> bool;
     /// The flow tables now.
     fn flows(&mut self) -> anyhow::Result<Flows>;
     /// Replaces the flow tables.

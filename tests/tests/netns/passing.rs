@@ -89,21 +89,32 @@ fn a_port_that_is_not_served_stands_aside_and_is_counted() -> Result<()> {
     })
 }
 
-/// Nobody outside the cluster can hand packets to pods by speaking the tunnel's language.
+/// Nobody outside the cluster can hand packets to pods by speaking the tunnel's language; other people's Geneve passes.
 #[test]
 fn a_tunnel_packet_from_outside_is_dropped_and_counted() -> Result<()> {
     Scene::play(SHAPE, |scene| {
         let node = &scene.lab.nodes[0];
-        let before = scene.status(node)?.reason("tunnel_unknown_sender")?;
-        scene.lab.client.run(|| {
-            let socket = client::udp_socket(SocketAddr::new(node.address(Family::V4), 6081))?;
-            socket.send(&[0; 100])?;
-            Ok(())
-        })?;
-        wait::until("the packet to be counted", || {
-            let after = scene.status(node)?.reason("tunnel_unknown_sender")?;
-            ensure!(after == before + 1, "{before}, then {after}");
-            Ok(())
-        })
+        let IpAddr::V4(pod) = node.pods[0].address(Family::V4) else {
+            anyhow::bail!("the pod has no IPv4 address")
+        };
+        // RFC 8926: six words of options, critical, IPv4 inside; one option of five words.
+        let mut forged = vec![6, 0x40, 8, 0, 0, 0, 0, 0, 0xff, 0xe1, 0x81, 5];
+        forged.extend(pod.to_ipv6_mapped().octets());
+        forged.extend(WEB_PORT.to_be_bytes());
+        forged.extend([0; 62]);
+        let foreign = [0; 60];
+        for (payload, reason) in [(&forged[..], "tunnel_unknown_sender"), (&foreign, "not_served")] {
+            let before = scene.status(node)?.reason(reason)?;
+            scene.lab.client.run(|| {
+                client::udp_socket(SocketAddr::new(node.address(Family::V4), 6081))?.send(payload)?;
+                Ok(())
+            })?;
+            wait::until("the packet to be counted", || {
+                let after = scene.status(node)?.reason(reason)?;
+                ensure!(after > before, "{reason}: {before}, then {after}");
+                Ok(())
+            })?;
+        }
+        Ok(())
     })
 }

@@ -7,27 +7,26 @@
 //! nothing of plans.
 
 mod message;
+mod query;
 mod view;
 
+pub use query::{Queries, QueryError};
 pub use view::{Device, Network, Wanted, XdpState};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    MulticastGroup, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
-    packet_route::{
-        RouteNetlinkMessage,
-        neighbour::{NeighbourFlags, NeighbourState},
-    },
+    packet_route::RouteNetlinkMessage,
     sys::{AsyncSocket, SocketAddr},
 };
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{debug, warn};
-use view::{Link, Neighbour, Route, View};
+use view::{Link, Neighbour, View};
 
 /// Changes that follow each other this closely are published together.
 pub const QUIET: Duration = Duration::from_millis(10);
@@ -44,15 +43,6 @@ pub enum Error {
     /// No socket.
     #[error("cannot open a netlink socket")]
     Socket(#[source] io::Error),
-    /// A request failed.
-    #[error("netlink does not answer: cannot {what}")]
-    Request {
-        /// What was asked.
-        what: &'static str,
-        /// Why it failed.
-        #[source]
-        source: rtnetlink::Error,
-    },
     /// The connection ended.
     #[error("the netlink socket was closed")]
     Closed,
@@ -68,7 +58,7 @@ pub type Networks = watch::Receiver<Option<Arc<Network>>>;
 /// # Errors
 ///
 /// [`Error::Socket`].
-pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(Networks, Handle), Error> {
+pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(Networks, Queries), Error> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Neigh,
@@ -77,14 +67,15 @@ pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(Networks, Handle), Erro
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
     ];
-    let (mut connection, handle, messages) = new_multicast_connection(&groups).map_err(Error::Socket)?;
+    let (mut connection, _, messages) = new_multicast_connection(&groups).map_err(Error::Socket)?;
     if let Err(error) = connection.socket_mut().socket_mut().set_rx_buf_sz(BUFFER) {
         debug!(%error, "netlink keeps its ordinary buffer");
     }
     tokio::spawn(connection);
+    let queries = Queries::open().map_err(Error::Socket)?;
     let (publish, published) = watch::channel(None);
     let source = Source {
-        handle: handle.clone(),
+        queries: queries.clone(),
         view: View::default(),
         wanted,
         publish,
@@ -93,25 +84,11 @@ pub fn start(wanted: watch::Receiver<Wanted>) -> Result<(Networks, Handle), Erro
         flush_at: None,
     };
     tokio::spawn(source.run(messages));
-    Ok((published, handle))
-}
-
-/// All interfaces as they are now, with what the kernel says about XDP on them.
-///
-/// # Errors
-///
-/// [`Error::Request`].
-pub async fn devices(handle: &Handle) -> Result<Vec<Device>, Error> {
-    let links = handle.link().get().execute().map_ok(|message| message::link(&message));
-    let links: Vec<Option<Link>> = links.try_collect().await.map_err(|source| Error::Request {
-        what: "list the interfaces",
-        source,
-    })?;
-    Ok(links.into_iter().flatten().map(|link| link.device()).collect())
+    Ok((published, queries))
 }
 
 struct Source {
-    handle: Handle,
+    queries: Queries,
     view: View,
     wanted: watch::Receiver<Wanted>,
     publish: watch::Sender<Option<Arc<Network>>>,
@@ -223,26 +200,8 @@ impl Source {
         self.flush().await;
     }
 
-    async fn read_all(&self) -> Result<(Vec<Link>, Vec<Neighbour>), Error> {
-        let failed = |what| move |source| Error::Request { what, source };
-        let links = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .map_ok(|message| message::link(&message));
-        let links: Vec<Option<Link>> = links.try_collect().await.map_err(failed("list the interfaces"))?;
-        let neighbours = self
-            .handle
-            .neighbours()
-            .get()
-            .execute()
-            .map_ok(|message| message::neighbour(&message));
-        let neighbours: Vec<Option<Neighbour>> = neighbours.try_collect().await.map_err(failed("list neighbours"))?;
-        Ok((
-            links.into_iter().flatten().collect(),
-            neighbours.into_iter().flatten().collect(),
-        ))
+    async fn read_all(&self) -> Result<(Vec<Link>, Vec<Neighbour>), QueryError> {
+        Ok((self.queries.links().await?, self.queries.neighbours().await?))
     }
 
     /// Publishes what is known now, if it differs from what was published.
@@ -252,7 +211,7 @@ impl Source {
         if std::mem::take(&mut self.routes_stale) {
             let mut routes = Vec::new();
             for address in wanted.addresses() {
-                if let Some(route) = self.route(address).await {
+                if let Some(route) = self.queries.route(address).await {
                     routes.push((address, route));
                 }
             }
@@ -269,31 +228,10 @@ impl Source {
         });
     }
 
-    /// The kernel's own answer to "which way to `address`"; `None` when there is none.
-    async fn route(&self, address: IpAddr) -> Option<Route> {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let query = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(address, length)
-            .ok()?
-            .build();
-        let mut answers = Box::pin(self.handle.route().get(query).execute());
-        match answers.try_next().await {
-            Ok(answer) => message::route(&answer?, address),
-            Err(error) => {
-                debug!(%address, %error, "no route");
-                None
-            }
-        }
-    }
-
     /// Has the kernel resolve next hops: those without a MAC, and with `confirm` those that have not been confirmed.
     async fn ask(&self, confirm: bool) {
         for (ifindex, address) in self.view.to_resolve(confirm) {
-            let request = self.handle.neighbours().add(ifindex, address).replace();
-            let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use);
-            if let Err(error) = request.execute().await {
-                debug!(%address, ifindex, %error, "the kernel does not resolve this next hop");
-            }
+            self.queries.resolve(ifindex, address).await;
         }
     }
 }

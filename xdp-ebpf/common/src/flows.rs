@@ -60,7 +60,7 @@ fn buckets(config: &Config, key: &Tuple) -> [u32; 2] {
 /// A place goes through the scratch before it comes here: the verifier then walks what follows once, and not for each of
 /// the eight.
 #[inline(always)]
-fn entry<'a, T: Tables>(tables: &'a T, buckets: [u32; 2], place: u64) -> Option<&'a FlowWords> {
+fn entry<T: Tables>(tables: &T, buckets: [u32; 2], place: u64) -> Option<&FlowWords> {
     let bucket: &[FlowWords; FLOW_WAYS] = tables.flows(if place < FLOW_WAYS as u64 { buckets[0] } else { buckets[1] })?;
     bucket.get(place as usize % FLOW_WAYS)
 }

@@ -141,10 +141,11 @@ impl Maps {
                     .store_word(slot, DIRECTORY_ROWS, bytemuck::must_cast::<RowRange, u64>(rows))
             }
             Write::Row { index, row } => self.rows.store(index, &[bytemuck::must_cast(row)]),
-            Write::Backend { id, backend } => self.backends.store(
-                id,
-                &bytemuck::must_cast::<Backend, [u64; size_of::<Backend>() / 8]>(backend),
-            ),
+            Write::Backend { id, backend } => {
+                self.tallies.before_backend(id, &self.backends.load(id)?, &backend)?;
+                let words: [u64; size_of::<Backend>() / 8] = bytemuck::must_cast(backend);
+                self.backends.store(id, &words)
+            }
             Write::Node { id, node } => {
                 let words: [u64; size_of::<Node>() / 8] = bytemuck::must_cast(node);
                 let closed: [u64; size_of::<Node>() / 8] = bytemuck::must_cast(Node { ifindex: 0, ..node });
