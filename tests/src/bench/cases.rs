@@ -81,7 +81,12 @@ pub fn all() -> Vec<Case> {
     for make in [not_ours, question, new_flow, stateless] {
         cases.extend(Family::BOTH.map(make));
     }
-    for (name, flows) in [("cached-1", 1), ("cached-4k", 1 << 12), ("cached-64k", 1 << 16), ("cached-512k", 1 << 19)] {
+    for (name, flows) in [
+        ("cached-1", 1),
+        ("cached-4k", 1 << 12),
+        ("cached-64k", 1 << 16),
+        ("cached-512k", 1 << 19),
+    ] {
         cases.extend(Family::BOTH.map(|family| cached(family, name, flows)));
     }
     for make in [local, decapsulate, egress] {
@@ -104,11 +109,19 @@ fn case(name: &'static str, family: Family, frame: Vec<u8>, expected: Expected) 
 }
 
 fn passed(reason: Reason, growth: i32) -> Expected {
-    Expected { action: action::PASS, reason, growth: Some(growth) }
+    Expected {
+        action: action::PASS,
+        reason,
+        growth: Some(growth),
+    }
 }
 
 fn transmitted(reason: Reason, growth: Option<i32>) -> Expected {
-    Expected { action: action::TRANSMIT, reason, growth }
+    Expected {
+        action: action::TRANSMIT,
+        reason,
+        growth,
+    }
 }
 
 fn not_ours(family: Family) -> Case {
@@ -116,7 +129,11 @@ fn not_ours(family: Family) -> Case {
 }
 
 fn question(family: Family) -> Case {
-    let reason = if family.is_v6() { Reason::NeighborAdvertisement } else { Reason::ArpReply };
+    let reason = if family.is_v6() {
+        Reason::NeighborAdvertisement
+    } else {
+        Reason::ArpReply
+    };
     case("arp", family, scene::question(family), transmitted(reason, Some(0)))
 }
 
@@ -132,7 +149,12 @@ fn new_flow(family: Family) -> Case {
 
 fn stateless(family: Family) -> Case {
     let frame = scene::client(family, port::UNCHANGED, ACK, SHORT_FRAME);
-    case("stateless", family, frame, transmitted(Reason::Tunnel, Some(tunnel(family))))
+    case(
+        "stateless",
+        family,
+        frame,
+        transmitted(Reason::Tunnel, Some(tunnel(family))),
+    )
 }
 
 /// Flows of a row in transition that the cache knows, so that the packet need not name the previous backend.
@@ -154,7 +176,10 @@ fn cached(family: Family, name: &'static str, flows: u64) -> Case {
 
 fn local(family: Family) -> Case {
     let frame = scene::client(family, port::LOCAL, ACK, SHORT_FRAME);
-    Case { preparation: Some(local_syn(family)), ..case("local", family, frame, passed(Reason::Local, 0)) }
+    Case {
+        preparation: Some(local_syn(family)),
+        ..case("local", family, frame, passed(Reason::Local, 0))
+    }
 }
 
 /// The tunnel packet itself is made by the program under test: see [`super::measure`].
@@ -167,12 +192,21 @@ fn decapsulate(family: Family) -> Case {
             every_flow: false,
             reason: Reason::Decapsulated,
         }),
-        ..case("decapsulate", family, frame, passed(Reason::Decapsulated, -tunnel(family)))
+        ..case(
+            "decapsulate",
+            family,
+            frame,
+            passed(Reason::Decapsulated, -tunnel(family)),
+        )
     }
 }
 
 fn egress(family: Family) -> Case {
-    let expected = Expected { action: action::TC_PIPE, reason: Reason::EgressReply, growth: Some(0) };
+    let expected = Expected {
+        action: action::TC_PIPE,
+        reason: Reason::EgressReply,
+        growth: Some(0),
+    };
     Case {
         program: Program::Egress,
         preparation: Some(local_syn(family)),
@@ -182,5 +216,9 @@ fn egress(family: Family) -> Case {
 
 fn local_syn(family: Family) -> Preparation {
     let frame = scene::client(family, port::LOCAL, SYN, SHORT_FRAME);
-    Preparation { frame, every_flow: false, reason: Reason::Local }
+    Preparation {
+        frame,
+        every_flow: false,
+        reason: Reason::Local,
+    }
 }

@@ -30,7 +30,9 @@ impl Machine {
     #[must_use]
     pub fn this(effort: Effort) -> Self {
         let cpuinfo = read("/proc/cpuinfo");
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Self {
             kernel: read("/proc/sys/kernel/osrelease"),
             cpu: model.map_or_else(|| "unknown".into(), |(_, name)| name.trim().into()),
@@ -47,8 +49,21 @@ impl Machine {
     /// All of it in one line.
     #[must_use]
     pub fn line(&self) -> String {
-        let Self { kernel, cpu, cpus, compiler, date, rounds, packets, .. } = self;
-        let mitigations: Vec<_> = self.mitigations.iter().map(|(name, how)| format!("{name}: {how}")).collect();
+        let Self {
+            kernel,
+            cpu,
+            cpus,
+            compiler,
+            date,
+            rounds,
+            packets,
+            ..
+        } = self;
+        let mitigations: Vec<_> = self
+            .mitigations
+            .iter()
+            .map(|(name, how)| format!("{name}: {how}"))
+            .collect();
         format!(
             "Linux {kernel}, {cpu}, {cpus} CPUs, {}; {compiler}; {date}; {rounds} rounds of {packets} packets",
             mitigations.join(", ")
@@ -60,7 +75,12 @@ impl Machine {
 fn mitigations() -> BTreeMap<String, String> {
     ["retbleed", "spec_rstack_overflow", "spectre_v2"]
         .into_iter()
-        .map(|name| (name.into(), read(&format!("/sys/devices/system/cpu/vulnerabilities/{name}"))))
+        .map(|name| {
+            (
+                name.into(),
+                read(&format!("/sys/devices/system/cpu/vulnerabilities/{name}")),
+            )
+        })
         .filter(|(_, how): &(String, String)| !how.is_empty() && how != "Not affected")
         .collect()
 }
@@ -71,5 +91,7 @@ fn read(path: &str) -> String {
 
 fn output(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().into()).unwrap_or_default()
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().into())
+        .unwrap_or_default()
 }

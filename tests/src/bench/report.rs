@@ -51,7 +51,9 @@ impl Row {
 fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return 0.0;
+    };
     let place = share * last as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     below + (above - below) * place.fract()
@@ -64,8 +66,18 @@ impl Report {
         let mut text = format!("{}\n\n", self.machine.line());
         text += "case         family  median  spread   floor     net  (ns per packet)\n";
         for row in &self.rows {
-            let Row { case, family, median_ns, spread_ns, floor_ns, net_ns } = row;
-            let _ = writeln!(text, "{case:12} IPv{family} {median_ns:8.1}{spread_ns:8.1}{floor_ns:8.1}{net_ns:8.1}");
+            let Row {
+                case,
+                family,
+                median_ns,
+                spread_ns,
+                floor_ns,
+                net_ns,
+            } = row;
+            let _ = writeln!(
+                text,
+                "{case:12} IPv{family} {median_ns:8.1}{spread_ns:8.1}{floor_ns:8.1}{net_ns:8.1}"
+            );
         }
         text
     }
@@ -79,7 +91,14 @@ impl Report {
         );
         text += "| case | family | median | spread | floor | net |\n|---|---|---:|---:|---:|---:|\n";
         for row in &self.rows {
-            let Row { case, family, median_ns, spread_ns, floor_ns, net_ns } = row;
+            let Row {
+                case,
+                family,
+                median_ns,
+                spread_ns,
+                floor_ns,
+                net_ns,
+            } = row;
             let _ = writeln!(
                 text,
                 "| {case} | IPv{family} | {median_ns:.1} | {spread_ns:.1} | {floor_ns:.1} | **{net_ns:.1}** |"

@@ -92,14 +92,26 @@ pub fn client(family: Family, port: u16, flags: u8, length: usize) -> Vec<u8> {
 #[must_use]
 pub fn foreign(family: Family) -> Vec<u8> {
     let length = super::settings::SHORT_FRAME;
-    segment(family, (Host::Client, CLIENT_PORT), (Host::Foreign, port::UNCHANGED), flag::ACK, length)
+    segment(
+        family,
+        (Host::Client, CLIENT_PORT),
+        (Host::Foreign, port::UNCHANGED),
+        flag::ACK,
+        length,
+    )
 }
 
 /// What the local pod answers to flow 0.
 #[must_use]
 pub fn reply(family: Family) -> Vec<u8> {
     let length = super::settings::SHORT_FRAME;
-    segment(family, (Host::Pod, POD_PORT), (Host::Client, CLIENT_PORT), flag::ACK, length)
+    segment(
+        family,
+        (Host::Pod, POD_PORT),
+        (Host::Client, CLIENT_PORT),
+        flag::ACK,
+        length,
+    )
 }
 
 fn segment(family: Family, from: (Host, u16), to: (Host, u16), flags: u8, length: usize) -> Vec<u8> {
@@ -115,7 +127,10 @@ pub fn question(family: Family) -> Vec<u8> {
     let mut frame = match (address(family, Host::OtherNode), address(family, Host::Vip)) {
         (IpAddr::V4(asker), IpAddr::V4(vip)) => link.carry_as(0x0806, &Arp::request(ROUTER, asker, vip).bytes()),
         (asker, IpAddr::V6(vip)) => {
-            let ip = Ip { ttl: 255, ..Ip::between(asker, vip.into()) };
+            let ip = Ip {
+                ttl: 255,
+                ..Ip::between(asker, vip.into())
+            };
             link.carry(&ip.carry(&solicitation(vip, Some(ROUTER))))
         }
         (asker, vip) => unreachable!("{asker} and {vip} are of one family"),
@@ -157,7 +172,10 @@ fn fill_family(product: &mut Ebpf, family: Family) -> Result<()> {
     let index = u32::from(family.is_v6());
     let (other, ourselves) = (1 + 2 * index, 2 + 2 * index);
     let (node_address, other_address) = (wire(family, Host::Node), wire(family, Host::OtherNode));
-    for (id, source, address) in [(other, node_address, other_address), (ourselves, other_address, node_address)] {
+    for (id, source, address) in [
+        (other, node_address, other_address),
+        (ourselves, other_address, node_address),
+    ] {
         let node = Node {
             address,
             source,
@@ -191,13 +209,40 @@ fn fill_family(product: &mut Ebpf, family: Family) -> Result<()> {
 
     let vip = wire(family, Host::Vip);
     let frontends = [
-        (port::UNCHANGED, Row { current: remote, previous: 0 }),
-        (port::CHANGED, Row { current: remote, previous: former }),
-        (port::LOCAL, Row { current: local, previous: 0 }),
-        (port::OURSELVES, Row { current: looped, previous: 0 }),
+        (
+            port::UNCHANGED,
+            Row {
+                current: remote,
+                previous: 0,
+            },
+        ),
+        (
+            port::CHANGED,
+            Row {
+                current: remote,
+                previous: former,
+            },
+        ),
+        (
+            port::LOCAL,
+            Row {
+                current: local,
+                previous: 0,
+            },
+        ),
+        (
+            port::OURSELVES,
+            Row {
+                current: looped,
+                previous: 0,
+            },
+        ),
     ];
     for (id, (port, row)) in (index * FRONTENDS_OF_A_FAMILY..).zip(frontends) {
-        let rows = RowRange { base: id * ROWS, mask: ROWS - 1 };
+        let rows = RowRange {
+            base: id * ROWS,
+            mask: ROWS - 1,
+        };
         for number in rows.base..=rows.base + rows.mask {
             put(product, "ROWS", number, must_cast::<Row, u64>(row))?;
         }
@@ -207,13 +252,35 @@ fn fill_family(product: &mut Ebpf, family: Family) -> Result<()> {
     direct(product, vip, 0, protocol::ANY, kind::VIP, 0, none)?;
     direct(product, node_address, TUNNEL_PORT, protocol::UDP, kind::TUNNEL, 0, none)?;
     direct(product, other_address, 0, protocol::ANY, kind::PEER, other, none)?;
-    direct(product, wire(family, Host::Pod), POD_PORT, protocol::TCP, kind::BACKEND, local, none)?;
+    direct(
+        product,
+        wire(family, Host::Pod),
+        POD_PORT,
+        protocol::TCP,
+        kind::BACKEND,
+        local,
+        none,
+    )?;
 
-    let key = ResponderKey { address: vip, ifindex: INTERFACE, vlan: [0; 2], reserved: [0; 2] };
-    let responder = Responder { mac: NODE, reserved: [0; 2] };
-    let map = product.map_mut("RESPONDERS").context("the object has no map RESPONDERS")?;
+    let key = ResponderKey {
+        address: vip,
+        ifindex: INTERFACE,
+        vlan: [0; 2],
+        reserved: [0; 2],
+    };
+    let responder = Responder {
+        mac: NODE,
+        reserved: [0; 2],
+    };
+    let map = product
+        .map_mut("RESPONDERS")
+        .context("the object has no map RESPONDERS")?;
     let mut responders = HashMap::<_, [u64; 3], u64>::try_from(map)?;
-    responders.insert(must_cast::<ResponderKey, [u64; 3]>(key), must_cast::<Responder, u64>(responder), 0)?;
+    responders.insert(
+        must_cast::<ResponderKey, [u64; 3]>(key),
+        must_cast::<Responder, u64>(responder),
+        0,
+    )?;
     Ok(())
 }
 
@@ -230,10 +297,23 @@ fn direct(
     let port = port.to_be_bytes();
     let address_hash = hash::address(&address);
     let slot = hash::slot(hash::directory(address_hash, u16::from_ne_bytes(port), protocol), 0);
-    let entry = DirectoryEntry { address, port, protocol, kind, id, rows, reserved: [0; 32] };
-    let map = product.map_mut("DIRECTORY").context("the object has no map DIRECTORY")?;
+    let entry = DirectoryEntry {
+        address,
+        port,
+        protocol,
+        kind,
+        id,
+        rows,
+        reserved: [0; 32],
+    };
+    let map = product
+        .map_mut("DIRECTORY")
+        .context("the object has no map DIRECTORY")?;
     let mut directory = Array::<_, [u64; 8]>::try_from(map)?;
-    ensure!(directory.get(&slot, 0)? == [0; 8], "two keys of the bench share slot {slot} of the directory");
+    ensure!(
+        directory.get(&slot, 0)? == [0; 8],
+        "two keys of the bench share slot {slot} of the directory"
+    );
     directory.set(slot, must_cast::<DirectoryEntry, [u64; 8]>(entry), 0)?;
 
     if matches!(kind, kind::FRONTEND | kind::VIP | kind::TUNNEL) {
@@ -247,7 +327,11 @@ fn direct(
 }
 
 fn put<V: aya::Pod>(product: &mut Ebpf, name: &str, index: u32, value: V) -> Result<()> {
-    let map = product.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
+    let map = product
+        .map_mut(name)
+        .with_context(|| format!("the object has no map {name}"))?;
     let mut array = Array::<_, V>::try_from(map).with_context(|| format!("map {name}"))?;
-    array.set(index, value, 0).with_context(|| format!("entry {index} of map {name}"))
+    array
+        .set(index, value, 0)
+        .with_context(|| format!("entry {index} of map {name}"))
 }

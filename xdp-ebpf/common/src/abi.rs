@@ -278,7 +278,7 @@ pub struct CacheBucket {
 pub struct Counter {
     /// Packets.
     pub packets: u64,
-    /// Bytes from the IP header on, as received.
+    /// Bytes as received: of the frame for a reason, from the IP header on for a backend.
     pub bytes: u64,
 }
 

@@ -1,7 +1,8 @@
 //! `FLOW_CACHE`: which backend of a row in transition a flow belongs to.
 //!
 //! Only a saver of detours: the backend's node decides, and an entry that names neither backend of the row is ignored.
-//! An entry is made when a SYN passes while its row is in transition, and never changed by a later SYN.
+//! An entry is made when a SYN passes while its row is in transition. A later SYN never changes it: where it names another
+//! backend than the row's current one, it is forgotten.
 
 use crate::{
     abi::{CACHE_WAYS, Config},
@@ -41,6 +42,18 @@ pub fn lookup<T: Tables>(tables: &T, config: &Config, key: &Tuple) -> Option<u32
         }
     }
     None
+}
+
+/// Forgets what is noted for a flow.
+#[inline(never)]
+pub fn forget<T: Tables>(tables: &T, config: &Config, key: &Tuple) {
+    let (index, tag) = place(config, key);
+    let Some(bucket) = tables.cache(index) else { return };
+    for words in bucket {
+        if words[0].load() == tag {
+            words[0].replace(tag, 0);
+        }
+    }
 }
 
 /// Notes `backend` for a flow that [`lookup`] does not know, in place of the entry unused for longest.

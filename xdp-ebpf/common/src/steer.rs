@@ -38,6 +38,9 @@ pub fn choose<T: Tables>(
     if previous != 0 {
         match cache::lookup(tables, config, &tuple) {
             Some(noted) if noted == chosen => previous = 0,
+            // A client that opens a connection anew from an old one's port must not be held to a backend that takes no
+            // new flows; which of the two it means, the backends' nodes know.
+            Some(_) if s.transport.is_bare_syn() => cache::forget(tables, config, &tuple),
             Some(noted) if noted == previous => (chosen, previous) = (previous, 0),
             Some(_) => {}
             None if s.transport.is_bare_syn() => cache::insert(tables, config, &tuple, chosen),

@@ -258,7 +258,20 @@ fn cached(family: Family) -> Vec<Case> {
         .after([begun.clone()]),
         tunnel("moved, syn, moved on, later", &data(port), Target::Near, &near)
             .after([begun.clone(), moved_on.clone()]),
-        tunnel("moved, syn, moved on, syn", &syn(port), Target::Near, &near).after([begun.clone(), moved_on.clone()]),
+        tunnel(
+            "moved, syn, moved on, syn",
+            &syn(port),
+            Target::Far,
+            &both(family, Protocol::Tcp, Target::Far, Target::Near),
+        )
+        .after([begun.clone(), moved_on.clone()]),
+        tunnel(
+            "moved, syn, moved on, syn, later",
+            &data(port),
+            Target::Far,
+            &both(family, Protocol::Tcp, Target::Far, Target::Near),
+        )
+        .after([begun.clone(), moved_on.clone(), begun.clone()]),
         tunnel(
             "moved, syn, moved twice, later",
             &data(port),

@@ -126,3 +126,102 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_route::link::InfoKind;
+    use std::net::Ipv4Addr;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+
+    fn link_with(attributes: Vec<LinkAttribute>) -> Option<Link> {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes = attributes;
+        link(&message)
+    }
+
+    #[test]
+    fn a_vlan_device_names_its_parent() {
+        let vlan = InfoData::Vlan(vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Q), InfoVlan::Id(5)]);
+        let found = link_with(vec![
+            LinkAttribute::IfName("eth0.5".into()),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+            LinkAttribute::Mtu(70_000),
+            LinkAttribute::Link(2),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(vlan)]),
+        ])
+        .unwrap();
+        assert_eq!((found.ifindex, found.vlan, found.mtu), (7, Some((2, 5)), u16::MAX));
+        assert_eq!(found.mac, Some([2, 0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn a_veth_has_a_peer_and_no_parent() {
+        let found = link_with(vec![LinkAttribute::IfName("veth0".into()), LinkAttribute::Link(3)]).unwrap();
+        assert_eq!((found.vlan, found.mac), (None, None));
+    }
+
+    #[test]
+    fn xdp_modes_are_told_apart() {
+        let state = |attached| xdp(&[LinkXdp::Attached(attached), LinkXdp::ProgId(9)]);
+        assert_eq!(
+            state(XdpAttached::Driver),
+            Some(XdpState {
+                native: true,
+                program: 9
+            })
+        );
+        assert_eq!(
+            state(XdpAttached::SocketBuffer),
+            Some(XdpState {
+                native: false,
+                program: 9
+            })
+        );
+        assert_eq!(state(XdpAttached::None), None);
+        assert_eq!(xdp(&[]), None);
+    }
+
+    #[test]
+    fn a_failed_neighbour_has_no_mac_even_if_it_had_one() {
+        let resolution = |state| {
+            let mut message = NeighbourMessage::default();
+            message.header.ifindex = 2;
+            message.header.state = state;
+            message.attributes = vec![
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ADDRESS)),
+                NeighbourAttribute::LinkLayerAddress(vec![9; 6]),
+            ];
+            neighbour(&message).unwrap().resolution
+        };
+        assert_eq!(resolution(NeighbourState::Failed), Resolution::None);
+        assert_eq!(resolution(NeighbourState::Reachable), Resolution::Confirmed([9; 6]));
+        assert_eq!(resolution(NeighbourState::Probe), Resolution::Asking([9; 6]));
+        assert_eq!(resolution(NeighbourState::Stale), Resolution::Stale([9; 6]));
+    }
+
+    #[test]
+    fn a_route_leads_over_its_gateway_or_straight_there() {
+        let destination = IpAddr::V4(ADDRESS);
+        let route_with = |kind, gateway: Option<Ipv4Addr>| {
+            let mut message = RouteMessage::default();
+            message.header.kind = kind;
+            message.attributes = vec![
+                RouteAttribute::Oif(2),
+                RouteAttribute::PrefSource(RouteAddress::Inet(Ipv4Addr::new(10, 0, 0, 2))),
+                RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)]),
+            ];
+            message
+                .attributes
+                .extend(gateway.map(|v4| RouteAttribute::Gateway(RouteAddress::Inet(v4))));
+            route(&message, destination)
+        };
+        let gateway = Ipv4Addr::new(10, 0, 0, 1);
+        let over = route_with(RouteType::Unicast, Some(gateway)).unwrap();
+        assert_eq!((over.neighbour, over.mtu), (IpAddr::V4(gateway), Some(1400)));
+        assert_eq!(route_with(RouteType::Unicast, None).unwrap().neighbour, destination);
+        assert_eq!(route_with(RouteType::Local, None), None);
+    }
+}
