@@ -11,7 +11,7 @@ mod maps;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{TC_ACT_PIPE, xdp_action},
+    bindings::{TC_ACT_UNSPEC, xdp_action},
     helpers::bpf_redirect,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
@@ -44,8 +44,8 @@ pub fn weir_egress(ctx: TcContext) -> i32 {
     let len = frame.len();
     let verdict = egress::process(&mut frame, &Maps::<1>);
     maps::count_reason(verdict.reason as u32, len as u64);
-    // Whatever other programs and filters stand behind us still see the frame.
-    TC_ACT_PIPE
+    // The next program or filter still sees the frame; every other code would end a tcx chain here.
+    TC_ACT_UNSPEC
 }
 
 #[panic_handler]

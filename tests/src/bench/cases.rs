@@ -66,7 +66,7 @@ pub struct Case {
 mod action {
     pub(super) const PASS: u32 = 2;
     pub(super) const TRANSMIT: u32 = 3;
-    pub(super) const TC_PIPE: u32 = 3;
+    pub(super) const TC_UNSPEC: u32 = u32::MAX;
 }
 
 /// Bytes a tunnel adds: outer IP, UDP, Geneve, option header and the choice of a backend.
@@ -203,7 +203,7 @@ fn decapsulate(family: Family) -> Case {
 
 fn egress(family: Family) -> Case {
     let expected = Expected {
-        action: action::TC_PIPE,
+        action: action::TC_UNSPEC,
         reason: Reason::EgressReply,
         growth: Some(0),
     };

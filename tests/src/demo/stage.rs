@@ -126,8 +126,8 @@ impl Stage {
         let (name, weir) = (node.namespace.path(), agent::binary());
         let (pins, state) = (self.lab.pin_directory(node), self.lab.state_directory(node));
         println!("\nThe network stays. In another terminal, as root:");
-        println!("  ip netns exec {client} curl http://argocd/");
-        println!("  ip netns exec {client} curl -6 http://ingress/");
+        println!("  ip netns exec {client} curl -s http://argocd/");
+        println!("  ip netns exec {client} curl -s -4 http://ingress/");
         println!("  ip netns exec {client} ping 10.10.1.2");
         println!("  ip -n {router} neigh show dev lan");
         println!(
@@ -137,10 +137,14 @@ impl Stage {
             pins.display(),
             state.display()
         );
-        println!("  bpftool map dump pinned {}/*/BACKENDS", pins.display());
+        println!("  bpftool map lookup pinned {}/*/BACKENDS key 1 0 0 0", pins.display());
         println!(
             "  $EDITOR {}/services.yaml",
             self.lab.manifest_directory(node).display()
+        );
+        println!(
+            "Each node has a folder of its own; the last two are about {}.",
+            node.name
         );
         println!("Enter ends it.");
         Ok(())

@@ -181,8 +181,8 @@ impl Kernel {
             (Program::Ingress, 2) => Action::Pass,
             (Program::Ingress, 3) => Action::Transmit,
             (Program::Ingress, 4) => Action::Redirect(0),
-            // TC_ACT_PIPE: whatever comes next sees it.
-            (Program::Egress, 3) => Action::Pass,
+            // TC_ACT_UNSPEC: whatever comes next sees it.
+            (Program::Egress, u32::MAX) => Action::Pass,
             (program, code) => bail!("{program:?} returned {code}"),
         };
         let frame = self.output[..result.data_size_out as usize].to_vec();

@@ -1,11 +1,12 @@
 //! The agent comes and goes; the data path does not.
 
-use crate::scene::{Scene, all_whole};
+use crate::scene::{Scene, all_whole, web};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 use tests::lab::{
     Agent, FAMILIES, Family, Node, Shape, agent, client,
+    manifests::Endpoint,
     servers::{self, SLOW_RATE},
     traffic::{self, Requests},
     wait,
@@ -46,6 +47,61 @@ fn killed_agents_break_nothing() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Pods flap and agents die at the same time, again and again.
+#[test]
+fn agents_that_die_while_pods_come_and_go_break_nothing() -> Result<()> {
+    Scene::play(
+        Shape {
+            nodes: 3,
+            pods_per_node: 2,
+            ..SHAPE
+        },
+        |scene| {
+            const LENGTH: usize = 8 * SLOW_RATE;
+            servers::make_file(&scene.lab, "image", LENGTH)?;
+            let requests = FAMILIES.map(|family| Requests::start(&scene.lab.client, Scene::http(family)));
+            let mut downloads = scene.downloads(Family::V4, "image", |_| true)?;
+            downloads.extend(scene.downloads(Family::V6, "image", |_| true)?);
+            let pods: Vec<_> = scene.lab.pods().cloned().collect();
+            for (round, leaving) in pods.iter().enumerate().take(4) {
+                let states: Vec<_> = pods
+                    .iter()
+                    .map(|pod| {
+                        (
+                            pod,
+                            if pod.name == leaving.name {
+                                Endpoint::Terminating
+                            } else {
+                                Endpoint::Ready
+                            },
+                        )
+                    })
+                    .collect();
+                let victim = round % scene.agents.len();
+                scene
+                    .lab
+                    .apply("web.yaml", &(web().yaml() + &web().endpoints_in_states(&states)))?;
+                scene.agents.remove(victim).kill()?;
+                scene.lab.apply("web.yaml", &web().with(&pods))?;
+                scene
+                    .agents
+                    .insert(victim, Agent::start(&scene.lab, &scene.lab.nodes[victim])?);
+            }
+            all_whole(downloads, LENGTH)?;
+            for requests in requests {
+                let tally = requests.finish()?;
+                ensure!(
+                    tally.failures.is_empty(),
+                    "of {} requests: {:?}",
+                    tally.total(),
+                    tally.failures
+                );
+            }
+            Ok(())
+        },
+    )
 }
 
 /// [C11] A graceful stop leaves everything in place, and the next agent takes it over without a gap.

@@ -49,10 +49,12 @@ fn with_state(control: u64, state: u8) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, state])
 }
 
+/// Indexes of the two buckets that a flow (client to pod) may be in, under a seed and a table of `mask + 1` buckets.
 #[inline(always)]
-fn buckets(config: &Config, key: &Tuple) -> [u32; 2] {
-    let hash = hash::tuple(config.flow_seed, key);
-    [hash as u32 & config.flow_mask, (hash >> 32) as u32 & config.flow_mask]
+#[must_use]
+pub fn buckets(seed: u64, mask: u32, key: &Tuple) -> [u32; 2] {
+    let hash = hash::tuple(seed, key);
+    [hash as u32 & mask, (hash >> 32) as u32 & mask]
 }
 
 /// The entry at `place`: 0 to 3 in the first bucket, 4 to 7 in the second.
@@ -71,7 +73,7 @@ fn find<'a, T: Tables>(tables: &'a T, config: &Config, s: &mut Scratch) -> Optio
     let key = s.flow;
     let wanted = control(&key, 0, 0);
     let (client, pod) = (key.source.words(), key.destination.words());
-    let buckets = buckets(config, &key);
+    let buckets = buckets(config.flow_seed, config.flow_mask, &key);
     s.place = NO_PLACE;
     'search: for (number, index) in buckets.into_iter().enumerate() {
         for (way, words) in tables.flows(index)?.iter().enumerate() {
@@ -162,7 +164,7 @@ fn publish(words: &FlowWords, claimed: u64, control: u64) {
 #[inline(never)]
 pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     let now = tables.now();
-    let buckets = buckets(config, &s.flow);
+    let buckets = buckets(config.flow_seed, config.flow_mask, &s.flow);
     // The best rank so far, with its place in the lowest bits.
     s.place = 0;
     for (number, index) in buckets.into_iter().enumerate() {

@@ -167,14 +167,6 @@ impl Directory {
             .map(|((_, key), placed)| (key, placed))
     }
 
-    #[cfg(test)]
-    pub fn debug_check(&self, local: &std::collections::BTreeSet<Key>, image: &[DirectoryEntry], writes: &[Write]) {
-        for ((b, key), p) in self.placed.iter().filter(|(_, p)| p.entry.kind == 5) { if !local.contains(key) { panic!("DD mirror {b} {key:?} {p:?}"); } }
-        for (slot, e) in image.iter().enumerate().filter(|(_, e)| e.kind == 5 && !local.contains(&Key::from(*e))) {
-            let k = Key::from(e); let d = self.displacement[bucket(&k) as usize]; if self.slot(&k, d) as usize == slot { let ws: Vec<_> = writes.iter().enumerate().filter(|(_, w)| matches!(w, Write::Directory{slot: s, ..} if *s as usize == slot) || matches!(w, Write::Directory{entry, ..} if Key::from(entry) == k) || matches!(w, Write::Displacement{index, ..} if *index == bucket(&k))).collect(); panic!("DD image slot {slot} {k:?} stale {:?} d {d} {ws:?}", self.stale.iter().filter(|s| **s as usize == slot).collect::<Vec<_>>()); }
-        }
-    }
-
     /// Whether `key` has an entry or room for one.
     pub fn holds(&self, key: &Key) -> bool {
         self.placed.contains_key(&(bucket(key), *key))

@@ -171,6 +171,12 @@ impl Tables {
         plan: &Plan,
         writes: &mut Vec<Write>,
     ) {
+        // Rows first: what they remember decides which backends stay.
+        self.frontends.sweep(wanted);
+        if self.backends.scarce() {
+            let lives = self.backends.marks(|key| wanted.backends.contains_key(key));
+            self.frontends.forget(&lives, writes);
+        }
         let stays = |key: &Key| match wanted.keys.get(key) {
             Some(Role::Frontend) => self.frontends.id(key).is_some(),
             Some(Role::Vip) => served.contains(&key.address),
@@ -187,11 +193,6 @@ impl Tables {
         gone.sort_unstable();
         for (_, key) in gone {
             self.directory.remove(&key, writes);
-        }
-        self.frontends.sweep(wanted);
-        if self.backends.scarce() {
-            let lives = self.backends.marks(|key| wanted.backends.contains_key(key));
-            self.frontends.forget(&lives, writes);
         }
         self.backends.sweep(wanted, &self.frontends);
         self.nodes.sweep(plan, &self.backends.nodes());

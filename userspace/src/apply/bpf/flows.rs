@@ -8,7 +8,7 @@ use super::{error::Error, mapped::Mapped};
 use std::sync::atomic::{AtomicU64, Ordering};
 use weir_common::{
     abi::{FLOW_WAYS, Flow, FlowBucket, flow_state},
-    hash::{self, Tuple},
+    hash::Tuple,
 };
 
 /// Words of a [`Flow`], and the one that is claimed and published.
@@ -91,7 +91,7 @@ fn place(flow: &Flow, new: &Mapped<FlowBucket>, seed: u64) -> Result<Option<bool
     Ok(Some(true))
 }
 
-/// The same two buckets as in `weir_common::flows`.
+/// The two buckets that `flow` may be in.
 fn buckets(flow: &Flow, seed: u64, mask: u32) -> [u32; 2] {
     let tuple = Tuple {
         source: flow.client,
@@ -100,8 +100,7 @@ fn buckets(flow: &Flow, seed: u64, mask: u32) -> [u32; 2] {
         destination_port: u16::from_ne_bytes(flow.pod_port),
         protocol: flow.protocol,
     };
-    let hash = hash::tuple(seed, &tuple);
-    [hash as u32 & mask, (hash >> 32) as u32 & mask]
+    weir_common::flows::buckets(seed, mask, &tuple)
 }
 
 fn same_flow(entry: &[AtomicU64], words: &[u64; WORDS]) -> bool {

@@ -172,9 +172,10 @@ impl Between<'_> {
             let [old, new] = [self.old.iter().any(here), here(self.new)];
             match now.entry(&key) {
                 Some(entry) => {
-                    assert!(old || new);
                     assert_eq!(entry.kind, kind::BACKEND);
                     assert!(is(&now.backends[entry.id as usize], &local));
+                    let remembered = || self.before.named().contains(&entry.id);
+                    assert!(old || new || remembered(), "{local} is found and nobody knows it");
                 }
                 None => assert!(
                     !(old && new && self.before.entry(&key).is_some()),

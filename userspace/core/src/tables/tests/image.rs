@@ -1,7 +1,7 @@
 //! The maps as plain arrays, written one element at a time and read the way the kernel reads them.
 
 use crate::tables::{Contents, Tables, Write, key::Key};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_common::{
     abi::{Backend, DISPLACEMENTS, DirectoryEntry, FILTER_WORDS, Node, Responder, ResponderKey, Row, RowRange, kind},
     hash,
@@ -93,5 +93,12 @@ impl Image {
 
     pub fn range(&self, range: RowRange) -> &[Row] {
         &self.rows[range.base as usize..][..range.mask as usize + 1]
+    }
+
+    /// The backend ids that rows of frontends name.
+    pub fn named(&self) -> BTreeSet<u32> {
+        let frontends = self.directory.iter().filter(|entry| entry.kind == kind::FRONTEND);
+        let rows = frontends.flat_map(|entry| self.range(entry.rows));
+        rows.flat_map(|row| [row.current, row.previous]).collect()
     }
 }
