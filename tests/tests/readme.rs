@@ -14,6 +14,9 @@ fn where_is_it_names_existing_files() {
     let places: Vec<&str> = table.split('`').skip(1).step_by(2).collect();
     assert!(places.len() > 15, "only {} places are named", places.len());
     for place in places {
-        assert!(root.join(place).is_file(), "the README names {place}, which does not exist");
+        assert!(
+            root.join(place).is_file(),
+            "the README names {place}, which does not exist"
+        );
     }
 }

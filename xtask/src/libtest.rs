@@ -92,7 +92,7 @@ mod tests {
             "echo 'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'; exit 101",
         ]);
         assert_eq!(
-            run(&mut command).unwrap(),
+            run_showing(&mut command, &mut Vec::new()).unwrap(),
             Count {
                 passed: 3,
                 failed: 1,

@@ -1,11 +1,6 @@
 //! The product, run on a node of the lab.
 
-use super::{
-    Lab, Node,
-    process::Process,
-    status::Status,
-    wait::{self, PATIENCE},
-};
+use super::{Lab, Node, process::Process, status::Status, wait::PATIENCE};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
@@ -37,16 +32,10 @@ impl Agent {
     pub fn start_with(lab: &Lab, node: &Node, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::launch(lab, node, arguments)?;
         let id = agent.process.id();
-        wait::until("the agent to be ready", || {
-            if let Some(status) = agent.process.ended()? {
-                return Ok(Err(anyhow::anyhow!(
-                    "the agent ended ({status}):\n{}",
-                    agent.process.last_words(30)
-                )));
-            }
-            Status::of(lab, node)?.check_ready(id).map(Ok)
-        })
-        .with_context(|| format!("agent of {}:\n{}", node.name, agent.process.last_words(30)))??;
+        agent
+            .process
+            .wait_until("the agent to be ready", || Status::of(lab, node)?.check_ready(id))
+            .with_context(|| format!("the agent of {}", node.name))?;
         Ok(agent)
     }
 

@@ -5,7 +5,7 @@
 
 use super::{Lab, Namespace, process::Process, wait};
 use anyhow::{Result, ensure};
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 /// A running capture.
 #[derive(Debug)]
@@ -23,15 +23,18 @@ impl Capture {
     pub fn at_node(lab: &Lab, node: &str, filter: &str) -> Result<Self> {
         let file = lab.directory().join(format!("{node}.pcap"));
         let log = lab.directory().join(format!("{node}-tcpdump.log"));
-        std::fs::write(&log, "")?;
+        fs::write(&log, "")?;
         let mut command = lab.router.command("tcpdump");
         command
             .args(["--immediate-mode", "-U", "-Z", "root", "-s", "256", "-i", node, "-w"])
             .arg(&file)
             .arg(filter);
-        let process = Process::start(command, "tcpdump", &log)?;
-        wait::until("tcpdump", || {
-            ensure!(process.log().contains("listening on"), "it says: {}", process.log());
+        let mut process = Process::start(command, "tcpdump", &log)?;
+        process.wait_until("tcpdump", || {
+            ensure!(
+                fs::read_to_string(&log)?.contains("listening on"),
+                "it does not listen yet"
+            );
             Ok(())
         })?;
         Ok(Self {

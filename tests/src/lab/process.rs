@@ -1,5 +1,6 @@
 //! A program that runs in the background of a lab: its output goes to a file, and it ends with its handle.
 
+use super::wait;
 use anyhow::{Context, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
@@ -90,6 +91,22 @@ impl Process {
                 );
             }
             thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Repeats `attempt` until it succeeds, as long as the program runs.
+    ///
+    /// # Errors
+    /// When the program ends, or [`wait::PATIENCE`] is over; with what the program said last.
+    pub fn wait_until<T>(&mut self, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let outcome = wait::until(what, || match self.ended()? {
+            Some(status) => Ok(Err(status)),
+            None => attempt().map(Ok),
+        });
+        let said = || format!("{} said last:\n{}", self.name, self.last_words(30));
+        match outcome.with_context(said)? {
+            Ok(value) => Ok(value),
+            Err(status) => bail!("it ended ({status}) while waiting for {what}; {}", said()),
         }
     }
 

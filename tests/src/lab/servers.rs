@@ -1,6 +1,6 @@
 //! What runs in pods: nginx over TCP, an echo over UDP. Both answer with the pod's name and the client as they see it.
 
-use super::{Lab, Pod, client, process::Process, wait};
+use super::{Family, Lab, Pod, client, process::Process, wait};
 use anyhow::{Context, Result};
 use std::{
     fs::{self, File},
@@ -43,17 +43,8 @@ impl Web {
         command.arg("-p").arg(&directory).arg("-c").arg(&configuration);
         command.arg("-e").arg(directory.join("error.log"));
         let mut process = Process::start(command, "nginx", &directory.join("nginx.log"))?;
-        wait::until("nginx", || {
-            if let Some(status) = process.ended()? {
-                return Ok(Err(anyhow::anyhow!(
-                    "nginx of {}: {status}: {}",
-                    pod.name,
-                    process.log()
-                )));
-            }
-            let own = SocketAddr::new(pod.address(super::Family::V4), WEB_PORT);
-            pod.namespace.run(|| client::get(own, "/")).map(Ok)
-        })??;
+        let own = SocketAddr::new(pod.address(Family::V4), WEB_PORT);
+        process.wait_until("nginx", || pod.namespace.run(|| client::get(own, "/")))?;
         Ok(Self { process, directory })
     }
 

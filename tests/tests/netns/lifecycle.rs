@@ -172,7 +172,10 @@ fn detaching_removes_programs_and_pins_and_starting_again_serves_again() -> Resu
         let served = scene.lab.client.run(|| client::ask(Scene::http(Family::V4)));
         ensure!(served.is_err(), "somebody still serves: {served:?}");
         scene.agents = Agent::start_everywhere(&scene.lab)?;
-        let served = traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)?;
+        // The router has just given up asking, and says so to packets that waited for an answer.
+        let served = wait::until("requests to be served again", || {
+            traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)
+        })?;
         ensure!(served.len() == 2, "{served:?}");
         Ok(())
     })

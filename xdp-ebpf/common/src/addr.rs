@@ -1,6 +1,6 @@
 //! The one address type: 16 bytes, network order, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2).
 
-use bytemuck::{Pod, Zeroable, must_cast};
+use bytemuck::{Pod, Zeroable, must_cast, must_cast_mut, must_cast_ref};
 
 /// An IPv6 address, or an IPv4 address as `::ffff:a.b.c.d`, in network byte order.
 #[repr(C, align(8))]
@@ -29,6 +29,15 @@ impl Address {
         must_cast(*self)
     }
 
+    /// Copies this address to `to`, a word at a time: what reads all before it writes becomes a call of `memmove`, which
+    /// in the kernel goes byte by byte.
+    #[inline(always)]
+    pub fn copy_to(&self, to: &mut Self) {
+        let (from, to): (&[u64; 2], &mut [u64; 2]) = (must_cast_ref(self), must_cast_mut(to));
+        to[0] = from[0];
+        to[1] = from[1];
+    }
+
     /// From the four bytes of an IPv4 address, as a word in memory order.
     #[inline(always)]
     #[must_use]
@@ -40,6 +49,8 @@ impl Address {
     /// From the four bytes of an IPv4 address.
     #[must_use]
     pub const fn from_v4(v4: [u8; 4]) -> Self {
-        Self { octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]] }
+        Self {
+            octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]],
+        }
     }
 }

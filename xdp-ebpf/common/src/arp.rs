@@ -21,7 +21,12 @@ pub(crate) fn responder<T: Tables>(tables: &T, address: Address, ifindex: u32, l
     if !Hashed::new(address).may_be_ours(tables) {
         return None;
     }
-    tables.responder(&ResponderKey { address, ifindex, vlan: link.vlan.to_ne_bytes(), reserved: [0; 2] })
+    tables.responder(&ResponderKey {
+        address,
+        ifindex,
+        vlan: link.vlan.to_ne_bytes(),
+        reserved: [0; 2],
+    })
 }
 
 /// Answers an ARP frame, or says why it is passed. Not inlined, as [`crate::ndp::respond`].
@@ -45,7 +50,14 @@ pub fn respond<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
         return Reason::Truncated;
     };
     let mac = bytemuck::must_cast(responder.mac);
-    packet.store(0, Ethernet { destination: arp.sender_mac, source: mac, ethertype: ethernet.ethertype });
+    packet.store(
+        0,
+        Ethernet {
+            destination: arp.sender_mac,
+            source: mac,
+            ethertype: ethernet.ethertype,
+        },
+    );
     packet.store(
         link.l3,
         Arp {

@@ -60,11 +60,17 @@ pub fn open<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Re
 #[inline(always)]
 fn place_of<T: Tables>(tables: &T, s: &Scratch, address: WireAddress) -> u32 {
     let address = address.address();
-    if address.words() == s.outer.destination.words() { Target::HERE } else { place(tables, Hashed::new(address)) }
+    if address.words() == s.outer.destination.words() {
+        Target::HERE
+    } else {
+        place(tables, Hashed::new(address))
+    }
 }
 
 /// The id of the node with this tunnel address.
 #[inline(always)]
 fn place<T: Tables>(tables: &T, address: Hashed) -> u32 {
-    address.entry_of(tables, 0, protocol::ANY, kind::PEER).map_or(Target::NOWHERE, |peer| peer.id)
+    address
+        .entry_of(tables, 0, protocol::ANY, kind::PEER)
+        .map_or(Target::NOWHERE, |peer| peer.id)
 }

@@ -66,7 +66,11 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, key: &Tuple, backend: u32)
     let mut oldest = 0;
     for words in bucket {
         let [_, seen]: [u32; 2] = bytemuck::must_cast(words[1].load());
-        let age = if words[0].load() == 0 { u32::MAX } else { now.wrapping_sub(seen) };
+        let age = if words[0].load() == 0 {
+            u32::MAX
+        } else {
+            now.wrapping_sub(seen)
+        };
         if age > oldest {
             oldest = age;
             victim = words;

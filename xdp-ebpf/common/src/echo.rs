@@ -7,7 +7,10 @@ use crate::{
     parse::{ICMP, ICMPV6, Ip},
 };
 
-const _: () = assert!(core::mem::offset_of!(Ipv4, ttl) % 2 == 0, "the TTL is the first byte of its checksum word");
+const _: () = assert!(
+    core::mem::offset_of!(Ipv4, ttl) % 2 == 0,
+    "the TTL is the first byte of its checksum word"
+);
 
 /// Hop limit of our answers (RFC 1700's default).
 const TTL: u8 = 64;
@@ -38,11 +41,20 @@ pub fn respond<P: Packet>(packet: &mut P, ip: &Ip) -> bool {
         other => other,
     };
     if ip.v6 {
-        let Some(header) = packet.load::<Ipv6>(ip.l3) else { return false };
-        let answer = Ipv6 { hop_limit: TTL, source: header.destination, destination: header.source, ..header };
+        let Some(header) = packet.load::<Ipv6>(ip.l3) else {
+            return false;
+        };
+        let answer = Ipv6 {
+            hop_limit: TTL,
+            source: header.destination,
+            destination: header.source,
+            ..header
+        };
         packet.store(ip.l3, answer);
     } else {
-        let Some(header) = packet.load::<Ipv4>(ip.l3) else { return false };
+        let Some(header) = packet.load::<Ipv4>(ip.l3) else {
+            return false;
+        };
         let difference = checksum::replaced16(
             u16::from_ne_bytes([header.ttl, header.protocol]),
             u16::from_ne_bytes([TTL, header.protocol]),
@@ -56,7 +68,21 @@ pub fn respond<P: Packet>(packet: &mut P, ip: &Ip) -> bool {
         };
         packet.store(ip.l3, answer);
     }
-    packet.store(0, Ethernet { destination: ethernet.source, source: ethernet.destination, ..ethernet });
-    packet.store(ip.l4, Icmp { kind: reply, checksum, ..icmp });
+    packet.store(
+        0,
+        Ethernet {
+            destination: ethernet.source,
+            source: ethernet.destination,
+            ..ethernet
+        },
+    );
+    packet.store(
+        ip.l4,
+        Icmp {
+            kind: reply,
+            checksum,
+            ..icmp
+        },
+    );
     true
 }

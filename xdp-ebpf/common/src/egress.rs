@@ -41,7 +41,10 @@ fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, config: &Config, s: &
     }
     tables.settle(s);
     let source = Hashed::new(s.ip.source);
-    if source.entry_of(tables, s.transport.source_port, s.ip.protocol, kind::BACKEND).is_none() {
+    if source
+        .entry_of(tables, s.transport.source_port, s.ip.protocol, kind::BACKEND)
+        .is_none()
+    {
         return not_ours;
     }
     s.flow = Tuple {

@@ -63,7 +63,11 @@ pub fn buckets(seed: u64, mask: u32, key: &Tuple) -> [u32; 2] {
 /// the eight.
 #[inline(always)]
 fn entry<T: Tables>(tables: &T, buckets: [u32; 2], place: u64) -> Option<&FlowWords> {
-    let bucket: &[FlowWords; FLOW_WAYS] = tables.flows(if place < FLOW_WAYS as u64 { buckets[0] } else { buckets[1] })?;
+    let bucket: &[FlowWords; FLOW_WAYS] = tables.flows(if place < FLOW_WAYS as u64 {
+        buckets[0]
+    } else {
+        buckets[1]
+    })?;
     bucket.get(place as usize % FLOW_WAYS)
 }
 
@@ -168,7 +172,9 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     // The best rank so far, with its place in the lowest bits.
     s.place = 0;
     for (number, index) in buckets.into_iter().enumerate() {
-        let Some(bucket) = tables.flows(index) else { return false };
+        let Some(bucket) = tables.flows(index) else {
+            return false;
+        };
         for (way, words) in bucket.iter().enumerate() {
             let age = now.wrapping_sub(words[TIME].load() as u32);
             let rank = rank(config, state_of(words[CONTROL].load()), age);
@@ -182,7 +188,9 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     if s.place < NO_PLACE {
         return false;
     }
-    let Some(words) = entry(tables, buckets, s.place % NO_PLACE) else { return false };
+    let Some(words) = entry(tables, buckets, s.place % NO_PLACE) else {
+        return false;
+    };
     let old = words[CONTROL].load();
     // Another CPU may have taken the entry since it was ranked.
     let age = now.wrapping_sub(words[TIME].load() as u32);
@@ -197,7 +205,11 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     words[3].store(p1);
     write_vip(words, &s.ip.destination);
     words[TIME].store(u64::from(now));
-    let state = if s.transport.udp { flow_state::UDP } else { flow_state::HALF_OPEN };
+    let state = if s.transport.udp {
+        flow_state::UDP
+    } else {
+        flow_state::HALF_OPEN
+    };
     publish(words, old, control(key, s.transport.destination_port, state));
     true
 }

@@ -50,7 +50,8 @@ pub fn forward<P: Packet, T: Tables>(
         Way::Nowhere(verdict) => verdict,
     };
     // Where the choice was made, and only what got its way: the backend's node does not count it again.
-    if matches!(verdict.reason, Reason::Local | Reason::Tunnel) || verdict.reason == Reason::SecondChance && !s.tunneled {
+    if matches!(verdict.reason, Reason::Local | Reason::Tunnel) || verdict.reason == Reason::SecondChance && !s.tunneled
+    {
         tables.count_backend(s.chosen.id, s.ip.len as u64);
     }
     verdict
@@ -64,7 +65,11 @@ fn continues(transport: &Transport) -> bool {
 
 #[inline(always)]
 fn decide<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> Way {
-    let delivered = if s.tunneled { Reason::Decapsulated } else { Reason::Local };
+    let delivered = if s.tunneled {
+        Reason::Decapsulated
+    } else {
+        Reason::Local
+    };
     let ask = s.previous.place != Target::NOWHERE && continues(&s.transport);
     if s.chosen.place == Target::HERE {
         aim(s, s.chosen);
@@ -96,7 +101,11 @@ fn decide<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> Way {
     if unknown {
         return Way::Nowhere(Verdict::drop(Reason::TunnelUnknownBackend));
     }
-    if flows::insert(tables, config, s) { Way::Here(delivered) } else { Way::Nowhere(refused) }
+    if flows::insert(tables, config, s) {
+        Way::Here(delivered)
+    } else {
+        Way::Nowhere(refused)
+    }
 }
 
 /// Makes `s.flow` the packet's flow as `target` sees it.
@@ -115,7 +124,8 @@ fn aim(s: &mut Scratch, target: Target) {
 #[inline(always)]
 fn is_ours<T: Tables>(tables: &T, s: &Scratch) -> bool {
     let pod = Hashed::new(s.flow.destination);
-    pod.entry_of(tables, s.flow.destination_port, s.flow.protocol, kind::BACKEND).is_some()
+    pod.entry_of(tables, s.flow.destination_port, s.flow.protocol, kind::BACKEND)
+        .is_some()
 }
 
 /// Rewrites the packet to `s.chosen`, out of the tunnel if it came in one, and hands it to the stack.
@@ -136,9 +146,11 @@ fn here<P: Packet>(packet: &mut P, s: &Scratch, reason: Reason) -> Verdict {
 /// Moves the link layer the frame came with up to the inner IP packet, `back` bytes further in.
 #[inline(never)]
 fn unwrap<P: Packet>(packet: &mut P, s: &Scratch, back: usize) -> bool {
-    let (Some(macs), tag, inner_tag) =
-        (packet.load::<[u32; 3]>(0), packet.load::<u32>(12), packet.load::<u32>(16))
-    else {
+    let (Some(macs), tag, inner_tag) = (
+        packet.load::<[u32; 3]>(0),
+        packet.load::<u32>(12),
+        packet.load::<u32>(16),
+    ) else {
         return false;
     };
     if !packet.adjust_head(back as i32) {
@@ -165,11 +177,21 @@ fn there<P: Packet, T: Tables>(
     s: &Scratch,
     reason: Reason,
 ) -> Verdict {
-    let stood_aside = |reason| if s.tunneled { Verdict::drop(reason) } else { Verdict::pass(reason) };
+    let stood_aside = |reason| {
+        if s.tunneled {
+            Verdict::drop(reason)
+        } else {
+            Verdict::pass(reason)
+        }
+    };
     let Some(node) = tables.node(s.chosen.place).filter(|node| node.ifindex != 0) else {
         return stood_aside(Reason::NodeUnreachable);
     };
-    let out = if node.ifindex == ifindex { Action::Transmit } else { Action::Redirect(node.ifindex) };
+    let out = if node.ifindex == ifindex {
+        Action::Transmit
+    } else {
+        Action::Redirect(node.ifindex)
+    };
     if s.tunneled {
         return match pass_on(packet, s, node) {
             Ok(()) => Verdict { action: out, reason },
@@ -201,7 +223,12 @@ fn previous<T: Tables>(tables: &T, s: &Scratch, towards: &Node) -> Option<Previo
         Target::HERE => towards.source,
         place => tables.node(place)?.address,
     };
-    Some(Previous { backend: s.previous.address.into(), port: s.previous.port, reserved: 0, node: node.into() })
+    Some(Previous {
+        backend: s.previous.address.into(),
+        port: s.previous.port,
+        reserved: 0,
+        node: node.into(),
+    })
 }
 
 /// Readdresses the tunnel packet to `node` and to `s.chosen`.

@@ -31,7 +31,10 @@ pub fn address(address: &Address) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn filter_bit(address_hash: u64) -> (u32, u64) {
-    ((address_hash >> 22) as u32 & (FILTER_WORDS - 1), 1 << (address_hash >> 16 & 63))
+    (
+        (address_hash >> 22) as u32 & (FILTER_WORDS - 1),
+        1 << (address_hash >> 16 & 63),
+    )
 }
 
 /// Hash of a directory key. `port` is in memory order (network order bytes).
@@ -77,9 +80,8 @@ pub struct Tuple {
 pub fn tuple(seed: u64, tuple: &Tuple) -> u64 {
     let [source_high, source_low] = tuple.source.words();
     let [destination_high, destination_low] = tuple.destination.words();
-    let ports = u64::from(tuple.source_port) << 32
-        | u64::from(tuple.destination_port) << 16
-        | u64::from(tuple.protocol);
+    let ports =
+        u64::from(tuple.source_port) << 32 | u64::from(tuple.destination_port) << 16 | u64::from(tuple.protocol);
     let state = mix(mix(seed ^ K2, source_high), source_low);
     finish(mix(mix(mix(state, destination_high), destination_low), ports))
 }

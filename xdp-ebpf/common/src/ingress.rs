@@ -47,18 +47,14 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
 /// Whether a neighbour solicitation stands behind the fixed IPv6 header.
 #[inline(always)]
 fn is_solicitation<P: Packet>(packet: &P, link: &Link) -> bool {
-    packet.load::<Icmp>(link.l3 + size_of::<Ipv6>()).is_some_and(|icmp| icmp.kind == ndp::SOLICITATION)
+    packet
+        .load::<Icmp>(link.l3 + size_of::<Ipv6>())
+        .is_some_and(|icmp| icmp.kind == ndp::SOLICITATION)
 }
 
 /// The filter let the destination through: find out what it is to us.
 #[inline(always)]
-fn ours<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    ifindex: u32,
-    link: &Link,
-    destination: &Hashed,
-) -> Verdict {
+fn ours<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32, link: &Link, destination: &Hashed) -> Verdict {
     // A packet for one host that the link layer gives to a group is for nobody (RFC 1122 §3.3.6), and every node of the
     // group would send it on.
     if packet.load::<u8>(0).is_none_or(|first| first & 1 != 0) {
@@ -98,5 +94,9 @@ fn ours<P: Packet, T: Tables>(
     if s.ip.fragment {
         return Verdict::pass(Reason::Fragment);
     }
-    Verdict::of_responder(if echo::respond(packet, &s.ip) { Reason::EchoReply } else { Reason::NoFrontend })
+    Verdict::of_responder(if echo::respond(packet, &s.ip) {
+        Reason::EchoReply
+    } else {
+        Reason::NoFrontend
+    })
 }

@@ -1,11 +1,6 @@
 //! The directory: what an (address, port, protocol) is to this node. One displacement word, one slot, no hash map.
 
-use crate::{
-    abi::DirectoryEntry,
-    addr::Address,
-    hash,
-    tables::Tables,
-};
+use crate::{abi::DirectoryEntry, addr::Address, hash, tables::Tables};
 
 /// An address with its hash, so that it is hashed once for the filter and every key made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +15,10 @@ impl Hashed {
     #[inline(always)]
     #[must_use]
     pub fn new(address: Address) -> Self {
-        Self { address, hash: hash::address(&address) }
+        Self {
+            address,
+            hash: hash::address(&address),
+        }
     }
 
     /// Whether the filter lets the address through: true for each of ours, and by chance for few others.

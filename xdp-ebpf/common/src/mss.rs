@@ -58,6 +58,14 @@ fn lowered<P: Packet>(packet: &P, at: usize, from_l4: usize, limit: u16) -> Opti
     let value = limit.to_be();
     // At an odd place the value's bytes stand in the other halves of two checksum words.
     let odd = from_l4 % 2 == 1;
-    let (before, after) = if odd { (old.swap_bytes(), value.swap_bytes()) } else { (old, value) };
-    Some(Clamp { at, value, difference: checksum::replaced16(before, after) })
+    let (before, after) = if odd {
+        (old.swap_bytes(), value.swap_bytes())
+    } else {
+        (old, value)
+    };
+    Some(Clamp {
+        at,
+        value,
+        difference: checksum::replaced16(before, after),
+    })
 }

@@ -60,9 +60,10 @@ pub fn respond<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
     if !is_valid(packet, link.l3, &neighbor) {
         return Reason::NeighborInvalid;
     }
-    let (Some(ethernet), Some(source)) =
-        (packet.load::<Ethernet>(0), packet.load::<WireAddress>(link.l3 + offset_of!(Ipv6, source)))
-    else {
+    let (Some(ethernet), Some(source)) = (
+        packet.load::<Ethernet>(0),
+        packet.load::<WireAddress>(link.l3 + offset_of!(Ipv6, source)),
+    ) else {
         return Reason::Truncated;
     };
     let probe = is_unspecified(&source);
@@ -109,7 +110,11 @@ pub fn respond<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
         l4,
         Advertisement {
             neighbor: Neighbor {
-                icmp: Icmp { kind: ADVERTISEMENT, code: 0, checksum },
+                icmp: Icmp {
+                    kind: ADVERTISEMENT,
+                    code: 0,
+                    checksum,
+                },
                 flags: flags.to_be(),
                 target: neighbor.target,
             },
@@ -120,7 +125,9 @@ pub fn respond<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
     Reason::NeighborAdvertisement
 }
 
-const ALL_NODES: WireAddress = WireAddress { words: [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()] };
+const ALL_NODES: WireAddress = WireAddress {
+    words: [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()],
+};
 const ALL_NODES_MAC: [u16; 3] = [0x3333_u16.to_be(), 0, 1_u16.to_be()];
 /// ff02::1:ff00:0/104, to which the last 24 bits of the target are added (RFC 4291 §2.7.1).
 const SOLICITED_NODE: [u32; 3] = [0xff02_0000_u32.to_be(), 0, 1_u32.to_be()];
@@ -164,7 +171,9 @@ fn is_valid<P: Packet>(packet: &P, l3: usize, neighbor: &Neighbor) -> bool {
         if at >= len {
             break;
         }
-        let Some([a, b]) = packet.load::<[u32; 2]>(l4 + at) else { return false };
+        let Some([a, b]) = packet.load::<[u32; 2]>(l4 + at) else {
+            return false;
+        };
         sum += u64::from(a) + u64::from(b);
         if at == next_option {
             let [kind, units, ..] = a.to_ne_bytes();

@@ -8,7 +8,9 @@
 use crate::addr::Address;
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 use core::mem::offset_of;
-use network_types::{arp::ArpHdr, eth::EthHdr, geneve::GeneveHdr, icmp::Icmpv6Hdr, ip::Ipv4Hdr, ip::Ipv6Hdr, tcp::TcpHdr, udp::UdpHdr};
+use network_types::{
+    arp::ArpHdr, eth::EthHdr, geneve::GeneveHdr, icmp::Icmpv6Hdr, ip::Ipv4Hdr, ip::Ipv6Hdr, tcp::TcpHdr, udp::UdpHdr,
+};
 
 /// One frame, from its Ethernet header on. Offsets are bytes from there.
 ///
@@ -137,7 +139,9 @@ impl WireAddress {
 impl From<Address> for WireAddress {
     #[inline(always)]
     fn from(address: Address) -> Self {
-        Self { words: bytemuck::must_cast(address.words()) }
+        Self {
+            words: bytemuck::must_cast(address.words()),
+        }
     }
 }
 
@@ -256,5 +260,7 @@ const _: () = {
     assert!(size_of::<Udp>() == UdpHdr::LEN && offset_of!(Udp, checksum) == offset_of!(UdpHdr, check));
     assert!(size_of::<Tcp>() == TcpHdr::LEN && offset_of!(Tcp, checksum) == offset_of!(TcpHdr, check));
     assert!(offset_of!(Icmp, checksum) == offset_of!(Icmpv6Hdr, check));
-    assert!(size_of::<Geneve>() == GeneveHdr::LEN && offset_of!(Geneve, protocol) == offset_of!(GeneveHdr, protocol_type));
+    assert!(
+        size_of::<Geneve>() == GeneveHdr::LEN && offset_of!(Geneve, protocol) == offset_of!(GeneveHdr, protocol_type)
+    );
 };

@@ -46,15 +46,27 @@ pub fn link<P: Packet>(packet: &P) -> Option<Link> {
     let ethernet: Ethernet = packet.load(0)?;
     let tagged = |t: u16| t == ethertype::VLAN || t == ethertype::QINQ;
     if !tagged(ethernet.ethertype) {
-        return Some(Link { l3: 14, ethertype: ethernet.ethertype, vlan: 0 });
+        return Some(Link {
+            l3: 14,
+            ethertype: ethernet.ethertype,
+            vlan: 0,
+        });
     }
     let outer: Vlan = packet.load(14)?;
     let vlan = outer.tci & 0x0fff_u16.to_be();
     if !tagged(outer.ethertype) {
-        return Some(Link { l3: 18, ethertype: outer.ethertype, vlan });
+        return Some(Link {
+            l3: 18,
+            ethertype: outer.ethertype,
+            vlan,
+        });
     }
     let inner: Vlan = packet.load(18)?;
-    Some(Link { l3: 22, ethertype: inner.ethertype, vlan: TWO_TAGS })
+    Some(Link {
+        l3: 22,
+        ethertype: inner.ethertype,
+        vlan: TWO_TAGS,
+    })
 }
 
 /// The IP layer of a packet, after its lengths were checked.
@@ -143,7 +155,11 @@ fn ipv6<P: Packet>(packet: &P, l3: usize, ip: &mut Ip) -> Result<(), Reason> {
     ip.protocol = header.next_header;
     ip.tos = (first >> 20) as u8;
     ip.checksum = 0;
-    if is_extension(ip.protocol) { extensions(packet, ip) } else { Ok(()) }
+    if is_extension(ip.protocol) {
+        extensions(packet, ip)
+    } else {
+        Ok(())
+    }
 }
 
 #[inline(always)]

@@ -92,6 +92,12 @@ impl Rewrite {
         };
         packet.store(port_at, self.port);
         // Last: on an skb this is a kernel helper, and offsets are all that survives it.
-        packet.update_l4_checksum(self.l4_checksum_at - back, self.l4_checksum, self.pseudo, self.body, self.udp);
+        packet.update_l4_checksum(
+            self.l4_checksum_at - back,
+            self.l4_checksum,
+            self.pseudo,
+            self.body,
+            self.udp,
+        );
     }
 }

@@ -4,8 +4,7 @@
 //! backend it had before; [`crate::forward`] finds out which of the two a flow belongs to.
 
 use crate::{
-    abi::{BACKEND_LOCAL, Backend, Config, DirectoryEntry, protocol},
-    addr::Address,
+    abi::{BACKEND_LOCAL, Config, DirectoryEntry, protocol},
     cache, hash, parse,
     tables::{Scratch, Tables, Target},
     verdict::Reason,
@@ -24,7 +23,9 @@ pub fn choose<T: Tables>(
     s.hash = hash::tuple(config.selection_seed, &tuple);
     s.tunneled = false;
     let nobody = Reason::NoBackend;
-    let row = tables.row(rows.base.wrapping_add(s.hash as u32 & rows.mask)).ok_or(nobody)?;
+    let row = tables
+        .row(rows.base.wrapping_add(s.hash as u32 & rows.mask))
+        .ok_or(nobody)?;
     tables.count_frontend(frontend.id, s.ip.len as u64, s.transport.is_bare_syn());
 
     let (mut chosen, mut previous) = (row.current, row.previous);
@@ -47,27 +48,34 @@ pub fn choose<T: Tables>(
             None => {}
         }
     }
-    s.chosen = target(tables, chosen).ok_or(nobody)?;
-    s.previous = target(tables, previous).unwrap_or(NOBODY);
-    Ok(())
+    aim(tables, previous, &mut s.previous);
+    if aim(tables, chosen, &mut s.chosen) {
+        Ok(())
+    } else {
+        Err(nobody)
+    }
 }
 
-const NOBODY: Target = Target { id: 0, address: Address::UNSPECIFIED, port: 0, place: Target::NOWHERE };
-
-/// The backend with this id.
+/// Makes `target` the backend with this id; nowhere, and false, if there is none.
 #[inline(always)]
-fn target<T: Tables>(tables: &T, id: u32) -> Option<Target> {
+fn aim<T: Tables>(tables: &T, id: u32, target: &mut Target) -> bool {
+    target.place = Target::NOWHERE;
     if id == 0 {
-        return None;
+        return false;
     }
-    let backend: &Backend = tables.backend(id)?;
+    let Some(backend) = tables.backend(id) else {
+        return false;
+    };
     if backend.protocol == protocol::ANY {
-        return None;
+        return false;
     }
-    Some(Target {
-        id,
-        address: backend.address,
-        port: u16::from_ne_bytes(backend.port),
-        place: if backend.flags & BACKEND_LOCAL != 0 { Target::HERE } else { backend.node },
-    })
+    target.id = id;
+    backend.address.copy_to(&mut target.address);
+    target.port = u16::from_ne_bytes(backend.port);
+    target.place = if backend.flags & BACKEND_LOCAL != 0 {
+        Target::HERE
+    } else {
+        backend.node
+    };
+    true
 }

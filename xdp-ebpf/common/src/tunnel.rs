@@ -80,9 +80,13 @@ impl Header {
         if self.class != OPTION_CLASS || self.kind != OPTION_TYPE {
             return Err(false);
         }
-        let consistent = self.geneve.version_options == self.words + 1
-            && (self.words == SHORT_WORDS || self.words == LONG_WORDS);
-        if consistent { Ok(self.words == LONG_WORDS) } else { Err(true) }
+        let consistent =
+            self.geneve.version_options == self.words + 1 && (self.words == SHORT_WORDS || self.words == LONG_WORDS);
+        if consistent {
+            Ok(self.words == LONG_WORDS)
+        } else {
+            Err(true)
+        }
     }
 }
 
@@ -139,7 +143,11 @@ impl Encapsulation<'_> {
         store_link(packet, self.node, v6);
         // Without the congestion marks: the other side does not take them over (RFC 6040 §4.1, compatibility mode).
         store_ip(packet, l3, self.node, v6, len, ip.tos & 0xfc, self.hash);
-        let words = if self.previous.is_some() { LONG_WORDS } else { SHORT_WORDS };
+        let words = if self.previous.is_some() {
+            LONG_WORDS
+        } else {
+            SHORT_WORDS
+        };
         let at = l3 + usize::from(ip_len);
         packet.store(
             at,
@@ -178,7 +186,11 @@ impl Encapsulation<'_> {
 #[inline(always)]
 #[must_use]
 pub fn link_len(node: &Node) -> usize {
-    if node.vlan == [0, 0] { size_of::<Ethernet>() } else { size_of::<Ethernet>() + size_of::<Vlan>() }
+    if node.vlan == [0, 0] {
+        size_of::<Ethernet>()
+    } else {
+        size_of::<Ethernet>() + size_of::<Vlan>()
+    }
 }
 
 /// The link layer towards a node, over the frame's first 14 or 18 bytes.
@@ -195,7 +207,13 @@ pub fn store_link<P: Packet>(packet: &mut P, node: &Node, v6: bool) {
         },
     );
     if tagged {
-        packet.store(14, Vlan { tci: u16::from_ne_bytes(node.vlan), ethertype: inner });
+        packet.store(
+            14,
+            Vlan {
+                tci: u16::from_ne_bytes(node.vlan),
+                ethertype: inner,
+            },
+        );
     }
 }
 
@@ -229,11 +247,8 @@ pub fn store_ip<P: Packet>(packet: &mut P, l3: usize, node: &Node, v6: bool, len
             destination: WireAddress::from(node.address).words[3],
         };
         let words: [u32; 5] = bytemuck::must_cast(header);
-        let sum: u64 = u64::from(words[0])
-            + u64::from(words[1])
-            + u64::from(words[2])
-            + u64::from(words[3])
-            + u64::from(words[4]);
+        let sum: u64 =
+            u64::from(words[0]) + u64::from(words[1]) + u64::from(words[2]) + u64::from(words[3]) + u64::from(words[4]);
         header.checksum = !checksum::folded(sum);
         packet.store(l3, header);
     }

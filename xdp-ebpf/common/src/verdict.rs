@@ -121,14 +121,20 @@ impl Verdict {
     #[inline(always)]
     #[must_use]
     pub const fn pass(reason: Reason) -> Self {
-        Self { action: Action::Pass, reason }
+        Self {
+            action: Action::Pass,
+            reason,
+        }
     }
 
     /// Dropped for `reason`.
     #[inline(always)]
     #[must_use]
     pub const fn drop(reason: Reason) -> Self {
-        Self { action: Action::Drop, reason }
+        Self {
+            action: Action::Drop,
+            reason,
+        }
     }
 
     /// Of a responder: sent back out if it answered, passed for any other reason.
@@ -145,6 +151,9 @@ impl Verdict {
     #[inline(always)]
     #[must_use]
     pub const fn transmit(reason: Reason) -> Self {
-        Self { action: Action::Transmit, reason }
+        Self {
+            action: Action::Transmit,
+            reason,
+        }
     }
 }

@@ -3,7 +3,10 @@
 //! LLVM's BPF back end has no plain atomic load below CPU v4 and rustc's BPF target declares no compare-and-swap, so in
 //! the kernel a load is a volatile one (a single aligned 64-bit load, which BPF does not tear) and the compare-and-swap
 //! is one instruction. On the host the same words are [`core::sync::atomic::AtomicU64`].
-#![expect(unsafe_code, reason = "volatile access and one instruction that rustc cannot spell for BPF")]
+#![expect(
+    unsafe_code,
+    reason = "volatile access and one instruction that rustc cannot spell for BPF"
+)]
 
 use core::cell::UnsafeCell;
 
