@@ -14,11 +14,11 @@ use crate::{
     flows,
     hash::Tuple,
     lookup::Hashed,
-    packet::{Ipv4, Ipv6, Packet, Udp, ethertype},
+    packet::{Packet, Udp, ethertype},
     parse::Transport,
     rewrite::{End, Rewrite},
     tables::{Scratch, Tables, Target},
-    tunnel::{self, Choice, Encapsulation, Header, Previous},
+    tunnel::{self, Choice, Encapsulation, Header, Inner, Outer, Previous},
     verdict::{Action, Reason, Verdict},
 };
 use core::mem::offset_of;
@@ -199,8 +199,10 @@ fn there<P: Packet, T: Tables>(
         };
     }
     let encapsulation = Encapsulation {
-        backend: &s.chosen,
+        backend: s.chosen.address.into(),
+        backend_port: s.chosen.port,
         node,
+        outer: Outer::towards(node),
         previous: previous(tables, s, node),
         hash: s.hash,
         port: u16::from_ne_bytes(config.tunnel_port),
@@ -208,7 +210,13 @@ fn there<P: Packet, T: Tables>(
     if s.ip.len + encapsulation.overhead() > usize::from(node.mtu) {
         return Verdict::pass(Reason::TooBigForTunnel);
     }
-    if !encapsulation.apply(packet, &s.ip) {
+    let inner = Inner {
+        l3: s.ip.l3,
+        len: s.ip.len,
+        v6: s.ip.v6,
+        tos: s.ip.tos,
+    };
+    if !encapsulation.apply(packet, &inner) {
         return Verdict::pass(Reason::NoHeadroom);
     }
     Verdict { action: out, reason }
@@ -234,29 +242,28 @@ fn previous<T: Tables>(tables: &T, s: &Scratch, towards: &Node) -> Option<Previo
 /// Readdresses the tunnel packet to `node` and to `s.chosen`.
 #[inline(never)]
 fn pass_on<P: Packet>(packet: &mut P, s: &Scratch, node: &Node) -> Result<(), Reason> {
-    let v6 = tunnel::is_v6(&node.address);
-    let ip_len = if v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() };
+    let outer = Outer::towards(node);
     // The outer header is written over, so it must be as long as ours, without options or extension headers.
-    if v6 != s.outer.v6 || s.outer.l4 - s.outer.l3 != ip_len {
+    if outer.v6 != s.outer.v6 || s.outer.l4 - s.outer.l3 != outer.ip_len() {
         return Err(Reason::TunnelMalformed);
     }
     if s.outer.len > usize::from(node.mtu) {
         return Err(Reason::TooBigForTunnel);
     }
-    let l3 = tunnel::link_len(node);
-    if !packet.adjust_head(s.link.l3 as i32 - l3 as i32) {
+    if !packet.adjust_head(s.link.l3 as i32 - outer.l3 as i32) {
         return Err(Reason::NoHeadroom);
     }
-    tunnel::store_link(packet, node, v6);
-    tunnel::store_ip(packet, l3, node, v6, s.outer.len as u16, s.outer.tos, s.hash);
+    tunnel::store_link(packet, node, outer);
+    tunnel::store_ip(packet, node, outer, s.outer.len as u16, s.outer.tos, s.hash);
+    let header = outer.l3 + outer.ip_len();
     let choice = Choice {
         backend: s.chosen.address.into(),
         port: s.chosen.port,
         hops: s.hops + 1,
         flags: tunnel::FLAG_PREVIOUS_TRIED,
     };
-    packet.store(l3 + ip_len + offset_of!(Header, choice), choice);
+    packet.store(header + offset_of!(Header, choice), choice);
     // A sender that used one made it of what has just changed; a tunnel may do without (RFC 768, RFC 6935).
-    packet.store(l3 + ip_len + offset_of!(Udp, checksum), 0_u16);
+    packet.store(header + offset_of!(Udp, checksum), 0_u16);
     Ok(())
 }

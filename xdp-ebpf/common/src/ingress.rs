@@ -3,15 +3,18 @@
 use crate::{
     abi::{kind, protocol},
     addr::Address,
-    arp, arrival, echo, forward,
+    arp, arrival, direct, echo, forward,
     lookup::Hashed,
     ndp,
-    packet::{Icmp, Ipv4, Ipv6, Packet, ethertype},
+    packet::{Ethernet, Icmp, Ipv4, Ipv6, Packet, ethertype},
     parse::{self, ICMPV6, Link},
     steer,
     tables::Tables,
     verdict::{Reason, Verdict},
 };
+
+/// Where the IP header of a frame without tags stands.
+const UNTAGGED: usize = size_of::<Ethernet>();
 
 /// Decides about, and edits, the frame `packet` that came in by the interface `ifindex`.
 #[inline(always)]
@@ -24,7 +27,16 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
             let Some(header) = packet.load::<Ipv4>(link.l3) else {
                 return Verdict::pass(Reason::Truncated);
             };
-            Hashed::new(Address::from_v4_word(header.destination))
+            let destination = Hashed::new(Address::from_v4_word(header.destination));
+            if !destination.may_be_ours(tables) {
+                return Verdict::pass(Reason::NotOurs);
+            }
+            if link.l3 == UNTAGGED
+                && let Some(verdict) = direct::v4(packet, tables, ifindex, &header, &destination)
+            {
+                return verdict;
+            }
+            destination
         }
         ethertype::IPV6 => {
             let Some(header) = packet.load::<Ipv6>(link.l3) else {
@@ -33,14 +45,20 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
             if header.next_header == ICMPV6 && is_solicitation(packet, &link) {
                 return Verdict::of_responder(ndp::respond(packet, tables, ifindex));
             }
-            Hashed::new(header.destination.address())
+            let destination = Hashed::new(header.destination.address());
+            if !destination.may_be_ours(tables) {
+                return Verdict::pass(Reason::NotOurs);
+            }
+            if link.l3 == UNTAGGED
+                && let Some(verdict) = direct::v6(packet, tables, ifindex, &header, &destination)
+            {
+                return verdict;
+            }
+            destination
         }
         ethertype::ARP => return Verdict::of_responder(arp::respond(packet, tables, ifindex)),
         _ => return Verdict::pass(Reason::NotIp),
     };
-    if !destination.may_be_ours(tables) {
-        return Verdict::pass(Reason::NotOurs);
-    }
     ours(packet, tables, ifindex, &link, &destination)
 }
 

@@ -17,6 +17,7 @@ pub mod arp;
 pub mod arrival;
 pub mod cache;
 pub mod checksum;
+pub mod direct;
 pub mod echo;
 pub mod egress;
 pub mod flows;

@@ -1,0 +1,148 @@
+//! The short way, which most packets take: a plain TCP or UDP packet for a row that has not changed, whose backend is on
+//! another node.
+//!
+//! Everything stays in registers, and nothing is written before all is decided. Whatever is out of the ordinary (a tag,
+//! options, a fragment, a row in transition, a backend of this node, a node that cannot be reached) gives `None`, and
+//! the long way of [`crate::ingress`], which knows all cases, starts over. The golden packets hold both to one answer.
+
+use crate::{
+    abi::{BACKEND_LOCAL, kind, protocol},
+    addr::Address,
+    hash::{self, Tuple},
+    lookup::Hashed,
+    packet::{Ethernet, Ipv4, Ipv6, Packet, Tcp, Udp, tcp_flag},
+    tables::Tables,
+    tunnel::{self, Encapsulation, Inner, Outer},
+    verdict::{Action, Reason, Verdict},
+};
+
+const L3: usize = size_of::<Ethernet>();
+
+/// Takes an untagged IPv4 packet for `destination`.
+#[inline(always)]
+pub fn v4<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: u32,
+    header: &Ipv4,
+    destination: &Hashed,
+) -> Option<Verdict> {
+    // Anything but "don't fragment" and the reserved bit makes a fragment.
+    if header.version_ihl != 0x45 || header.fragment & 0x3fff_u16.to_be() != 0 {
+        return None;
+    }
+    let len = usize::from(u16::from_be(header.total_len));
+    let inner = Inner {
+        l3: L3,
+        len,
+        v6: false,
+        tos: header.tos,
+    };
+    let source = Address::from_v4_word(header.source);
+    send(packet, tables, ifindex, destination, source, header.protocol, &inner)
+}
+
+/// Takes an untagged IPv6 packet for `destination`.
+#[inline(always)]
+pub fn v6<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: u32,
+    header: &Ipv6,
+    destination: &Hashed,
+) -> Option<Verdict> {
+    let first = u32::from_be(header.version_class_flow);
+    let source = header.source.address();
+    if first >> 28 != 6 || !tunnel::is_v6(&source) || !tunnel::is_v6(&destination.address) {
+        return None;
+    }
+    let len = size_of::<Ipv6>() + usize::from(u16::from_be(header.payload_len));
+    let inner = Inner {
+        l3: L3,
+        len,
+        v6: true,
+        tos: (first >> 20) as u8,
+    };
+    send(packet, tables, ifindex, destination, source, header.next_header, &inner)
+}
+
+/// `inner` is without options or extension headers, and from `source`.
+#[inline(always)]
+fn send<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: u32,
+    destination: &Hashed,
+    source: Address,
+    protocol: u8,
+    inner: &Inner,
+) -> Option<Verdict> {
+    let ip_len = if inner.v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() };
+    let l4 = L3 + ip_len;
+    let (source_port, destination_port, l4_len, syn) = match protocol {
+        protocol::TCP => {
+            let tcp: Tcp = packet.load(l4)?;
+            let syn = tcp.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+            (tcp.source, tcp.destination, size_of::<Tcp>(), syn)
+        }
+        protocol::UDP => {
+            let udp: Udp = packet.load(l4)?;
+            (udp.source, udp.destination, size_of::<Udp>(), false)
+        }
+        _ => return None,
+    };
+    // A group's link-layer address, and lengths that lie, are the long way's to tell.
+    if packet.load::<u8>(0)? & 1 != 0 || inner.len < ip_len + l4_len || !packet.holds(L3 + inner.len) {
+        return None;
+    }
+    let config = tables.config()?;
+    let entry = destination.entry_of(tables, destination_port, protocol, kind::FRONTEND)?;
+    let tuple = Tuple {
+        source,
+        destination: destination.address,
+        source_port,
+        destination_port,
+        protocol,
+    };
+    let hash = hash::tuple(config.selection_seed, &tuple);
+    let row = tables.row(entry.rows.base.wrapping_add(hash as u32 & entry.rows.mask))?;
+    if row.current == 0 || row.previous != 0 {
+        return None;
+    }
+    let backend = tables.backend(row.current)?;
+    if backend.protocol == protocol::ANY || backend.flags & BACKEND_LOCAL != 0 {
+        return None;
+    }
+    let node = tables.node(backend.node)?;
+    // Nodes of the packets' own family, so that every length below is a constant.
+    let outer = Outer { v6: inner.v6, l3: L3 };
+    if node.ifindex == 0 || Outer::towards(node) != outer {
+        return None;
+    }
+    let encapsulation = Encapsulation {
+        backend: backend.address.into(),
+        backend_port: u16::from_ne_bytes(backend.port),
+        node,
+        outer,
+        previous: None,
+        hash,
+        port: u16::from_ne_bytes(config.tunnel_port),
+    };
+    if inner.len + encapsulation.overhead() > usize::from(node.mtu) {
+        return None;
+    }
+    let action = if node.ifindex == ifindex {
+        Action::Transmit
+    } else {
+        Action::Redirect(node.ifindex)
+    };
+    tables.count_frontend(entry.id, inner.len as u64, syn);
+    if !encapsulation.apply(packet, inner) {
+        return Some(Verdict::pass(Reason::NoHeadroom));
+    }
+    tables.count_backend(row.current, inner.len as u64);
+    Some(Verdict {
+        action,
+        reason: Reason::Tunnel,
+    })
+}
