@@ -162,6 +162,8 @@ pub(super) fn cargo_install_linker(version: &str, llvm: u32, root: &std::path::P
     ));
     check(
         without_outer_build(crate::process::cargo())
+            // Without it rustup's `rustc` asks each dependency's own toolchain file which one to be.
+            .envs(std::env::var_os("RUSTUP_TOOLCHAIN").map(|toolchain| ("RUSTUP_TOOLCHAIN", toolchain)))
             .env("LLVM_PREFIX", llvm_prefix(llvm))
             .args([
                 "install",
