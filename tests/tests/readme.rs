@@ -13,6 +13,7 @@ fn where_is_it_names_existing_files() {
         .expect("the README has the table");
     let places: Vec<&str> = table.split('`').skip(1).step_by(2).collect();
     assert!(places.len() > 15, "only {} places are named", places.len());
+    assert!(!readme.contains("NUMBERS"), "a placeholder is left in the README");
     for place in places {
         assert!(
             root.join(place).is_file(),

@@ -16,6 +16,7 @@ use crate::{
         folder::{Folder, FolderError},
         netlink::{self, Device, Network, Queries, Wanted},
     },
+    store,
 };
 use allocations::Allocations;
 use conditions::Conditions;
@@ -61,6 +62,9 @@ pub enum Error {
     /// The data path.
     #[error("cannot open the data path")]
     Bpf(#[from] bpf::Error),
+    /// The agent's own files.
+    #[error("cannot use the folder of --state-dir")]
+    State(#[from] store::Error),
     /// The network.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
@@ -84,6 +88,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let mut folder = Folder::open(&settings.manifests)?;
+    // Before the data path is touched: whoever is refused here must leave it as it is.
+    let _lock = store::lock(&settings.state_dir)?;
     let mut dataplane = Dataplane::open(&settings.dataplane)?;
     if settings.dataplane.log.is_some() {
         dataplane.start_log()?;
@@ -197,6 +203,7 @@ impl Agent {
 
     fn retry(&mut self) {
         self.retry = true;
+        self.restep |= self.allocations.save_again();
     }
 
     /// Does what is due, and no more.
@@ -208,7 +215,7 @@ impl Agent {
             cluster.previous.clone_from(self.allocations.addresses());
             let next = plan(cluster, &self.this);
             // Before anybody is told an address, it is on disk.
-            self.allocations.save(&next.memory());
+            self.restep |= self.allocations.save(&next.memory());
             self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
             self.restep |= self.plan.as_ref() != Some(&next);
             self.plan = Some(next);
@@ -307,7 +314,8 @@ impl Agent {
     fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {
         let Some(step) = &self.step else { return };
         let conditions = plan.conditions.iter().chain(&step.conditions).cloned();
-        self.conditions.replace(conditions.chain(self.interfaces.conditions()));
+        let conditions = conditions.chain(self.interfaces.conditions());
+        self.conditions.replace(conditions.chain(self.allocations.condition()));
         let interfaces = self.interfaces.report(&self.dataplane, network, devices);
         let conditions = self.conditions.current().cloned().collect();
         if let Err(problem) = self.reporter.write(plan, step, network, interfaces, conditions) {

@@ -12,6 +12,7 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sys::utsname::uname;
 use std::{
     io::{self, IsTerminal},
     path::{Path, PathBuf},
@@ -55,8 +56,8 @@ struct Run {
     /// Interface to take packets from; may be given several times.
     #[arg(long = "interface", value_name = "IF", required_unless_present = "detach")]
     interfaces: Vec<String>,
-    /// This host's name in the manifests' list of nodes.
-    #[arg(long, value_name = "NAME", required_unless_present = "detach")]
+    /// This host's name in the manifests' list of nodes; by default its host name.
+    #[arg(long, value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
     places: Places,
@@ -168,9 +169,10 @@ impl Run {
         if self.detach {
             return print_detached(&self.places.pin_dir);
         }
-        let (Some(manifests), Some(node)) = (self.manifests, self.node) else {
-            anyhow::bail!("--manifests, --interface and --node are needed");
+        let Some(manifests) = self.manifests else {
+            anyhow::bail!("--manifests and --interface are needed");
         };
+        let node = self.node.map_or_else(host_name, Ok)?;
         let settings = Settings {
             node,
             manifests,
@@ -202,6 +204,15 @@ impl Run {
         runtime.shutdown_background();
         Ok(())
     }
+}
+
+/// The name under which a kubelet registers this host, unless it is told another.
+fn host_name() -> anyhow::Result<String> {
+    let name = uname().context("cannot find out the host name; give --node")?;
+    let name = name.nodename().to_str().unwrap_or_default().trim();
+    anyhow::ensure!(!name.is_empty(), "this host has no usable host name; give --node");
+    // As a kubelet does: names of nodes have no capitals.
+    Ok(name.to_lowercase())
 }
 
 fn start_log(filter: &str) -> anyhow::Result<()> {
@@ -246,9 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn detach_needs_nothing_else_and_run_needs_all() {
-        assert!(Cli::try_parse_from(["weir", "run", "--detach"]).is_ok());
-        assert!(Cli::try_parse_from(["weir", "run", "--manifests", "m"]).is_err());
-        assert!(Cli::try_parse_from(["weir", "run", "--manifests", "m", "--interface", "e", "--node", "n"]).is_ok());
+    fn detach_needs_nothing_else_and_run_needs_manifests_and_an_interface() {
+        let parses = |arguments: &str| Cli::try_parse_from(arguments.split(' ')).is_ok();
+        assert!(parses("weir run --detach"));
+        assert!(!parses("weir run --detach --node n"));
+        assert!(!parses("weir run --manifests m"));
+        assert!(!parses("weir run --interface e"));
+        assert!(parses("weir run --manifests m --interface e"));
+        assert!(parses("weir run --manifests m --interface e --node n"));
+    }
+
+    #[test]
+    fn the_host_has_a_name() {
+        let name = host_name().unwrap();
+        assert!(!name.is_empty() && name == name.to_lowercase());
     }
 }

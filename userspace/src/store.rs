@@ -1,5 +1,6 @@
-//! Files that are there whole or not at all: JSON, replaced in one step.
+//! Files that are there whole or not at all: JSON, replaced in one step, in a folder that one agent has for itself.
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File},
@@ -20,6 +21,9 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// Two agents would overwrite each other's files.
+    #[error("another weir already uses {}; stop it first, or give this one its own --state-dir and --pin-dir", .0.display())]
+    InUse(PathBuf),
     /// The contents are not what they should be.
     #[error("{} is not readable as JSON of this version", .path.display())]
     Format {
@@ -45,6 +49,22 @@ pub enum Durability {
     Synced,
     /// Whenever the kernel writes it.
     Lazy,
+}
+
+/// Makes `folder` and takes the lock that keeps a second agent out of it. It is free again when the value is dropped, or
+/// its process dies.
+///
+/// # Errors
+///
+/// [`Error::InUse`] when somebody else has it; [`Error::File`].
+pub fn lock(folder: &Path) -> Result<Flock<File>, Error> {
+    fs::create_dir_all(folder).map_err(failed("create", folder))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(failed("create", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::Error::EWOULDBLOCK => Error::InUse(folder.to_owned()),
+        errno => failed("lock", &path)(errno.into()),
+    })
 }
 
 /// Replaces the file at `path` by `value`, making its folder if need be.
@@ -106,6 +126,20 @@ mod tests {
         write(&path, &vec![1, 2], Durability::Synced).unwrap();
         write(&path, &vec![3], Durability::Lazy).unwrap();
         assert_eq!(read::<Vec<u32>>(&path).unwrap(), Some(vec![3]));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_has_one_user_at_a_time() {
+        let folder = folder("lock");
+        let first = lock(&folder).unwrap();
+        let refusal = lock(&folder).unwrap_err().to_string();
+        assert!(
+            refusal.contains(&*folder.to_string_lossy()) && refusal.contains("--state-dir"),
+            "{refusal}"
+        );
+        drop(first);
+        drop(lock(&folder).unwrap());
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -8,6 +8,7 @@
 //! Not part of the product's object. Checksums are those of the template: the packet path only ever updates them.
 #![no_std]
 #![no_main]
+#![expect(unsafe_code, reason = "contexts, map values and helpers are raw pointers here")]
 #![feature(asm_experimental_arch)]
 
 #[path = "bench/settings.rs"]

@@ -2,6 +2,7 @@
 //! verdict, count its reason and return its action; nothing is decided here.
 #![no_std]
 #![no_main]
+#![expect(unsafe_code, reason = "contexts, map values and helpers are raw pointers here")]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "`is_val_statically_known` has no stable form")]
 

@@ -153,6 +153,40 @@ fn a_stopped_agent_leaves_the_data_path_and_the_next_adopts_it() -> Result<()> {
     })
 }
 
+/// Flows move while packets pass: a data path of another capacity is another `FLOWS` map.
+#[test]
+fn a_rebuilt_data_path_keeps_its_flows() -> Result<()> {
+    const LENGTH: usize = 10 * SLOW_RATE;
+    Scene::play(SHAPE, |scene| {
+        servers::make_file(&scene.lab, "image", LENGTH)?;
+        let mut downloads = scene.downloads(Family::V4, "image", |_| true)?;
+        downloads.extend(scene.downloads(Family::V6, "image", |_| true)?);
+        scene.agents.drain(..).try_for_each(Agent::stop)?;
+        for node in &scene.lab.nodes {
+            let arguments = ["--interface", "eth0", "--max-flow-buckets", "65536"];
+            let agent = Agent::start_with(&scene.lab, node, &arguments)?;
+            let log = agent.log();
+            // Each node has a pod, and each pod serves a download of each family.
+            let moved = log
+                .lines()
+                .filter(|line| line.contains("moved flows") && line.contains("lost=0"))
+                .filter_map(|line| line.split("placed=").nth(1)?.split_whitespace().next()?.parse().ok())
+                .max();
+            ensure!(moved >= Some(2), "{}: {moved:?} flows have moved:\n{log}", node.name);
+            scene.agents.push(agent);
+            let flows = flow_maps(scene, node)?;
+            ensure!(flows == [("FLOWS".to_owned(), 65536)], "{}: {flows:?}", node.name);
+        }
+        ensure!(
+            downloads.iter().all(|download| download.is_running()),
+            "the downloads were too quick"
+        );
+        let served = traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)?;
+        ensure!(served.len() == 2, "{served:?}");
+        all_whole(downloads, LENGTH)
+    })
+}
+
 #[test]
 fn detaching_removes_programs_and_pins_and_starting_again_serves_again() -> Result<()> {
     Scene::play(SHAPE, |scene| {
@@ -240,11 +274,22 @@ fn two_agents_do_not_share_one_data_path() -> Result<()> {
         let node = &scene.lab.nodes[0];
         let mut second = Agent::launch(&scene.lab, node, &["--interface", "eth0"])?;
         ensure!(!second.wait()?.success(), "the second one runs as well");
+        let state = scene.lab.state_directory(node);
+        for part in [&*state.to_string_lossy(), "--state-dir", "--pin-dir"] {
+            ensure!(
+                second.log().contains(part),
+                "{part} is not in what it says: {}",
+                second.log()
+            );
+        }
+        // What guards the pins guards them from being taken away as well.
         let pins = scene.lab.pin_directory(node);
+        let refusal = agent::detach(&scene.lab, node).err().context("it was detached")?;
         ensure!(
-            second.log().contains(&*pins.to_string_lossy()),
-            "it says: {}",
-            second.log()
+            refusal
+                .to_string()
+                .contains(&format!("already uses {}", pins.display())),
+            "it says: {refusal}"
         );
         ensure!(scene.agents[0].is_running()?, "the first one has gone");
         Ok(())
@@ -255,6 +300,24 @@ fn two_agents_do_not_share_one_data_path() -> Result<()> {
 fn has_programs(node: &Node) -> Result<bool> {
     let net = node.namespace.output("bpftool net show dev eth0")?;
     Ok(net.contains("weir_ingress") || net.contains("weir_egress") || net.contains("eth0("))
+}
+
+/// Name and capacity of every pinned map of flows, in order.
+fn flow_maps(scene: &Scene, node: &Node) -> Result<Vec<(String, u64)>> {
+    let mut flows = Vec::new();
+    for folder in fs::read_dir(scene.lab.pin_directory(node))? {
+        for pin in fs::read_dir(folder?.path())? {
+            let pin = pin?.path();
+            let name = pin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name == "FLOWS" || name.starts_with("FLOWS_") {
+                let line = format!("bpftool -j map show pinned {}", pin.display());
+                let map: Value = serde_json::from_str(&node.namespace.output(&line)?)?;
+                flows.push((name, map["max_entries"].as_u64().context("a map without capacity")?));
+            }
+        }
+    }
+    flows.sort();
+    Ok(flows)
 }
 
 /// Ids of the maps pinned for the node that its program uses.

@@ -33,8 +33,32 @@ pub struct Cluster {
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Addresses given out by earlier plans ([`crate::plan::Plan::memory`]), kept where they still fit.
     pub previous: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    /// Which free address a Service gets that asks for none.
+    pub automatic: Automatic,
     /// What the sources themselves have to say: documents that cannot be read, objects defined twice.
     pub faults: Vec<Condition>,
+}
+
+impl Cluster {
+    /// Whether a source has something it cannot read: an object that is missing may be in there.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.faults.iter().any(|fault| fault.reason == reason::UNPARSABLE)
+    }
+}
+
+/// Which free address of an Eip a Service gets that asks for none. A source says it, by who allocates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Automatic {
+    /// The lowest, as OpenELB does. Depends on which Services came before, so it needs one allocator for the cluster whose
+    /// choice all others read.
+    #[default]
+    Lowest,
+    /// The first free one from SHA-256 of `<namespace>/<name>` modulo the number of addresses on, the first address of the
+    /// Eip following its last. For nodes that each allocate for themselves: what came before matters only where two
+    /// Services meet, so a node that joins late chooses as those did that saw the Services come one by one.
+    Hashed,
 }
 
 /// A set of addresses to allot from.

@@ -122,7 +122,7 @@ pub fn plan(cluster: &Cluster, this: &ThisNode) -> Plan {
 /// What Services had and have nothing of the kind for now: a mistake in an Eip, once corrected, is to cost no address.
 fn remembered(cluster: &Cluster, allocations: &ipam::Allocations<'_>) -> BTreeMap<ServiceKey, BTreeSet<IpAddr>> {
     // A Service that is missing may be in what could not be read.
-    let unread = cluster.faults.iter().any(|fault| fault.reason == reason::UNPARSABLE);
+    let unread = cluster.is_partial();
     let wanting = |key: &ServiceKey| match cluster.services.get(key) {
         Some(service) => service.load_balancer && !service.deleting,
         None => unread,

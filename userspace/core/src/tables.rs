@@ -113,7 +113,7 @@ pub struct Settings {
 pub struct Step {
     /// To be carried out in order.
     pub writes: Vec<Write>,
-    /// What did not fit, in order. Nothing else gives a condition here.
+    /// What did not fit, and Eips whose interface this node lacks; in order. Nothing else gives a condition here.
     pub conditions: Vec<Condition>,
     /// The ids of the frontends that are programmed; they index `FRONTEND_COUNTERS`.
     pub frontend_ids: BTreeMap<FrontendKey, u32>,

@@ -1,8 +1,10 @@
 //! The state file: which addresses each Service has, so that they stay over restarts.
 //!
 //! Read once at the start, written before a changed allocation is served. A file that cannot be read is put aside, and
-//! the agent goes on: the planner allots in the same order as before, and takes addresses from Service status.
+//! the agent goes on: the planner allots in the same order as before, and takes addresses from Service status. A file
+//! that cannot be written is a condition, and does not keep Services from being served.
 
+use super::conditions::error_text;
 use crate::store::{self, Durability};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +12,8 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
 };
-use tracing::{error, warn};
-use weir_core::model::ServiceKey;
+use tracing::warn;
+use weir_core::model::{Condition, ObjectRef, ServiceKey};
 
 /// Addresses by Service.
 pub type Addresses = BTreeMap<ServiceKey, BTreeSet<IpAddr>>;
@@ -25,6 +27,8 @@ pub struct Allocations {
     addresses: Addresses,
     /// Whether the file holds `addresses`.
     saved: bool,
+    /// Why the last attempt to save failed.
+    problem: Option<String>,
 }
 
 impl Allocations {
@@ -48,7 +52,12 @@ impl Allocations {
                 (Addresses::new(), false)
             }
         };
-        Self { path, addresses, saved }
+        Self {
+            path,
+            addresses,
+            saved,
+            problem: None,
+        }
     }
 
     /// What is remembered.
@@ -57,22 +66,39 @@ impl Allocations {
         &self.addresses
     }
 
-    /// Remembers `addresses`, if they are others than before.
-    pub fn save(&mut self, addresses: &Addresses) {
+    /// Remembers `addresses`, if they are others than before. Whether [`Self::condition`] is another now.
+    pub fn save(&mut self, addresses: &Addresses) -> bool {
         if self.saved && self.addresses == *addresses {
-            return;
+            return false;
         }
         self.addresses.clone_from(addresses);
-        self.saved = match store::write(&self.path, addresses, Durability::Synced) {
-            Ok(()) => true,
-            Err(problem) => {
-                error!(
-                    problem = &problem as &dyn std::error::Error,
-                    "addresses are not remembered over a restart until this is solved; trying again with the next plan"
-                );
-                false
-            }
-        };
+        self.write()
+    }
+
+    /// Tries again what failed. Whether [`Self::condition`] is another now.
+    pub fn save_again(&mut self) -> bool {
+        self.problem.is_some() && self.write()
+    }
+
+    /// What is wrong with the file.
+    #[must_use]
+    pub fn condition(&self) -> Option<Condition> {
+        let problem = self.problem.as_ref()?;
+        let message = format!(
+            "addresses given to Services cannot be saved, so a restart may change them: {problem}. It is tried again every \
+             few seconds; check that the folder of --state-dir can be written and that its disk is not full."
+        );
+        let object = ObjectRef::cluster_scoped("File", &self.path.to_string_lossy());
+        Some(Condition::new(object, "--state-dir", "SaveFailed", message))
+    }
+
+    fn write(&mut self) -> bool {
+        let written = store::write(&self.path, &self.addresses, Durability::Synced);
+        let problem = written.err().map(|problem| error_text(&problem));
+        self.saved = problem.is_none();
+        let changed = self.problem != problem;
+        self.problem = problem;
+        changed
     }
 }
 
@@ -94,6 +120,26 @@ mod tests {
         let folder = folder("kept");
         Allocations::read(&folder).save(&one());
         assert_eq!(Allocations::read(&folder).addresses(), &one());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_failed_save_is_a_condition_until_it_succeeds() {
+        let folder = folder("failed");
+        // A folder in the place of the file cannot be replaced by a file.
+        let mut allocations = Allocations::read(&folder);
+        fs::create_dir_all(folder.join(FILE)).unwrap();
+        assert!(allocations.save(&one()));
+        let condition = allocations.condition().unwrap();
+        assert_eq!((&*condition.object.kind, &*condition.reason), ("File", "SaveFailed"));
+        assert!(condition.object.name.ends_with(FILE) && condition.field == "--state-dir");
+        assert!(!allocations.save_again(), "the same problem again is nothing new");
+
+        fs::remove_dir(folder.join(FILE)).unwrap();
+        assert!(allocations.save_again());
+        assert_eq!(allocations.condition(), None);
+        assert_eq!(Allocations::read(&folder).addresses(), &one());
+        assert!(!allocations.save_again());
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -1,5 +1,6 @@
 //! Keeps the programs on the interfaces asked for, as interfaces come and go.
 
+use super::conditions::error_text;
 use crate::{
     apply::bpf::{Dataplane, attach::AttachError},
     report::{InterfaceReport, XdpModeName},
@@ -125,14 +126,4 @@ impl Interfaces {
         };
         self.names.iter().map(report).collect()
     }
-}
-
-fn error_text(error: &AttachError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

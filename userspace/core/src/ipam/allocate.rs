@@ -1,13 +1,14 @@
-//! Giving out addresses: first what Services already have, then what they ask for by address, then the lowest free one.
+//! Giving out addresses: first what Services already have, then what they ask for by address, then a free one.
 //!
 //! Within each round the oldest Service comes first (creation time, namespace, name), so the outcome depends on nothing but
-//! the objects. An address is shared only if all but one of those who have it asked for it.
+//! the objects and what is remembered. An address is shared only if all but one of those who have it asked for it.
 
 use super::{
     pools::{Pool, Pools},
     request::{Request, Slot, check_protocol, request},
 };
-use crate::model::{Cluster, Condition, Family, ObjectRef, PortProtocol, Service, ServiceKey, reason};
+use crate::model::{Automatic, Cluster, Condition, Family, ObjectRef, PortProtocol, Service, ServiceKey, reason};
+use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -58,6 +59,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
             .values()
             .flat_map(|node| node.internal_addresses.iter().copied())
             .collect(),
+        withheld: withheld(cluster),
         cursors: BTreeMap::new(),
         given: Allocations::default(),
     };
@@ -106,6 +108,8 @@ struct Allocator<'a, 'p> {
     cluster: &'a Cluster,
     pools: &'p Pools<'a>,
     node_addresses: BTreeSet<IpAddr>,
+    /// Addresses of Services that may be in what could not be read.
+    withheld: BTreeSet<IpAddr>,
     /// Offset of the lowest address of each Eip that may still be free. Nothing is given back while planning.
     cursors: BTreeMap<&'a str, u128>,
     given: Allocations<'a>,
@@ -114,13 +118,19 @@ struct Allocator<'a, 'p> {
 impl<'a> Allocator<'a, '_> {
     /// Gives a slot the address it has had, if that still is what the Service asks for.
     fn keep(&mut self, request: &Request<'a>, slot: Slot) -> bool {
-        let previous = self.cluster.previous.get(request.key).into_iter().flatten();
+        let previous = self.cluster.previous.get(request.key);
         let held = request
             .service
             .ingress
             .iter()
-            .chain(previous)
+            .chain(previous.into_iter().flatten())
             .copied()
+            // Who remembers a withheld address itself has been sharing it.
+            .filter(|address| {
+                slot.requested.is_some()
+                    || !self.withheld.contains(address)
+                    || previous.is_some_and(|previous| previous.contains(address))
+            })
             .find(|address| self.fits(request, slot, *address));
         held.and_then(|address| self.pools.containing(address).map(|pool| (address, pool.name)))
             .map(|(address, eip)| self.give(request, address, eip, slot.requested.is_none()))
@@ -147,7 +157,7 @@ impl<'a> Allocator<'a, '_> {
     fn find(&mut self, request: &Request<'a>, slot: Slot) -> Result<(IpAddr, &'a str), Refusal> {
         match slot.requested {
             Some(address) => self.requested(request, address).map(|eip| (address, eip)),
-            None => self.lowest(request, slot),
+            None => self.automatic(request, slot),
         }
     }
 
@@ -198,15 +208,15 @@ impl<'a> Allocator<'a, '_> {
         Ok(pool.name)
     }
 
-    /// The lowest free address of the first Eip that has one.
-    fn lowest(&mut self, request: &Request<'a>, slot: Slot) -> Result<(IpAddr, &'a str), Refusal> {
+    /// A free address of the first Eip that has one.
+    fn automatic(&mut self, request: &Request<'a>, slot: Slot) -> Result<(IpAddr, &'a str), Refusal> {
         let candidates = if request.eips.is_empty() {
             self.unnamed(request, slot)?
         } else {
             self.named(request, slot)?
         };
         for (name, range) in &candidates {
-            if let Some(address) = self.lowest_free(name, *range) {
+            if let Some(address) = self.free(request.key, name, *range) {
                 return Ok((address, name));
             }
         }
@@ -215,7 +225,12 @@ impl<'a> Allocator<'a, '_> {
             "every address of Eip {} is given out. Add an Eip, or delete a Service that has an address of it.",
             names.join(", ")
         );
-        Err(refusal(request, "", reason::EXHAUSTED, message))
+        let field = match (request.eips_field.as_str(), &request.service.load_balancer_ip) {
+            ("", Some(_)) => "spec.loadBalancerIP",
+            ("", None) => "metadata.annotations",
+            (named, _) => named,
+        };
+        Err(refusal(request, field, reason::EXHAUSTED, message))
     }
 
     /// The Eips a Service names that have addresses of the wanted family to give.
@@ -279,15 +294,34 @@ impl<'a> Allocator<'a, '_> {
         Ok(pools.into_iter().map(|pool| (pool.name, pool.range)).collect())
     }
 
-    fn lowest_free(&mut self, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
-        let cursor = self.cursors.entry(eip).or_default();
-        while let Some(address) = range.nth(*cursor) {
-            if !self.given.claims.contains_key(&address) && !self.node_addresses.contains(&address) {
-                return Some(address);
-            }
-            *cursor += 1;
+    /// The free address of an Eip that a Service is to have.
+    fn free(&mut self, service: &ServiceKey, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
+        let lowest = self.lowest_free(eip, range)?;
+        match self.cluster.automatic {
+            Automatic::Lowest => Some(lowest),
+            Automatic::Hashed => (hash(service) % range.size()..range.size())
+                .map_while(|offset| range.nth(offset))
+                .find(|address| self.is_free(*address))
+                // None up to the end: going on from the beginning leads to the lowest.
+                .or(Some(lowest)),
         }
-        None
+    }
+
+    fn is_free(&self, address: IpAddr) -> bool {
+        !self.given.claims.contains_key(&address)
+            && !self.node_addresses.contains(&address)
+            && !self.withheld.contains(&address)
+    }
+
+    fn lowest_free(&mut self, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
+        let mut cursor = self.cursors.get(eip).copied().unwrap_or_default();
+        let mut lowest = range.nth(cursor);
+        while lowest.is_some_and(|address| !self.is_free(address)) {
+            cursor += 1;
+            lowest = range.nth(cursor);
+        }
+        self.cursors.insert(eip, cursor);
+        lowest
     }
 
     fn give(&mut self, request: &Request<'a>, address: IpAddr, eip: &'a str, automatic: bool) {
@@ -313,6 +347,25 @@ impl<'a> Claim<'a> {
                 .map(|other| (port.port, &port.protocol, *other))
         })
     }
+}
+
+/// The addresses that Services had which are missing now, while they may be in what could not be read.
+fn withheld(cluster: &Cluster) -> BTreeSet<IpAddr> {
+    let partial = cluster.is_partial();
+    let missing = cluster
+        .previous
+        .iter()
+        .filter(|(key, _)| partial && !cluster.services.contains_key(*key));
+    missing.flat_map(|(_, addresses)| addresses).copied().collect()
+}
+
+/// The first 16 bytes of SHA-256 of `<namespace>/<name>`, the most significant first.
+fn hash(service: &ServiceKey) -> u128 {
+    let digest = Sha256::digest(service.to_string());
+    digest
+        .iter()
+        .take(16)
+        .fold(0, |hash, byte| hash << 8 | u128::from(*byte))
 }
 
 fn refusal(request: &Request<'_>, field: &str, reason: &str, message: String) -> Refusal {

@@ -104,7 +104,7 @@ impl<'a> OneService<'a, '_> {
                  with an InternalIP. Correct the EndpointSlice, or add the Node.",
                 self.endpoints.unreachable.len()
             );
-            self.say("", reason::UNREACHABLE_ENDPOINT, message);
+            self.say("endpoints[].nodeName", reason::UNREACHABLE_ENDPOINT, message);
         }
     }
 
@@ -179,7 +179,7 @@ impl<'a> OneService<'a, '_> {
                 "no {family} endpoint is ready, so {address} is not announced for it. Check that its selector matches running \
                  pods, and that the EndpointSlices name their ports as the Service does."
             );
-            self.say("", reason::NO_ENDPOINTS, message);
+            self.say("spec.selector", reason::NO_ENDPOINTS, message);
             return;
         }
         for (index, port) in without {

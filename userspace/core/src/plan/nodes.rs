@@ -55,7 +55,7 @@ impl<'a> Nodes<'a> {
                 "there is no Node of this name, so this node owns no VIP and takes no tunnel traffic. Add the Node, \
                            or start the agent with --node and the name it has there."
                     .into();
-            say(&this.name, "", reason::UNKNOWN_NODE, message);
+            say(&this.name, "metadata.name", reason::UNKNOWN_NODE, message);
         }
         nodes
     }

@@ -5,7 +5,7 @@
 use super::{
     Write,
     key::address_of,
-    refusal::{Refusal, refused},
+    refusal::{Refusal, interface_missing, refused},
 };
 use crate::{
     links::Links,
@@ -45,11 +45,18 @@ impl WantedAnnounced {
             filter[index as usize] |= bit;
         }
         let mut responders = BTreeMap::new();
+        let mut without_interface = BTreeSet::new();
         for (address, vip) in &plan.vips {
             // Until VRRP is spoken, `vip` is served as `layer2` is.
             let answers = vip.owned && matches!(vip.mode, Mode::Layer2 | Mode::Vip);
-            let interface = vip.interface.as_ref().and_then(|name| links.interfaces.get(name));
-            let Some(interface) = interface.filter(|_| answers && served.contains(&address_of(*address))) else {
+            let name = vip.interface.as_ref().filter(|_| answers);
+            let Some(name) = name.filter(|_| served.contains(&address_of(*address))) else {
+                continue;
+            };
+            let Some(interface) = links.interfaces.get(name) else {
+                if without_interface.insert(&vip.eip) {
+                    conditions.push(interface_missing(&vip.eip, *address, name));
+                }
                 continue;
             };
             if responders.len() == RESPONDERS as usize {

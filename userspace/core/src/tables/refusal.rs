@@ -1,6 +1,7 @@
-//! The only conditions tables give: something did not fit.
+//! The only conditions tables give: something did not fit, or the node lacks an interface.
 
 use crate::model::{Condition, ObjectRef};
+use std::net::IpAddr;
 
 /// What is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,4 +44,13 @@ impl Refusal {
 pub(super) fn refused(object: ObjectRef, refusal: Refusal, what: String) -> Condition {
     let (reason, remedy) = refusal.texts();
     Condition::new(object, "", reason, format!("the map is full: {what}. {remedy}"))
+}
+
+/// The condition that nobody answers for `address` (and maybe more of its Eip), as this node is to and lacks the interface.
+pub(super) fn interface_missing(eip: &str, address: IpAddr, interface: &str) -> Condition {
+    let message = format!(
+        "{address} is owned by this node, which has no interface {interface}; correct spec.interface or add the interface."
+    );
+    let object = ObjectRef::cluster_scoped("Eip", eip);
+    Condition::new(object, "spec.interface", "InterfaceMissing", message)
 }

@@ -16,7 +16,7 @@ pub enum Error {
     #[error("missing capability {}; run as root or grant it (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed)", .0.join(", "))]
     Capabilities(Vec<&'static str>),
     /// The kernel lacks something we rely on.
-    #[error("kernel {found} is too old: Weir needs Linux {needed} or newer")]
+    #[error("kernel {found} is too old; upgrade the kernel to {needed} or newer")]
     KernelTooOld {
         /// The running release.
         found: String,
@@ -41,7 +41,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Two agents would undo each other's work.
-    #[error("another weir already uses {}; stop it first, or give this one its own --pin-dir", .0.display())]
+    #[error("another weir already uses {}; stop it first, or give this one its own --pin-dir and --state-dir", .0.display())]
     PinDirInUse(PathBuf),
     /// Pins of another layout version.
     #[error(

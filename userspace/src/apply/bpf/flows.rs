@@ -35,14 +35,7 @@ pub fn copy(old: &Mapped<FlowBucket>, new: &Mapped<FlowBucket>, seed: u64) -> Re
     let mut moved = Moved::default();
     for index in 0..old.entries() {
         for entry in old.words(index)?.chunks_exact(WORDS) {
-            if state(load(entry, CONTROL)) < flow_state::HALF_OPEN {
-                continue;
-            }
-            let mut words = [0; WORDS];
-            words
-                .iter_mut()
-                .zip(entry)
-                .for_each(|(word, source)| *word = source.load(Ordering::Acquire));
+            let Some(words) = snapshot(entry) else { continue };
             match place(&bytemuck::must_cast(words), new, seed)? {
                 Some(true) => moved.placed += 1,
                 Some(false) => {}
@@ -51,6 +44,25 @@ pub fn copy(old: &Mapped<FlowBucket>, new: &Mapped<FlowBucket>, seed: u64) -> Re
         }
     }
     Ok(moved)
+}
+
+/// The words of an entry that holds a flow, all of the same flow; `None` when there is none, or when it keeps changing.
+fn snapshot(entry: &[AtomicU64]) -> Option<[u64; WORDS]> {
+    // A live flow changes its state now and then, and must not be left behind for that.
+    const ATTEMPTS: usize = 4;
+    (0..ATTEMPTS).find_map(|_| {
+        let control = load(entry, CONTROL);
+        if state(control) < flow_state::HALF_OPEN {
+            return None;
+        }
+        let words = std::array::from_fn(|position| load(entry, position));
+        unchanged(&words, control, load(entry, CONTROL)).then_some(words)
+    })
+}
+
+/// Whether words copied between two looks at the control word are of one flow in one state.
+fn unchanged(words: &[u64; WORDS], before: u64, after: u64) -> bool {
+    before == after && words.get(CONTROL) == Some(&before)
 }
 
 /// `Some(true)` when placed, `Some(false)` when it was there, `None` when there is no room.
@@ -205,6 +217,15 @@ mod tests {
         fill(&mut old, &established);
         assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 4, lost: 6 });
         assert!(all(&new).iter().all(|flow| flow.state == flow_state::ESTABLISHED));
+    }
+
+    #[test]
+    fn what_changed_while_it_was_copied_is_not_taken() {
+        let [one, other] = [1, 2].map(|number| bytemuck::must_cast(flow(number, flow_state::ESTABLISHED)));
+        let [before, after] = [one, other].map(|words: [u64; WORDS]| words[CONTROL]);
+        assert!(unchanged(&one, before, before));
+        assert!(!unchanged(&one, before, after));
+        assert!(!unchanged(&other, before, before));
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl Decision {
 /// Decides the fate of every pinned map.
 ///
 /// `wanted` and `pinned` are keyed by map name. `seed_known` says whether the seed that `FLOWS` was filled under can
-/// still be read.
+/// still be read, `cut` that an agent ended while it put new maps in the place of old ones: the derived maps may then be
+/// of two generations.
 ///
 /// # Errors
 ///
@@ -110,6 +111,7 @@ pub fn decide(
     wanted: &BTreeMap<String, Shape>,
     pinned: &BTreeMap<String, Shape>,
     seed_known: bool,
+    cut: bool,
 ) -> Result<Decision, Mismatch> {
     let mut maps = Vec::new();
     for (name, role) in PINNED {
@@ -122,9 +124,10 @@ pub fn decide(
     }
     // CONFIG holds the masks of FLOWS and FLOW_CACHE, and the running program reads both: another capacity anywhere
     // needs a CONFIG of its own, and with it all that belongs together.
-    let rebuild = maps
-        .iter()
-        .any(|(_, role, same)| *role != Role::Tally && *same != Some(true));
+    let rebuild = cut
+        || maps
+            .iter()
+            .any(|(_, role, same)| *role != Role::Tally && *same != Some(true));
     let fates = maps
         .into_iter()
         .map(|(name, role, same)| {
@@ -191,17 +194,17 @@ mod tests {
 
     #[test]
     fn nothing_pinned_creates_everything() {
-        assert!(decide(&all(), &BTreeMap::new(), false).unwrap().creates_all());
+        assert!(decide(&all(), &BTreeMap::new(), false, false).unwrap().creates_all());
     }
 
     #[test]
     fn same_shapes_are_adopted() {
-        assert!(decide(&all(), &all(), true).unwrap().adopts_all());
+        assert!(decide(&all(), &all(), true, false).unwrap().adopts_all());
     }
 
     #[test]
     fn another_capacity_of_a_derived_map_recreates_what_belongs_together_and_keeps_the_flows() {
-        let decision = decide(&with_capacity("ROWS", 2048), &all(), true).unwrap();
+        let decision = decide(&with_capacity("ROWS", 2048), &all(), true, false).unwrap();
         for (name, role) in PINNED {
             let expected = match role {
                 Role::Derived | Role::Numbered => Fate::Recreate,
@@ -213,17 +216,29 @@ mod tests {
 
     #[test]
     fn another_capacity_of_flows_moves_them_and_needs_another_config() {
-        let decision = decide(&with_capacity("FLOWS", 4096), &all(), true).unwrap();
+        let decision = decide(&with_capacity("FLOWS", 4096), &all(), true, false).unwrap();
         assert_eq!(fate(&decision, "FLOWS"), Fate::Move);
         assert_eq!(fate(&decision, "CONFIG"), Fate::Recreate);
         assert_eq!(fate(&decision, "REASONS"), Fate::Adopt);
     }
 
     #[test]
+    fn maps_of_two_generations_are_recreated_and_the_flows_kept() {
+        let decision = decide(&all(), &all(), true, true).unwrap();
+        for (name, role) in PINNED {
+            let expected = match role {
+                Role::Derived | Role::Numbered => Fate::Recreate,
+                Role::Flows | Role::Tally => Fate::Adopt,
+            };
+            assert_eq!(fate(&decision, name), expected, "{name}");
+        }
+    }
+
+    #[test]
     fn flows_under_a_lost_seed_are_moved() {
         let mut pinned = all();
         pinned.remove("CONFIG");
-        let decision = decide(&all(), &pinned, false).unwrap();
+        let decision = decide(&all(), &pinned, false, false).unwrap();
         assert_eq!(fate(&decision, "FLOWS"), Fate::Move);
         assert_eq!(fate(&decision, "CONFIG"), Fate::Create);
         assert_eq!(fate(&decision, "DIRECTORY"), Fate::Recreate);
@@ -231,7 +246,7 @@ mod tests {
 
     #[test]
     fn more_reasons_touch_nothing_else() {
-        let decision = decide(&with_capacity("REASONS", 128), &all(), true).unwrap();
+        let decision = decide(&with_capacity("REASONS", 128), &all(), true, false).unwrap();
         assert_eq!(fate(&decision, "REASONS"), Fate::Recreate);
         assert_eq!(fate(&decision, "DIRECTORY"), Fate::Adopt);
     }
@@ -240,7 +255,7 @@ mod tests {
     fn another_value_size_is_refused_by_name() {
         let mut wanted = all();
         wanted.get_mut("BACKENDS").unwrap().value_size = 72;
-        let mismatch = decide(&wanted, &all(), true).unwrap_err();
+        let mismatch = decide(&wanted, &all(), true, false).unwrap_err();
         assert_eq!(
             mismatch,
             Mismatch {
@@ -256,6 +271,11 @@ mod tests {
     fn a_map_the_object_lacks_is_left_alone() {
         let mut wanted = all();
         wanted.remove("FLOW_CACHE");
-        assert!(!decide(&wanted, &all(), true).unwrap().fates.contains_key("FLOW_CACHE"));
+        assert!(
+            !decide(&wanted, &all(), true, false)
+                .unwrap()
+                .fates
+                .contains_key("FLOW_CACHE")
+        );
     }
 }

@@ -28,6 +28,7 @@ use crate::source::netlink::Device;
 use attach::{AttachError, Attacher, EgressPolicy, ModePolicy};
 use aya::{Ebpf, EbpfLoader, maps::MapData};
 use aya_log::EbpfLogger;
+use flows::Moved;
 use layout::{Decision, Fate, Shape};
 use mapped::Mapped;
 use maps::Maps;
@@ -247,8 +248,15 @@ impl Dataplane {
     fn move_flows(&self) -> Result<(), Error> {
         if let Some(Moving { old, new }) = &self.moving {
             for old in old {
-                let moved = flows::copy(old, new, self.config.flow_seed)?;
-                info!(placed = moved.placed, lost = moved.lost, "moved flows to a new map");
+                let Moved { placed, lost } = flows::copy(old, new, self.config.flow_seed)?;
+                if lost > 0 {
+                    warn!(
+                        placed,
+                        lost, "some flows found no room in the new map and may break; raise --max-flow-buckets"
+                    );
+                } else {
+                    info!(placed, lost, "moved flows to a new map");
+                }
             }
         }
         Ok(())

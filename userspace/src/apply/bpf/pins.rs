@@ -120,10 +120,11 @@ impl PinDir {
             .then(|| self.read_config())
             .transpose()?
             .filter(|config| config.flow_seed != 0);
-        let decision = layout::decide(wanted, &pinned, config.is_some()).map_err(|mismatch| Error::Mismatch {
-            pin_dir: self.root.clone(),
-            mismatch,
-        })?;
+        let decision =
+            layout::decide(wanted, &pinned, config.is_some(), self.was_cut()).map_err(|mismatch| Error::Mismatch {
+                pin_dir: self.root.clone(),
+                mismatch,
+            })?;
         // Also what an agent left behind that was killed while flows moved.
         let mut old_flows = vec![self.map(OLD_FLOWS)];
         if decision.fates.get("FLOWS") == Some(&Fate::Move) {
@@ -174,6 +175,11 @@ impl PinDir {
             }
         }
         Ok(())
+    }
+
+    /// Whether an agent ended between loading and the end of [`Self::commit`].
+    fn was_cut(&self) -> bool {
+        layout::PINNED.iter().any(|(name, _)| self.fresh(name).exists())
     }
 
     fn fresh(&self, name: &str) -> PathBuf {
@@ -283,6 +289,18 @@ pub fn listing(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Path
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_map_that_waits_for_its_place_tells_of_a_cut_commit() {
+        let root = std::env::temp_dir().join(format!("weir-pins-cut-{}", std::process::id()));
+        let pins = PinDir::new(&root);
+        fs::create_dir_all(pins.maps()).unwrap();
+        File::create(pins.map("ROWS")).unwrap();
+        assert!(!pins.was_cut());
+        File::create(pins.fresh("ROWS")).unwrap();
+        assert!(pins.was_cut());
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn names_of_links_have_no_dots_and_come_back() {

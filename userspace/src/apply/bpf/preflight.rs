@@ -28,17 +28,23 @@ pub fn check(pin_dir: &Path) -> Result<(), Error> {
     let release = uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    if parse_release(&release).is_some_and(|found| found < OLDEST) {
-        return Err(Error::KernelTooOld {
-            found: release,
-            needed: OLDEST_NAME,
-        });
-    }
+    check_release(&release)?;
     let missing = missing_capabilities(effective_capabilities()?);
     if !missing.is_empty() {
         return Err(Error::Capabilities(missing));
     }
     check_bpffs(pin_dir)
+}
+
+/// Refuses a release older than we support; one that cannot be read counts as new.
+fn check_release(release: &str) -> Result<(), Error> {
+    match parse_release(release) {
+        Some(found) if found < OLDEST => Err(Error::KernelTooOld {
+            found: release.to_owned(),
+            needed: OLDEST_NAME,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the running kernel is at least `major.minor`; an unreadable release counts as new.
@@ -106,7 +112,19 @@ mod tests {
         assert_eq!(parse_release("6.18.44-fc"), Some((6, 18)));
         assert_eq!(parse_release("5.15.0-1-amd64"), Some((5, 15)));
         assert_eq!(parse_release("next"), None);
-        assert!(parse_release("5.15.0") < Some(OLDEST) && parse_release("6.1.0-49-amd64") >= Some(OLDEST));
+    }
+
+    #[test]
+    fn an_old_kernel_is_refused_with_the_remedy() {
+        let refusal = check_release("5.15.0-91-generic").unwrap_err().to_string();
+        assert!(
+            refusal.contains("5.15.0-91-generic") && refusal.contains("upgrade the kernel to 6.1 or newer"),
+            "{refusal}"
+        );
+        assert!(check_release("6.0.19").is_err());
+        for supported in ["6.1.0", "6.18.44-fc", "10.0.1", "next"] {
+            assert!(check_release(supported).is_ok(), "{supported}");
+        }
     }
 
     #[test]

@@ -84,12 +84,12 @@ pub(super) fn service(service: Service) -> Converted {
             .unwrap_or_default(),
         ports: indexed(spec.ports)
             .filter_map(|(index, port)| {
-                let number = faults.port(&format!("spec.ports[{index}].port"), port.port)?;
-                let protocol = protocol(port.protocol);
+                let number = faults.port(&format!("spec.ports[{index}].port"), port.port);
+                let protocol = faults.protocol(&format!("spec.ports[{index}].protocol"), port.protocol);
                 Some(ServicePort {
                     name: port.name.unwrap_or_default(),
-                    protocol,
-                    port: number,
+                    protocol: protocol?,
+                    port: number?,
                 })
             })
             .collect(),
@@ -122,11 +122,12 @@ pub(super) fn endpoint_slice(slice: EndpointSlice) -> Converted {
         name: service.unwrap_or_default(),
     };
     let ports = indexed(slice.ports).filter_map(|(index, port)| {
-        let number = faults.port(&format!("ports[{index}].port"), port.port?)?;
+        let number = faults.port(&format!("ports[{index}].port"), port.port?);
+        let protocol = faults.protocol(&format!("ports[{index}].protocol"), port.protocol);
         Some(EndpointPort {
             name: port.name.unwrap_or_default(),
-            protocol: protocol(port.protocol),
-            port: number,
+            protocol: protocol?,
+            port: number?,
         })
     });
     let ports = ports.collect();
@@ -236,6 +237,22 @@ impl<'a> Faults<'a> {
         address
     }
 
+    fn protocol(&mut self, field: &str, name: Option<String>) -> Option<PortProtocol> {
+        Some(match name.as_deref().unwrap_or_default() {
+            // Kubernetes: TCP unless said otherwise.
+            "" | "TCP" => PortProtocol::Served(Protocol::Tcp),
+            "UDP" => PortProtocol::Served(Protocol::Udp),
+            "SCTP" => PortProtocol::Other("SCTP".into()),
+            other => {
+                let message = format!(
+                    "`{other}` is not a protocol of a port, so the port is left out. Write one of: TCP, UDP, SCTP."
+                );
+                self.say(field, reason::INVALID_VALUE, message);
+                return None;
+            }
+        })
+    }
+
     fn one_of<T: Copy>(&mut self, field: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
         let choice = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if choice.is_none() {
@@ -252,14 +269,6 @@ impl<'a> Faults<'a> {
 
 fn indexed<T>(list: Option<Vec<T>>) -> impl Iterator<Item = (usize, T)> {
     list.into_iter().flatten().enumerate()
-}
-
-fn protocol(name: Option<String>) -> PortProtocol {
-    match name.as_deref() {
-        None | Some("TCP") => PortProtocol::Served(Protocol::Tcp),
-        Some("UDP") => PortProtocol::Served(Protocol::Udp),
-        Some(other) => PortProtocol::Other(other.into()),
-    }
 }
 
 fn created(time: Option<&Time>) -> Option<i64> {

@@ -5,7 +5,7 @@ use super::{
     object::{Identity, Object},
 };
 use std::collections::{BTreeMap, BTreeSet};
-use weir_core::model::{Condition, ServiceKey, reason};
+use weir_core::model::{Automatic, Condition, ServiceKey, reason};
 
 /// What one file says.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +53,8 @@ impl FileObjects {
 /// Puts files together, in the order given. Of two objects with one name the first counts.
 pub(super) fn merge<'a>(files: impl Iterator<Item = &'a FileObjects>) -> Manifests {
     let mut manifests = Manifests::default();
+    // Hosts with copies of one folder each allocate for themselves.
+    manifests.cluster.automatic = Automatic::Hashed;
     let mut seen: BTreeMap<&Identity, &str> = BTreeMap::new();
     for file in files {
         manifests.cluster.faults.extend(file.faults.iter().cloned());
@@ -62,7 +64,7 @@ pub(super) fn merge<'a>(files: impl Iterator<Item = &'a FileObjects>) -> Manifes
                     "it is defined in {first} and again in {}; the first counts. Remove one of the two.",
                     found.place
                 );
-                let duplicate = Condition::new(found.identity.clone(), "", reason::DUPLICATE, message);
+                let duplicate = Condition::new(found.identity.clone(), "metadata.name", reason::DUPLICATE, message);
                 manifests.cluster.faults.push(duplicate);
                 continue;
             }

@@ -121,7 +121,7 @@ fn of_two_with_one_name_the_first_counts() {
     ] {
         let manifests = parsed(&files);
         assert_eq!(manifests.cluster.eips["pool"].address, "10.1.0.0/24");
-        let message = "Eip pool: Duplicate: it is defined in a.yaml (document 1) and again in b.yaml (document 1); the first \
+        let message = "Eip pool, metadata.name: Duplicate: it is defined in a.yaml (document 1) and again in b.yaml (document 1); the first \
                        counts. Remove one of the two.";
         assert_eq!(faults(&manifests), [message]);
     }
@@ -137,7 +137,7 @@ spec:
   type: LoadBalancer
   externalTrafficPolicy: local
   ipFamilies: [IPv4, IPv5]
-  ports: [{port: 80}, {port: 70000}]
+  ports: [{port: 80}, {port: 70000}, {port: 81, protocol: tcp}, {port: 82, protocol: SCTP}]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -164,6 +164,7 @@ status: {addresses: [{type: InternalIP, address: nowhere}, {type: InternalIP, ad
             ("spec.ipFamilies[1]", "InvalidValue"),
             ("spec.externalTrafficPolicy", "InvalidValue"),
             ("spec.ports[1].port", "InvalidValue"),
+            ("spec.ports[2].protocol", "InvalidValue"),
             ("metadata.labels", "NoService"),
             ("endpoints[0].addresses[0]", "InvalidValue"),
             ("status.addresses[0]", "InvalidValue"),

@@ -253,6 +253,58 @@ fn each_family_gets_an_address() {
     expect(&cluster(both(), [("a", named)]), &[("a", "10.1.0.0 fd00::")], &[]);
 }
 
+/// Nodes that each allocate for themselves.
+#[test]
+fn with_hashed_a_late_joiner_chooses_like_those_before_it() {
+    let of = |services: &[&str]| {
+        let eips = [("four", default_eip("10.1.0.0/24")), ("six", default_eip("fd00::/64"))];
+        let both = Service {
+            family_policy: FamilyPolicy::RequireDualStack,
+            ..service(&[])
+        };
+        let mut cluster = cluster(eips, []);
+        cluster.automatic = Automatic::Hashed;
+        cluster.services = services.iter().map(|name| (key(name), both.clone())).collect();
+        cluster
+    };
+    let (before, _) = outcome(&of(&["z"]));
+    let mut running = of(&["a", "z"]);
+    hold(&mut running, "z", &before["z"].split(' ').collect::<Vec<_>>());
+    // The end of the first 16 bytes, as computed by `printf apps/a | sha256sum`.
+    let expected = [
+        ("a", "10.1.0.164 fd00::2df0:6c78:c87c:82a4"),
+        ("z", "10.1.0.163 fd00::a1f0:4784:25b2:bfa3"),
+    ];
+    expect(&running, &expected, &[]);
+    expect(&of(&["a", "z"]), &expected, &[]);
+}
+
+#[test]
+fn with_hashed_every_address_is_found() {
+    let names = ["a", "b", "c", "d", "e"];
+    let mut full = cluster(
+        [("pool", default_eip("10.1.0.0/30"))],
+        names.map(|name| (name, service(&[]))),
+    );
+    full.automatic = Automatic::Hashed;
+    let (addresses, reasons) = outcome(&full);
+    let distinct: BTreeSet<_> = addresses.values().collect();
+    assert_eq!((distinct.len(), reasons), (4, vec!["e Exhausted".to_owned()]));
+}
+
+#[test]
+fn with_lowest_the_lowest_free_address_is_taken() {
+    let eips = [("pool", default_eip("10.1.0.0/24"))];
+    let mut running = cluster(eips, [("a", service(&[])), ("b", service(&[])), ("z", service(&[]))]);
+    assert_eq!(running.automatic, Automatic::Lowest);
+    hold(&mut running, "z", &["10.1.0.0"]);
+    expect(
+        &running,
+        &[("a", "10.1.0.1"), ("b", "10.1.0.2"), ("z", "10.1.0.0")],
+        &[],
+    );
+}
+
 /// A07.
 #[test]
 fn large_prefixes_are_used_from_their_base() {

@@ -83,3 +83,30 @@ fn two_that_remember_one_address_are_parted() {
     hold(&mut both, "b", &["10.1.0.3"]);
     expect(&both, &[("a", "10.1.0.3"), ("b", "10.1.0.0")], &[]);
 }
+
+/// A file that cannot be read may have the Service whose address is remembered.
+#[test]
+fn an_address_of_a_service_that_may_be_unread_is_withheld() {
+    let told = Service {
+        ingress: vec!["10.1.0.0".parse().unwrap()],
+        ..service(&[])
+    };
+    for automatic in [Automatic::Lowest, Automatic::Hashed] {
+        let eips = [("pool", default_eip("10.1.0.0/31"))];
+        let mut restarted = cluster(eips, [("new", service(&[])), ("told", told.clone())]);
+        restarted.automatic = automatic;
+        hold(&mut restarted, "unread", &["10.1.0.0"]);
+        let fault = |reason| Condition::new(ObjectRef::cluster_scoped("File", "a.yaml"), "", reason, String::new());
+        restarted.faults = vec![fault(reason::UNPARSABLE)];
+        expect(&restarted, &[("new", "10.1.0.1")], &["told Exhausted"]);
+
+        // Those that shared it go on.
+        hold(&mut restarted, "told", &["10.1.0.0"]);
+        expect(&restarted, &[("new", "10.1.0.1"), ("told", "10.1.0.0")], &[]);
+
+        // Everything was read, so the Service is gone.
+        restarted.previous.remove(&key("told"));
+        restarted.faults = vec![fault(reason::INVALID_VALUE)];
+        expect(&restarted, &[("new", "10.1.0.1"), ("told", "10.1.0.0")], &[]);
+    }
+}

@@ -276,6 +276,27 @@ fn what_finds_no_slot_is_named() {
 }
 
 #[test]
+fn a_missing_interface_is_said_once_for_each_eip() {
+    let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 64, 16);
+    let mut tables = image.adopt();
+    let pods = pods(0..1);
+    let mut plan = plan([(1, &pods[..]), (2, &pods), (3, &pods), (4, &pods)]);
+    for (index, vip) in plan.vips.values_mut().enumerate() {
+        match index {
+            0 => vip.owned = false,
+            1 | 2 => vip.interface = Some("eth9".into()),
+            _ => vip.eip = "other".into(),
+        }
+    }
+    let step = settle(&mut tables, &mut image, &plan);
+    let said: Vec<_> = step.conditions.iter().map(ToString::to_string).collect();
+    let expected = "Eip pool, spec.interface: InterfaceMissing: 10.0.0.2 is owned by this node, which has no interface eth9; \
+                    correct spec.interface or add the interface.";
+    assert_eq!(said, [expected]);
+    assert_eq!((step.frontend_ids.len(), image.responders.len()), (4, 1));
+}
+
+#[test]
 fn reachability_is_a_matter_of_nodes_alone() {
     let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 64, 16);
     let mut tables = image.adopt();
