@@ -71,6 +71,33 @@ fn kernel_leaves_the_same_flows_and_counts() {
     );
 }
 
+/// A frame with a VLAN tag never takes the short way, and its tag is not in what goes into the tunnel: so the two ways can
+/// be compared packet by packet.
+#[test]
+fn host_short_and_long_way_send_the_same_bytes() {
+    const MACS: usize = 12;
+    const TAG: [u8; 4] = [0x81, 0, 0, 7];
+    const UNTAGGED: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
+    let image = world::image();
+    let mut host = Host::new(image.clone());
+    let mut compared = 0;
+    run(|case| {
+        if case.reason != Reason::Tunnel || !UNTAGGED.iter().any(|kind| case.frame[MACS..MACS + 2] == *kind) {
+            return Ok(());
+        }
+        check::prepare(&mut host, &image, case)?;
+        let short = host.run(case.program, &case.frame)?;
+        let mut tagged = case.frame.clone();
+        tagged.splice(MACS..MACS, TAG);
+        check::prepare(&mut host, &image, case)?;
+        let long = host.run(case.program, &tagged)?;
+        ensure!(short == long, "untagged {short:?}\ntagged {long:?}");
+        compared += 1;
+        Ok(())
+    });
+    assert!(compared >= 50, "only {compared} packets were compared");
+}
+
 #[test]
 fn host_without_headroom_leaves_the_frame_alone() {
     let image = world::image();
