@@ -12,8 +12,9 @@ use std::process::Command;
 use tests::packets::image::Image;
 use tests::packets::kernel;
 use weir_common::abi::{
-    self, Address, Backend, CacheBucket, CacheEntry, Config, Counter, DirectoryEntry, Flow, FlowBucket,
-    FrontendCounter, Node, Responder, ResponderKey, Row, RowRange,
+    self, Address, Backend, BackendCounter, CacheBucket, CacheEntry, Config, Counter, DirectoryEntry, Flow, FlowBucket,
+    Fragment, FragmentBucket, FrontendCounter, Limiter, Node, Past, Responder, ResponderKey, Row, RowRange,
+    SourceLimiter, SourceLimiterBucket, SourcePrefix,
 };
 use weir_common::verdict::REASON_SLOTS;
 
@@ -49,6 +50,8 @@ fn kernel_verifies_the_object_within_the_budget() {
 /// (type, key bytes, value bytes, entries, flags) of every map of the ABI.
 fn maps() -> BTreeMap<&'static str, (&'static str, u64, u64, u64, u64)> {
     const MMAPABLE: u64 = 1 << 10;
+    const NO_PREALLOC: u64 = 1;
+    let private = |value: usize, entries: u32| ("array", 4, value as u64, u64::from(entries), 0);
     let array = |value: usize, entries: u32| ("array", 4, value as u64, u64::from(entries), MMAPABLE);
     let per_cpu = |value: usize, entries: u32| ("percpu_array", 4, value as u64, u64::from(entries), 0);
     BTreeMap::from([
@@ -76,7 +79,28 @@ fn maps() -> BTreeMap<&'static str, (&'static str, u64, u64, u64, u64)> {
             "FRONTEND_COUNTERS",
             per_cpu(size_of::<FrontendCounter>(), abi::FRONTENDS),
         ),
-        ("BACKEND_COUNTERS", per_cpu(size_of::<Counter>(), Image::BACKENDS)),
+        (
+            "BACKEND_COUNTERS",
+            per_cpu(size_of::<BackendCounter>(), Image::BACKENDS),
+        ),
+        ("HISTORY", array(size_of::<Past>(), Image::ROWS)),
+        ("FRAGMENTS", private(size_of::<FragmentBucket>(), abi::FRAGMENT_BUCKETS)),
+        ("LIMITERS", private(size_of::<Limiter>(), abi::FRONTENDS)),
+        (
+            "SOURCE_LIMITERS",
+            private(size_of::<SourceLimiterBucket>(), abi::SOURCE_LIMITER_BUCKETS),
+        ),
+        ("ANSWERED", private(8, 1)),
+        (
+            "SOURCES",
+            (
+                "lpm_trie",
+                4 + size_of::<SourcePrefix>() as u64,
+                4,
+                u64::from(abi::SOURCE_PREFIXES),
+                NO_PREALLOC,
+            ),
+        ),
     ])
 }
 
@@ -104,7 +128,7 @@ fn kernel_makes_every_map_of_the_abi() {
 }
 
 fn id(map: &Map) -> anyhow::Result<u32> {
-    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data)) = map else {
+    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LpmTrie(data)) = map else {
         anyhow::bail!("{map:?} is of no kind that the ABI uses");
     };
     let info: MapInfo = data.info()?;
@@ -161,6 +185,14 @@ fn kernel_object_describes_the_abi_in_its_btf() {
         shape::<CacheEntry>(),
         shape::<CacheBucket>(),
         shape::<Counter>(),
+        shape::<BackendCounter>(),
+        shape::<Past>(),
+        shape::<Fragment>(),
+        shape::<FragmentBucket>(),
+        shape::<Limiter>(),
+        shape::<SourceLimiter>(),
+        shape::<SourceLimiterBucket>(),
+        shape::<SourcePrefix>(),
         shape::<FrontendCounter>(),
     ] {
         let described = types.iter().any(|kind| {

@@ -1,14 +1,14 @@
 //! The maps, declared for BTF, and the look-ups in them that the packet path makes.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
     helpers::bpf_jiffies64,
     macros::btf_map,
 };
 use weir_common::{
     abi::{
-        self, Backend, CacheBucket, Config, Counter, DirectoryEntry, FlowBucket, FrontendCounter, Node, Responder,
-        ResponderKey, Row,
+        self, Backend, BackendCounter, CacheBucket, Config, Counter, DirectoryEntry, FlowBucket, FragmentBucket,
+        FrontendCounter, Limiter, Node, Past, Responder, ResponderKey, Row, SourceLimiterBucket, SourcePrefix,
     },
     tables::{CacheWords, FlowWords, Scratch, Tables},
     verdict::REASON_SLOTS,
@@ -28,6 +28,8 @@ static DIRECTORY: Array<DirectoryEntry, { abi::DIRECTORY_SLOTS as usize }, MMAPA
 #[btf_map]
 static ROWS: Array<Row, { abi::ROWS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
+static HISTORY: Array<Past, { abi::ROWS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
 static BACKENDS: Array<Backend, { abi::BACKENDS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static NODES: Array<Node, { abi::NODES as usize }, MMAPABLE> = Array::new();
@@ -36,13 +38,24 @@ static FLOWS: Array<FlowBucket, { abi::FLOW_BUCKETS as usize }, MMAPABLE> = Arra
 #[btf_map]
 static FLOW_CACHE: Array<CacheBucket, { abi::CACHE_BUCKETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
+static FRAGMENTS: Array<FragmentBucket, { abi::FRAGMENT_BUCKETS as usize }> = Array::new();
+#[btf_map]
+static LIMITERS: Array<Limiter, { abi::FRONTENDS as usize }> = Array::new();
+#[btf_map]
+static SOURCE_LIMITERS: Array<SourceLimiterBucket, { abi::SOURCE_LIMITER_BUCKETS as usize }> = Array::new();
+/// One limiter: up to when the ICMP errors of our own are used up.
+#[btf_map]
+static ANSWERED: Array<u64, 1> = Array::new();
+#[btf_map]
+static SOURCES: LpmTrie<SourcePrefix, u32, { abi::SOURCE_PREFIXES as usize }> = LpmTrie::new();
+#[btf_map]
 static RESPONDERS: HashMap<ResponderKey, Responder, { abi::RESPONDERS as usize }> = HashMap::new();
 #[btf_map]
 static REASONS: PerCpuArray<Counter, { REASON_SLOTS as usize }> = PerCpuArray::new();
 #[btf_map]
 static FRONTEND_COUNTERS: PerCpuArray<FrontendCounter, { abi::FRONTENDS as usize }> = PerCpuArray::new();
 #[btf_map]
-static BACKEND_COUNTERS: PerCpuArray<Counter, { abi::BACKENDS as usize }> = PerCpuArray::new();
+static BACKEND_COUNTERS: PerCpuArray<BackendCounter, { abi::BACKENDS as usize }> = PerCpuArray::new();
 /// Under this name `aya-log` finds it. Declared here because that crate's own declaration is of the old kind, without
 /// BTF, which libbpf no longer loads.
 #[btf_map]
@@ -148,19 +161,20 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
 
     #[inline(always)]
     fn count_backend(&self, id: u32, bytes: u64) {
-        count(BACKEND_COUNTERS.get_ptr_mut(id), bytes);
+        if let Some(counter) = BACKEND_COUNTERS.get_ptr_mut(id) {
+            // SAFETY: this CPU's own value.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += bytes;
+            }
+        }
     }
 }
 
 /// Adds one packet to the counter of reason number `reason`. A missing counter changes nothing.
 #[inline(always)]
 pub fn count_reason(reason: u32, bytes: u64) {
-    count(REASONS.get_ptr_mut(reason), bytes);
-}
-
-#[inline(always)]
-fn count(counter: Option<*mut Counter>, bytes: u64) {
-    if let Some(counter) = counter {
+    if let Some(counter) = REASONS.get_ptr_mut(reason) {
         // SAFETY: this CPU's own value.
         unsafe {
             (*counter).packets += 1;

@@ -153,9 +153,9 @@ pub fn fill(product: &mut Ebpf) -> Result<()> {
         tunnel_port: TUNNEL_PORT.to_be_bytes(),
         mss_v4: 1380,
         mss_v6: 1360,
-        reserved: [0; 2],
+        ..Config::default()
     };
-    put(product, "CONFIG", 0, must_cast::<Config, [u64; 6]>(config))?;
+    put(product, "CONFIG", 0, must_cast::<Config, [u64; 8]>(config))?;
     for family in Family::BOTH {
         fill_family(product, family)?;
     }
@@ -304,7 +304,7 @@ fn direct(
         kind,
         id,
         rows,
-        reserved: [0; 32],
+        ..DirectoryEntry::default()
     };
     let map = product
         .map_mut("DIRECTORY")

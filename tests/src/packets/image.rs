@@ -63,7 +63,7 @@ impl Image {
             kind,
             id,
             rows,
-            reserved: [0; 32],
+            ..DirectoryEntry::default()
         });
     }
 

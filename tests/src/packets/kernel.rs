@@ -10,7 +10,7 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
 use std::path::PathBuf;
-use weir_common::abi::{CacheBucket, Config, Counter, FlowBucket, FrontendCounter, Row};
+use weir_common::abi::{BackendCounter, CacheBucket, Config, FlowBucket, FrontendCounter, Row};
 use weir_common::verdict::{Action, REASON_SLOTS, Reason};
 
 /// Longer than any frame of the table and what a tunnel adds to it.
@@ -56,7 +56,7 @@ pub struct Kernel {
     flows: Array<MapData, [u8; size_of::<FlowBucket>()]>,
     cache: Array<MapData, [u8; size_of::<CacheBucket>()]>,
     frontends: PerCpuArray<MapData, [u64; 3]>,
-    backends: PerCpuArray<MapData, [u64; 2]>,
+    backends: PerCpuArray<MapData, [u64; 3]>,
     counted: Vec<u64>,
     last: Option<Reason>,
     output: Vec<u8>,
@@ -68,6 +68,7 @@ pub fn load(level: VerifierLogLevel) -> anyhow::Result<Ebpf> {
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(level)
         .map_max_entries("ROWS", Image::ROWS)
+        .map_max_entries("HISTORY", Image::ROWS)
         .map_max_entries("BACKENDS", Image::BACKENDS)
         .map_max_entries("BACKEND_COUNTERS", Image::BACKENDS)
         .map_max_entries("FLOWS", Image::FLOW_BUCKETS)
@@ -281,16 +282,19 @@ impl Runner for Kernel {
             }
         }
         for id in 0..Image::BACKENDS {
-            let sum = self
-                .backends
-                .get(&id, 0)?
-                .iter()
-                .fold(Counter::default(), |sum, &[packets, bytes]| Counter {
-                    packets: sum.packets + packets,
-                    bytes: sum.bytes + bytes,
-                });
-            if sum != Counter::default() {
-                counts.backends.push((id, sum.packets, sum.bytes, 0));
+            let sum =
+                self.backends
+                    .get(&id, 0)?
+                    .iter()
+                    .fold(BackendCounter::default(), |sum, &[packets, bytes, flows]| {
+                        BackendCounter {
+                            packets: sum.packets + packets,
+                            bytes: sum.bytes + bytes,
+                            flows: sum.flows + flows,
+                        }
+                    });
+            if sum != BackendCounter::default() {
+                counts.backends.push((id, sum.packets, sum.bytes, sum.flows));
             }
         }
         Ok(counts)

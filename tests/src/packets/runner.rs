@@ -74,7 +74,7 @@ impl Flows {
 pub struct Counts {
     /// `FRONTEND_COUNTERS`.
     pub frontends: Vec<(u32, u64, u64, u64)>,
-    /// `BACKEND_COUNTERS`; SYNs are 0.
+    /// `BACKEND_COUNTERS`; the last one are flows.
     pub backends: Vec<(u32, u64, u64, u64)>,
 }
 

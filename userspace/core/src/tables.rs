@@ -54,7 +54,7 @@ use directory::Directory;
 use frontends::Frontends;
 use nodes::Nodes;
 use std::collections::BTreeMap;
-use weir_common::abi::{Backend, DirectoryEntry, Node, Responder, ResponderKey, Row, kind};
+use weir_common::abi::{Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, kind};
 
 /// One store into one map. Each is a single map element; the applier carries them out in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub enum Write {
     },
     /// `ROWS[index] = row`.
     Row { index: u32, row: Row },
+    /// `HISTORY[index] = past`; goes before the `Row` of the same index, so that no owner is missing in between.
+    Past { index: u32, past: Past },
     /// `BACKENDS[id] = backend`.
     Backend { id: u32, backend: Backend },
     /// `NODES[id] = node`; the applier stores `ifindex = 0` first and the real one last.
@@ -93,6 +95,8 @@ pub struct Contents<'a> {
     pub directory: &'a [DirectoryEntry],
     /// `ROWS`; its length is the capacity.
     pub rows: &'a [Row],
+    /// `HISTORY`, as long as `rows`.
+    pub history: &'a [Past],
     /// `BACKENDS`, by id.
     pub backends: &'a [Backend],
     /// `NODES`, by id.

@@ -8,7 +8,7 @@ pub use crate::addr::Address;
 use bytemuck::{Pod, Zeroable};
 
 /// The version of everything in this file; the agent keeps its pins in a folder of this number.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Words of `FILTER`, 64 addresses' bits each.
 pub const FILTER_WORDS: u32 = 1024;
@@ -20,7 +20,9 @@ pub const DIRECTORY_SLOTS: u32 = 1 << 17;
 pub const ROWS: u32 = 1 << 22;
 /// Default capacity of `BACKENDS` and `BACKEND_COUNTERS`.
 pub const BACKENDS: u32 = 1 << 17;
-/// Capacity of `FRONTEND_COUNTERS`: frontend ids are below it.
+/// Backend ids have at most this many bits, because [`CacheEntry::backend`] holds more than the id.
+pub const BACKEND_ID_BITS: u32 = 20;
+/// Capacity of `FRONTEND_COUNTERS` and `LIMITERS`: frontend ids are below it.
 pub const FRONTENDS: u32 = 1 << 16;
 /// Capacity of `NODES`.
 pub const NODES: u32 = 1 << 12;
@@ -34,6 +36,18 @@ pub const FLOW_WAYS: usize = 4;
 pub const CACHE_BUCKETS: u32 = 1 << 18;
 /// Entries in one bucket of `FLOW_CACHE`: one cache line.
 pub const CACHE_WAYS: usize = 4;
+/// Owners of a row that are remembered besides the two in the row itself.
+pub const PAST_OWNERS: usize = 4;
+/// Capacity of `FRAGMENTS` in buckets of [`FRAGMENT_WAYS`] (2^14 datagrams, 768 KiB).
+pub const FRAGMENT_BUCKETS: u32 = 1 << 12;
+/// Datagrams in one bucket.
+pub const FRAGMENT_WAYS: usize = 4;
+/// Capacity of `SOURCE_LIMITERS` in buckets of [`LIMITER_WAYS`] (2^16 sources, 2 MiB).
+pub const SOURCE_LIMITER_BUCKETS: u32 = 1 << 14;
+/// Sources in one bucket.
+pub const LIMITER_WAYS: usize = 4;
+/// Capacity of `SOURCES`, in prefixes of all frontends together.
+pub const SOURCE_PREFIXES: u32 = 1 << 16;
 
 /// IP protocol numbers used as `protocol` in keys (IANA).
 pub mod protocol {
@@ -81,12 +95,22 @@ pub struct Config {
     pub udp_ticks: u32,
     /// Ticks after which a TCP flow that saw FIN from both sides, or RST, may be forgotten.
     pub closed_ticks: u32,
+    /// Ticks after which a datagram's first fragment is forgotten.
+    pub fragment_ticks: u32,
+    /// One second in limiter units: 2^-20 jiffies. The largest interval of a limiter, and how far it may run ahead.
+    pub second: u32,
+    /// Limiter units between two ICMP errors that this node sends of its own.
+    pub answer_interval: u32,
     /// UDP port of the tunnel, network order.
     pub tunnel_port: [u8; 2],
     /// Largest MSS left in a SYN-ACK of an IPv4 flow, in bytes, native order; 0 leaves it alone.
     pub mss_v4: u16,
     /// The same for IPv6.
     pub mss_v6: u16,
+    /// Largest MSS left in a SYN of an IPv4 flow, in bytes, native order; 0 leaves it alone.
+    pub syn_mss_v4: u16,
+    /// The same for IPv6.
+    pub syn_mss_v6: u16,
     /// Zero.
     pub reserved: [u8; 2],
 }
@@ -119,8 +143,83 @@ pub struct DirectoryEntry {
     pub id: u32,
     /// For a frontend: its rows.
     pub rows: RowRange,
-    /// Zero; room for policies of a frontend.
-    pub reserved: [u8; 32],
+    /// For a frontend: which of [`policy`] it has.
+    pub policies: u32,
+    /// Ticks for which an idle client is remembered; with [`policy::AFFINITY`].
+    pub affinity_ticks: u32,
+    /// Limiter units (see [`Config::second`]) between two new flows; 0 is no limit.
+    pub flow_interval: u32,
+    /// Limiter units between two packets; 0 is no limit.
+    pub packet_interval: u32,
+    /// Limiter units between two new flows of one source address; 0 is no limit.
+    pub source_flow_interval: u32,
+    /// Limiter units between two packets of one source address; 0 is no limit.
+    pub source_packet_interval: u32,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+/// Bits of [`DirectoryEntry::policies`]. A frontend without any takes the short way.
+pub mod policy {
+    /// A client stays with its backend (`sessionAffinity: ClientIP`).
+    pub const AFFINITY: u32 = 1;
+    /// `SOURCES` has prefixes of this frontend; a source it refuses is dropped.
+    pub const SOURCES: u32 = 2;
+    /// With [`SOURCES`]: a source that `SOURCES` does not have is refused, rather than let in.
+    pub const ALLOW_LISTED: u32 = 4;
+    /// At least one of the four intervals is not 0.
+    pub const LIMITED: u32 = 8;
+}
+
+/// Data of a key of `SOURCES`, a longest-prefix-match trie: the prefix length counts the 32 bits of the frontend id and
+/// then those of the 16-byte address (so 32 + 96 + n for an IPv4 prefix of n bits).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct SourcePrefix {
+    /// Frontend id, network order.
+    pub frontend: [u8; 4],
+    /// The prefix, its other bits zero.
+    pub address: [u8; 16],
+}
+
+/// Values of `SOURCES`: what the longest prefix that has the source says.
+pub mod source {
+    /// No prefix has it.
+    pub const UNKNOWN: u32 = 0;
+    /// Let in.
+    pub const ALLOWED: u32 = 1;
+    /// Dropped.
+    pub const DENIED: u32 = 2;
+}
+
+/// Value of `LIMITERS`, by frontend id: up to when its limits are used up, in limiter units since boot.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Limiter {
+    /// Of new flows.
+    pub flows: u64,
+    /// Of packets.
+    pub packets: u64,
+}
+
+/// One source address of one frontend, in `SOURCE_LIMITERS`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SourceLimiter {
+    /// Keyed hash of source and frontend; 0 is an empty entry.
+    pub tag: u64,
+    /// Its limits.
+    pub limiter: Limiter,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// Value of `SOURCE_LIMITERS`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SourceLimiterBucket {
+    /// In no order.
+    pub sources: [SourceLimiter; LIMITER_WAYS],
 }
 
 /// One Maglev row; one aligned word, so a reader never sees half a change.
@@ -133,8 +232,19 @@ pub struct Row {
     pub previous: u32,
 }
 
+/// Value of `HISTORY`, by the same index as `ROWS`: who else had the row, the last one first, each once and none of them
+/// in the row itself; 0 is none. What is in a row and its past is written past first, so that nobody is missing between.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Past {
+    /// Backend ids.
+    pub owners: [u32; PAST_OWNERS],
+}
+
 /// Backend flag: the backend runs on this node.
 pub const BACKEND_LOCAL: u8 = 1;
+/// Backend flag: no frontend gives it new flows any more; clients with affinity to it choose anew.
+pub const BACKEND_DRAINING: u8 = 2;
 
 /// `BACKENDS`, by backend id (1 and up; 0 is "none").
 #[repr(C, align(8))]
@@ -146,7 +256,7 @@ pub struct Backend {
     pub port: [u8; 2],
     /// IP protocol the backend serves.
     pub protocol: u8,
-    /// [`BACKEND_LOCAL`] or 0.
+    /// [`BACKEND_LOCAL`] and [`BACKEND_DRAINING`].
     pub flags: u8,
     /// Node id it runs on; 0 for a local backend.
     pub node: u32,
@@ -200,20 +310,26 @@ pub struct Responder {
     pub reserved: [u8; 2],
 }
 
-/// States of a [`Flow`].
+/// States of a [`Flow`]; see [`crate::flows`].
 pub mod flow_state {
     /// The slot is empty.
     pub const FREE: u8 = 0;
     /// Somebody is writing the slot.
     pub const BUSY: u8 = 1;
-    /// TCP: a SYN, or a first packet of an unknown flow; nothing from the backend yet.
-    pub const HALF_OPEN: u8 = 2;
-    /// TCP: the client went on after its SYN.
-    pub const ESTABLISHED: u8 = 3;
-    /// TCP: RST seen, or FIN seen.
-    pub const CLOSED: u8 = 4;
+    /// TCP: the client sent a SYN, or a segment of a flow nobody knows; nothing from the backend yet.
+    pub const OPENING: u8 = 2;
+    /// TCP: the backend answered a SYN; `expected` is what the client's acknowledgment has to say.
+    pub const ANSWERED: u8 = 3;
+    /// TCP: both ends have spoken.
+    pub const ESTABLISHED: u8 = 4;
+    /// TCP: the client sent FIN, the backend did not.
+    pub const CLIENT_CLOSED: u8 = 5;
+    /// TCP: the backend sent FIN, the client did not.
+    pub const BACKEND_CLOSED: u8 = 6;
+    /// TCP: RST, or FIN from both ends.
+    pub const CLOSED: u8 = 7;
     /// UDP.
-    pub const UDP: u8 = 5;
+    pub const UDP: u8 = 8;
 }
 
 /// One flow of a backend on this node, in `FLOWS`. The reply path reads it by (client, pod).
@@ -238,10 +354,10 @@ pub struct Flow {
     pub protocol: u8,
     /// See [`flow_state`].
     pub state: u8,
-    /// Tick (64 jiffies) of the last packet from the client.
+    /// Tick (64 jiffies) of the last packet from either end.
     pub last_seen: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// In [`flow_state::ANSWERED`]: the acknowledgment number of a client that got the backend's SYN-ACK, native order.
+    pub expected: u32,
 }
 
 /// Value of `FLOWS`: the flows that share a hash.
@@ -252,13 +368,13 @@ pub struct FlowBucket {
     pub flows: [Flow; FLOW_WAYS],
 }
 
-/// One entry of `FLOW_CACHE`: which backend of a row in transition a flow belongs to.
+/// One entry of `FLOW_CACHE`: which backend of a row in transition a flow belongs to, or a client with affinity.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct CacheEntry {
     /// Keyed hash of the flow; 0 is an empty entry.
     pub tag: u64,
-    /// Backend id.
+    /// Backend id in the lower [`BACKEND_ID_BITS`] bits; above them some of a hash of what the id stood for.
     pub backend: u32,
     /// Tick of the last use.
     pub last_seen: u32,
@@ -272,14 +388,68 @@ pub struct CacheBucket {
     pub entries: [CacheEntry; CACHE_WAYS],
 }
 
-/// Value of `REASONS` (by [`crate::verdict::Reason`]) and `BACKEND_COUNTERS` (by backend id), per CPU.
+/// The ports of one fragmented datagram, in `FRAGMENTS`: learnt from its first fragment.
+///
+/// `source_port..last_seen` is the control word: claimed by compare-and-swap, written last.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Fragment {
+    /// Source.
+    pub source: Address,
+    /// Destination.
+    pub destination: Address,
+    /// Identification as in the packet (IPv4's 16 bits first, then zeros).
+    pub id: [u8; 4],
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Source port, network order.
+    pub source_port: [u8; 2],
+    /// Destination port, network order.
+    pub destination_port: [u8; 2],
+    /// Tick of the first fragment; 0 is an empty entry.
+    pub last_seen: u32,
+}
+
+/// Value of `FRAGMENTS`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FragmentBucket {
+    /// In no order.
+    pub fragments: [Fragment; FRAGMENT_WAYS],
+}
+
+/// `MONITOR`, one entry: what is sampled into `SAMPLES`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Monitor {
+    /// Tick after which nothing is sampled any more, so that a monitor that died costs nothing; 0 is off.
+    pub until: u32,
+    /// Of how many packets one is sampled, at least 1.
+    pub every: u32,
+}
+
+/// Value of `REASONS`, by [`crate::verdict::Reason`], per CPU.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Counter {
     /// Packets.
     pub packets: u64,
-    /// Bytes as received: of the frame for a reason, from the IP header on for a backend.
+    /// Bytes of the frames as received.
     pub bytes: u64,
+}
+
+/// Value of `BACKEND_COUNTERS`, by backend id, per CPU.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct BackendCounter {
+    /// Packets that this node, as the one that chooses, gave to it or sent to its node.
+    pub packets: u64,
+    /// Their bytes from the IP header on, as received.
+    pub bytes: u64,
+    /// For a backend of this node: flows that were noted for it, whoever chose.
+    pub flows: u64,
 }
 
 /// Value of `FRONTEND_COUNTERS`, by frontend id, per CPU.

@@ -83,7 +83,7 @@ fn find<'a, T: Tables>(tables: &'a T, config: &Config, s: &mut Scratch) -> Optio
         for (way, words) in tables.flows(index)?.iter().enumerate() {
             let control = words[CONTROL].load();
             if control & IDENTITY == wanted
-                && state_of(control) >= flow_state::HALF_OPEN
+                && state_of(control) >= flow_state::OPENING
                 && [words[0].load(), words[1].load()] == client
                 && [words[2].load(), words[3].load()] == pod
             {
@@ -127,8 +127,8 @@ pub fn note<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     let next = match state {
         flow_state::UDP => flow_state::UDP,
         _ if transport.flags & (tcp_flag::RST | tcp_flag::FIN) != 0 => flow_state::CLOSED,
-        flow_state::CLOSED if transport.is_bare_syn() => flow_state::HALF_OPEN,
-        flow_state::HALF_OPEN if !transport.is_bare_syn() => flow_state::ESTABLISHED,
+        flow_state::CLOSED if transport.is_bare_syn() => flow_state::OPENING,
+        flow_state::OPENING if !transport.is_bare_syn() => flow_state::ESTABLISHED,
         other => other,
     };
     let now = tables.now();
@@ -208,7 +208,7 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     let state = if s.transport.udp {
         flow_state::UDP
     } else {
-        flow_state::HALF_OPEN
+        flow_state::OPENING
     };
     publish(words, old, control(key, s.transport.destination_port, state));
     true
@@ -223,7 +223,7 @@ fn rank(config: &Config, state: u8, age: u32) -> u32 {
     const CLOSED: u32 = 1 << 29;
     let limit = match state {
         flow_state::FREE => return FREE,
-        flow_state::HALF_OPEN => config.half_open_ticks,
+        flow_state::OPENING => config.half_open_ticks,
         flow_state::ESTABLISHED => config.established_ticks,
         flow_state::CLOSED => config.closed_ticks,
         flow_state::UDP => config.udp_ticks,
@@ -233,7 +233,7 @@ fn rank(config: &Config, state: u8, age: u32) -> u32 {
     let age = if age > u32::MAX / 2 { 0 } else { age & (CLOSED - 1) };
     match state {
         _ if age > limit => EXPIRED | age,
-        flow_state::HALF_OPEN => HALF_OPEN | age,
+        flow_state::OPENING => HALF_OPEN | age,
         flow_state::CLOSED => CLOSED | age,
         _ => 0,
     }

@@ -65,7 +65,7 @@ reasons! {
     NoFrontend = 5, "no_frontend";
     /// A frontend without any backend: stood aside.
     NoBackend = 6, "no_backend";
-    /// A fragment for a VIP: stood aside.
+    /// A fragment for a VIP whose first one is not known, or that cannot be one: stood aside.
     Fragment = 7, "fragment";
     /// More IPv6 extension headers for a VIP than we follow: stood aside.
     ExtensionHeaders = 8, "extension_headers";
@@ -109,6 +109,24 @@ reasons! {
     EgressNoFlow = 27, "egress_no_flow";
     /// Egress: a backend's reply, source rewritten to the VIP.
     EgressReply = 28, "egress_reply";
+    /// Nobody who was asked knows the flow: sent back to the backend that gets new ones.
+    Returned = 29, "returned";
+    /// A source that the Service does not let in: dropped.
+    SourceRefused = 30, "source_refused";
+    /// More new flows than the Service allows: dropped.
+    FlowLimit = 31, "flow_limit";
+    /// More packets than the Service allows: dropped.
+    PacketLimit = 32, "packet_limit";
+    /// Too big for the tunnel and not to be fragmented: the sender was told the MTU.
+    TooBigAnswered = 33, "too_big_answered";
+    /// The same, but the sender is not told again so soon: dropped.
+    TooBigSilent = 34, "too_big_silent";
+    /// An ICMP error about a flow through a VIP: delivered to its backend, or sent to that one's node.
+    IcmpError = 35, "icmp_error";
+    /// An ICMP error to a VIP about no flow that anybody knows: stood aside, or dropped where it came in the tunnel.
+    IcmpErrorUnknown = 36, "icmp_error_unknown";
+    /// A fragment that came before its datagram's first: taken by the agent, to be tried again.
+    FragmentHeld = 37, "fragment_held";
 }
 
 /// Room in `REASONS`; at least [`Reason::ALL`] long.

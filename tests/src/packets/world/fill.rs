@@ -22,7 +22,7 @@ pub fn image() -> Image {
         tunnel_port: TUNNEL_PORT.to_be_bytes(),
         mss_v4: MSS[0],
         mss_v6: MSS[1],
-        reserved: [0; 2],
+        ..Config::default()
     });
     for family in Family::BOTH {
         add_nodes(&mut image, family);

@@ -4,7 +4,7 @@ use super::{abi::Abi, error::Error, pins::PinDir};
 use aya::maps::{Map, MapData, PerCpuArray};
 use std::path::Path;
 use weir_common::{
-    abi::{Counter, FrontendCounter},
+    abi::{BackendCounter, Counter, FrontendCounter},
     verdict::Reason,
 };
 
@@ -12,7 +12,7 @@ use weir_common::{
 pub struct Counters {
     reasons: PerCpuArray<MapData, Abi<Counter>>,
     frontends: PerCpuArray<MapData, Abi<FrontendCounter>>,
-    backends: PerCpuArray<MapData, Abi<Counter>>,
+    backends: PerCpuArray<MapData, Abi<BackendCounter>>,
 }
 
 impl std::fmt::Debug for Counters {
@@ -42,16 +42,33 @@ impl Counters {
     ///
     /// [`Error::Map`].
     pub fn reason(&self, reason: Reason) -> Result<Counter, Error> {
-        sum(&self.reasons, "REASONS", reason as u32)
+        let values = self
+            .reasons
+            .get(&(reason as u32), 0)
+            .map_err(Error::map("read", "REASONS"))?;
+        Ok(values.iter().fold(Counter::default(), |total, Abi(value)| Counter {
+            packets: total.packets + value.packets,
+            bytes: total.bytes + value.bytes,
+        }))
     }
 
-    /// Packets and bytes sent to a backend by this node, over all CPUs.
+    /// Packets and bytes sent to a backend by this node, and flows noted here for one of its own, over all CPUs.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn backend(&self, id: u32) -> Result<Counter, Error> {
-        sum(&self.backends, "BACKEND_COUNTERS", id)
+    pub fn backend(&self, id: u32) -> Result<BackendCounter, Error> {
+        let values = self
+            .backends
+            .get(&id, 0)
+            .map_err(Error::map("read", "BACKEND_COUNTERS"))?;
+        Ok(values
+            .iter()
+            .fold(BackendCounter::default(), |total, Abi(value)| BackendCounter {
+                packets: total.packets + value.packets,
+                bytes: total.bytes + value.bytes,
+                flows: total.flows + value.flows,
+            }))
     }
 
     /// Packets, bytes and SYNs of a frontend, over all CPUs.
@@ -77,12 +94,4 @@ impl Counters {
 fn open<V: bytemuck::Pod>(pins: &PinDir, name: &'static str) -> Result<PerCpuArray<MapData, Abi<V>>, Error> {
     let data = MapData::from_pin(pins.map(name)).map_err(Error::map("open", name))?;
     PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(Error::map("open", name))
-}
-
-fn sum(map: &PerCpuArray<MapData, Abi<Counter>>, name: &'static str, index: u32) -> Result<Counter, Error> {
-    let values = map.get(&index, 0).map_err(Error::map("read", name))?;
-    Ok(values.iter().fold(Counter::default(), |total, Abi(value)| Counter {
-        packets: total.packets + value.packets,
-        bytes: total.bytes + value.bytes,
-    }))
 }

@@ -52,7 +52,7 @@ fn snapshot(entry: &[AtomicU64]) -> Option<[u64; WORDS]> {
     const ATTEMPTS: usize = 4;
     (0..ATTEMPTS).find_map(|_| {
         let control = load(entry, CONTROL);
-        if state(control) < flow_state::HALF_OPEN {
+        if state(control) < flow_state::OPENING {
             return None;
         }
         let words = std::array::from_fn(|position| load(entry, position));
@@ -72,7 +72,7 @@ fn place(flow: &Flow, new: &Mapped<FlowBucket>, seed: u64) -> Result<Option<bool
     for index in buckets(flow, seed, new.entries().saturating_sub(1)) {
         for entry in new.words(index)?.chunks_exact(WORDS).take(FLOW_WAYS) {
             let control = load(entry, CONTROL);
-            if state(control) >= flow_state::HALF_OPEN && same_flow(entry, &words) {
+            if state(control) >= flow_state::OPENING && same_flow(entry, &words) {
                 return Ok(Some(false));
             }
             if best.is_none_or(|(_, other)| worth(control) < worth(other)) {
@@ -139,7 +139,7 @@ fn with_state(control: u64, state: u8) -> u64 {
 fn worth(control: u64) -> u8 {
     match state(control) {
         flow_state::FREE => 0,
-        flow_state::HALF_OPEN => 1,
+        flow_state::OPENING => 1,
         flow_state::CLOSED => 2,
         flow_state::UDP => 3,
         flow_state::ESTABLISHED => 4,
@@ -164,7 +164,7 @@ mod tests {
             protocol: protocol::TCP,
             state,
             last_seen: 7,
-            reserved: 0,
+            expected: 0,
         }
     }
 
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn established_flows_push_out_half_open_ones_and_never_each_other() {
-        let half_open: Vec<Flow> = (0..8).map(|number| flow(number, flow_state::HALF_OPEN)).collect();
+        let half_open: Vec<Flow> = (0..8).map(|number| flow(number, flow_state::OPENING)).collect();
         let established: Vec<Flow> = (100..110).map(|number| flow(number, flow_state::ESTABLISHED)).collect();
         let new = anonymous(1);
         let mut old = anonymous(4);

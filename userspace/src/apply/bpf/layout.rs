@@ -35,7 +35,8 @@ pub enum Role {
 }
 
 /// The maps that are pinned, so that they outlive the agent. Every other map of the object is private to one load.
-pub const PINNED: [(&str, Role); 13] = [
+pub const PINNED: [(&str, Role); 19] = [
+    ("ANSWERED", Role::Tally),
     ("BACKENDS", Role::Derived),
     ("BACKEND_COUNTERS", Role::Numbered),
     ("CONFIG", Role::Derived),
@@ -44,11 +45,16 @@ pub const PINNED: [(&str, Role); 13] = [
     ("FILTER", Role::Derived),
     ("FLOWS", Role::Flows),
     ("FLOW_CACHE", Role::Numbered),
+    ("FRAGMENTS", Role::Numbered),
     ("FRONTEND_COUNTERS", Role::Numbered),
+    ("HISTORY", Role::Derived),
+    ("LIMITERS", Role::Numbered),
     ("NODES", Role::Derived),
     ("REASONS", Role::Tally),
     ("RESPONDERS", Role::Derived),
     ("ROWS", Role::Derived),
+    ("SOURCES", Role::Derived),
+    ("SOURCE_LIMITERS", Role::Numbered),
 ];
 
 /// What happens to one map.

@@ -9,7 +9,7 @@ use aya::{
     maps::{HashMap, Map, MapData},
 };
 use std::{collections::BTreeMap, os::fd::AsFd};
-use weir_common::abi::{Backend, Config, DirectoryEntry, Node, Responder, ResponderKey, Row, RowRange, kind};
+use weir_common::abi::{Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, RowRange, kind};
 use weir_core::tables::{Contents, Write};
 
 /// Word of a [`DirectoryEntry`] that readers compare (`port..id`), and of its rows.
@@ -25,6 +25,7 @@ pub struct Maps {
     displacement: Mapped<u32>,
     directory: Mapped<DirectoryEntry>,
     rows: Mapped<Row>,
+    history: Mapped<Past>,
     backends: Mapped<Backend>,
     nodes: Mapped<Node>,
     responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
@@ -62,6 +63,7 @@ impl Maps {
             displacement: mapped(ebpf, shapes, "DISPLACEMENT")?,
             directory,
             rows: mapped(ebpf, shapes, "ROWS")?,
+            history: mapped(ebpf, shapes, "HISTORY")?,
             backends: mapped(ebpf, shapes, "BACKENDS")?,
             nodes: mapped(ebpf, shapes, "NODES")?,
             responders: HashMap::try_from(responders).map_err(Error::map("open", "RESPONDERS"))?,
@@ -108,6 +110,7 @@ impl Maps {
             displacement: &copied.displacement,
             directory: self.directory.values(),
             rows: self.rows.values(),
+            history: self.history.values(),
             backends: self.backends.values(),
             nodes: self.nodes.values(),
             responders: &copied.responders,
@@ -141,6 +144,9 @@ impl Maps {
                     .store_word(slot, DIRECTORY_ROWS, bytemuck::must_cast::<RowRange, u64>(rows))
             }
             Write::Row { index, row } => self.rows.store(index, &[bytemuck::must_cast(row)]),
+            Write::Past { index, past } => self
+                .history
+                .store(index, &bytemuck::must_cast::<Past, [u64; size_of::<Past>() / 8]>(past)),
             Write::Backend { id, backend } => {
                 self.tallies.before_backend(id, &self.backends.load(id)?, &backend)?;
                 let words: [u64; size_of::<Backend>() / 8] = bytemuck::must_cast(backend);

@@ -2,6 +2,7 @@
 
 use super::{error::Error, layout::Shape};
 use std::collections::BTreeMap;
+use weir_common::abi::BACKEND_ID_BITS;
 
 /// The eBPF object, or nothing when the binary was built before it.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));
@@ -27,20 +28,27 @@ impl Capacities {
     /// [`Error::Capacity`] when a value is no power of two in its range.
     pub fn overrides(&self) -> Result<Vec<(&'static str, u32)>, Error> {
         const MOST: u32 = 1 << 26;
+        const MOST_BACKENDS: u32 = 1 << BACKEND_ID_BITS;
         let mut overrides = Vec::new();
-        for (flag, value, least, maps) in [
-            ("max-flow-buckets", self.flow_buckets, 1 << 6, &["FLOWS"][..]),
-            ("max-cache-buckets", self.cache_buckets, 1 << 6, &["FLOW_CACHE"]),
-            ("max-rows", self.rows, 1 << 10, &["ROWS"]),
-            ("max-backends", self.backends, 1 << 6, &["BACKENDS", "BACKEND_COUNTERS"]),
+        for (flag, value, least, most, maps) in [
+            ("max-flow-buckets", self.flow_buckets, 1 << 6, MOST, &["FLOWS"][..]),
+            ("max-cache-buckets", self.cache_buckets, 1 << 6, MOST, &["FLOW_CACHE"]),
+            ("max-rows", self.rows, 1 << 10, MOST, &["ROWS", "HISTORY"]),
+            (
+                "max-backends",
+                self.backends,
+                1 << 6,
+                MOST_BACKENDS,
+                &["BACKENDS", "BACKEND_COUNTERS"],
+            ),
         ] {
             let Some(value) = value else { continue };
-            if !value.is_power_of_two() || !(least..=MOST).contains(&value) {
+            if !value.is_power_of_two() || !(least..=most).contains(&value) {
                 return Err(Error::Capacity {
                     flag,
                     value,
                     least,
-                    most: MOST,
+                    most,
                 });
             }
             overrides.extend(maps.iter().map(|map| (*map, value)));

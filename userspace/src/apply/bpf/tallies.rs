@@ -10,7 +10,7 @@ use aya::{
     util::nr_cpus,
 };
 use std::collections::BTreeMap;
-use weir_common::abi::{Address, Backend, Counter, DirectoryEntry, FrontendCounter, kind};
+use weir_common::abi::{Address, Backend, BackendCounter, DirectoryEntry, FrontendCounter, kind};
 
 /// Whom a frontend id belongs to: address, port, protocol.
 type Key = (Address, [u8; 2], u8);
@@ -18,7 +18,7 @@ type Key = (Address, [u8; 2], u8);
 /// The counters that are indexed by ids.
 pub struct Tallies {
     frontends: PerCpuArray<MapData, Abi<FrontendCounter>>,
-    backends: PerCpuArray<MapData, Abi<Counter>>,
+    backends: PerCpuArray<MapData, Abi<BackendCounter>>,
     owners: BTreeMap<u32, Key>,
     cpus: usize,
 }

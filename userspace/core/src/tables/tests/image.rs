@@ -3,7 +3,9 @@
 use crate::tables::{Contents, Tables, Write, key::Key};
 use std::collections::{BTreeMap, BTreeSet};
 use weir_common::{
-    abi::{Backend, DISPLACEMENTS, DirectoryEntry, FILTER_WORDS, Node, Responder, ResponderKey, Row, RowRange, kind},
+    abi::{
+        Backend, DISPLACEMENTS, DirectoryEntry, FILTER_WORDS, Node, Past, Responder, ResponderKey, Row, RowRange, kind,
+    },
     hash,
 };
 
@@ -13,6 +15,7 @@ pub struct Image {
     pub displacement: Vec<u32>,
     pub directory: Vec<DirectoryEntry>,
     pub rows: Vec<Row>,
+    pub history: Vec<Past>,
     pub backends: Vec<Backend>,
     pub nodes: Vec<Node>,
     pub responders: BTreeMap<ResponderKey, Responder>,
@@ -25,6 +28,7 @@ impl Image {
             displacement: vec![0; DISPLACEMENTS as usize],
             directory: vec![DirectoryEntry::default(); slots],
             rows: vec![Row::default(); rows],
+            history: vec![Past::default(); rows],
             backends: vec![Backend::default(); backends],
             nodes: vec![Node::default(); nodes],
             responders: BTreeMap::new(),
@@ -41,6 +45,7 @@ impl Image {
                 self.directory[slot as usize].rows = rows;
             }
             Write::Row { index, row } => self.rows[index as usize] = row,
+            Write::Past { index, past } => self.history[index as usize] = past,
             Write::Backend { id, backend } => self.backends[id as usize] = backend,
             Write::Node { id, node } => self.nodes[id as usize] = node,
             Write::SetResponder { key, responder } => {
@@ -63,6 +68,7 @@ impl Image {
             displacement: &self.displacement,
             directory: &self.directory,
             rows: &self.rows,
+            history: &self.history,
             backends: &self.backends,
             nodes: &self.nodes,
             responders: &responders,
