@@ -19,13 +19,28 @@ pub(crate) struct Args {
     arguments: Vec<String>,
 }
 
-/// The verb. The kernel runs and times the programs, so the build of the bench that is there sooner measures the same.
+/// Suites that run the agent, which is then built as it is shipped. The others have programs run and timed by the kernel, so
+/// the build of the bench that is there sooner measures the same.
+const WITH_AGENT: [&str; 1] = ["survival"];
+
+/// The verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root("cargo xtask bench")?;
     let tools = setup::run(Scope::Everything)?;
     build_ebpf::build(&tools)?;
-    check(cargo().args(["build", "--quiet", "--package", "tests", "--bin", "bench"]))?;
-    let bench = workspace::binary("bench");
+    let with_agent = args
+        .arguments
+        .iter()
+        .any(|argument| WITH_AGENT.contains(&argument.as_str()));
+    let bench = if with_agent {
+        // The agent and the pods are looked for beside the bench.
+        let packages = ["--release", "--package", "weir", "--package", "tests", "--bins"];
+        check(cargo().args(["build", "--quiet"]).args(packages))?;
+        workspace::target().join("release/bench")
+    } else {
+        check(cargo().args(["build", "--quiet", "--package", "tests", "--bin", "bench"]))?;
+        workspace::binary("bench")
+    };
     let error = Command::new(&bench)
         .args(&args.arguments)
         .current_dir(workspace::root())

@@ -28,7 +28,7 @@ enum Verb {
     Ci,
     /// Show Weir at work in a lab of network namespaces. Needs root.
     Demo(demo::Args),
-    /// Measure nanoseconds per packet. Needs root.
+    /// Measure what the packet path costs and holds. Needs root.
     Bench(bench::Args),
 }
 

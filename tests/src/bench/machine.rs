@@ -1,6 +1,5 @@
 //! What a number was measured on; without it a number says nothing.
 
-use super::measure::Effort;
 use serde::Serialize;
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -19,16 +18,12 @@ pub struct Machine {
     pub compiler: String,
     /// Day of the measurement (UTC).
     pub date: String,
-    /// Rounds per case.
-    pub rounds: usize,
-    /// Packets per round.
-    pub packets: u32,
 }
 
 impl Machine {
     /// Asks the kernel; the compiler's name comes from `cargo xtask bench`.
     #[must_use]
-    pub fn this(effort: Effort) -> Self {
+    pub fn this() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo
             .lines()
@@ -41,8 +36,6 @@ impl Machine {
             mitigations: mitigations(),
             compiler: std::env::var("WEIR_EBPF_COMPILER").unwrap_or_else(|_| "unknown".into()),
             date: output("date", &["-u", "+%Y-%m-%d"]),
-            rounds: effort.rounds,
-            packets: effort.packets,
         }
     }
 
@@ -55,8 +48,6 @@ impl Machine {
             cpus,
             compiler,
             date,
-            rounds,
-            packets,
             ..
         } = self;
         let mitigations: Vec<_> = self
@@ -65,7 +56,7 @@ impl Machine {
             .map(|(name, how)| format!("{name}: {how}"))
             .collect();
         format!(
-            "Linux {kernel}, {cpu}, {cpus} CPUs, {}; {compiler}; {date}; {rounds} rounds of {packets} packets",
+            "Linux {kernel}, {cpu}, {cpus} CPUs, {}; {compiler}; {date}",
             mitigations.join(", ")
         )
     }

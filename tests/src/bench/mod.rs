@@ -1,6 +1,9 @@
-//! Nanoseconds per packet of the loaded programs, by the kernel's own clock (`BPF_PROG_TEST_RUN` with many repeats).
+//! What `cargo xtask bench` measures.
 //!
-//! [`cases`] says which packets are measured and what must become of them, [`scene`] fills the tables and builds the
+//! [`survival`] counts connections that break while everything comes and goes.
+//!
+//! The rest is the suite `packet`: nanoseconds per packet of the loaded programs, by the kernel's own clock
+//! (`BPF_PROG_TEST_RUN` with many repeats). [`cases`] says which packets are measured and what must become of them, [`scene`] fills the tables and builds the
 //! frames, [`measure`] runs them in rounds with the floor beside each, [`report`] and [`machine`] print. A case whose
 //! packets did not end as expected fails the bench: a number for the wrong path is worse than none.
 
@@ -9,6 +12,7 @@ pub mod machine;
 pub mod measure;
 pub mod report;
 pub mod scene;
+pub mod survival;
 
 #[path = "../../../xdp-ebpf/src/bench/settings.rs"]
 mod settings;

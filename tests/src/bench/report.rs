@@ -9,6 +9,10 @@ use std::fmt::Write;
 pub struct Report {
     /// Where.
     pub machine: Machine,
+    /// Rounds per case.
+    pub rounds: usize,
+    /// Packets per round.
+    pub packets: u32,
     /// What.
     pub rows: Vec<Row>,
 }
@@ -48,7 +52,7 @@ impl Row {
 }
 
 /// The value below which `share` of the samples lie, between two of them if need be; 0 for none.
-fn quantile(samples: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else {
@@ -63,7 +67,7 @@ impl Report {
     /// For a terminal.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = format!("{}\n\n", self.machine.line());
+        let mut text = format!("{}\n\n", self.circumstances());
         text += "case         family  median  spread   floor     net  (ns per packet)\n";
         for row in &self.rows {
             let Row {
@@ -82,12 +86,17 @@ impl Report {
         text
     }
 
+    fn circumstances(&self) -> String {
+        let Self { rounds, packets, .. } = self;
+        format!("{}; {rounds} rounds of {packets} packets", self.machine.line())
+    }
+
     /// For the documentation.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "# Nanoseconds per packet\n\nWritten by `cargo xtask bench packet`. {}.\n\n{METHOD}\n",
-            self.machine.line()
+            self.circumstances()
         );
         text += "| case | family | median | spread | floor | net |\n|---|---|---:|---:|---:|---:|\n";
         for row in &self.rows {

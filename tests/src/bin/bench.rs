@@ -1,29 +1,31 @@
-//! Measures nanoseconds per packet; `cargo xtask bench` builds what it needs and starts it.
+//! Measures; `cargo xtask bench` builds what it needs and starts it.
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
+use serde::Serialize;
 use std::{fs, path::Path, process::ExitCode};
 use tests::bench::{
     cases,
     machine::Machine,
     measure::{Bench, Effort},
     report::{Report, Row},
+    survival,
 };
 
-/// Nanoseconds per packet of the loaded programs.
+/// What the packet path costs, and what it holds.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Args {
     /// What to measure.
     #[arg(value_enum, default_value = "packet")]
     suite: Suite,
-    /// Fewer and shorter rounds: within seconds, good to a few nanoseconds.
+    /// Less of everything, and no file is written.
     #[arg(long)]
     quick: bool,
     /// Print nothing but JSON.
     #[arg(long)]
     json: bool,
-    /// Only cases whose name contains this; then no file is written.
+    /// Only cases or events whose name contains this; then no file is written either.
     #[arg(long, default_value = "")]
     case: String,
 }
@@ -32,6 +34,8 @@ struct Args {
 enum Suite {
     /// The XDP and tc programs, one packet at a time.
     Packet,
+    /// Connections that break while nodes, agents and backends come and go.
+    Survival,
 }
 
 const FULL: Effort = Effort {
@@ -54,26 +58,58 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let Suite::Packet = args.suite;
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the benches load eBPF programs and need root"
+    );
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let effort = if args.quick { QUICK } else { FULL };
-    let report = packet(&root.join("target/ebpf"), effort, &args.case)?;
-    let json = serde_json::to_string_pretty(&report)?;
-    println!("{}", if args.json { json.clone() } else { report.table() });
+    let results = match args.suite {
+        Suite::Packet => {
+            let effort = if args.quick { QUICK } else { FULL };
+            let report = packet(&root.join("target/ebpf"), effort, &args.case)?;
+            Results::new("packet", &report, report.table(), report.markdown())
+        }
+        Suite::Survival => {
+            let effort = if args.quick { survival::QUICK } else { survival::FULL };
+            let report = survival::run(effort, &args.case)?;
+            Results::new("survival", &report, report.table(), report.markdown())
+        }
+    }?;
+    println!("{}", if args.json { &results.json } else { &results.table });
     if !args.quick && args.case.is_empty() {
-        let folder = root.join("docs/numbers");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::write(folder.join("packet.json"), json + "\n")?;
-        fs::write(folder.join("packet.md"), report.markdown())?;
+        results.write(&root.join("docs/numbers"))?;
     }
     Ok(())
 }
 
+/// A suite's results in every form.
+struct Results {
+    suite: &'static str,
+    json: String,
+    table: String,
+    markdown: String,
+}
+
+impl Results {
+    fn new(suite: &'static str, report: &impl Serialize, table: String, markdown: String) -> Result<Self> {
+        Ok(Self {
+            suite,
+            json: serde_json::to_string_pretty(report)?,
+            table,
+            markdown,
+        })
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let file = folder.join(self.suite);
+        fs::write(file.with_extension("json"), self.json.clone() + "\n")?;
+        fs::write(file.with_extension("md"), &self.markdown)?;
+        Ok(())
+    }
+}
+
 fn packet(objects: &Path, effort: Effort, only: &str) -> Result<Report> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "the bench loads eBPF programs and needs root"
-    );
     let mut bench = Bench::load(objects)?;
     let mut rows = Vec::new();
     let mut cases: Vec<_> = cases::all()
@@ -92,7 +128,9 @@ fn packet(objects: &Path, effort: Effort, only: &str) -> Result<Report> {
     }
     rows.sort_by_key(|(place, _)| *place);
     Ok(Report {
-        machine: Machine::this(effort),
+        machine: Machine::this(),
+        rounds: effort.rounds,
+        packets: effort.packets,
         rows: rows.into_iter().map(|(_, row)| row).collect(),
     })
 }

@@ -69,8 +69,13 @@ pub fn stranger(family: Family) -> IpAddr {
 pub const STRANGER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0xaa, 0xaa];
 
 /// MAC of node `number`'s `eth0`.
+pub const fn node_mac_bytes(number: u8) -> [u8; 6] {
+    [0x02, 0, 0, 0, 0, number]
+}
+
+/// The same as `ip` prints it.
 pub fn node_mac(number: u8) -> String {
-    format!("02:00:00:00:00:{number:02x}")
+    node_mac_bytes(number).map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Pod `number` of node `node`.

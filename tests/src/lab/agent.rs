@@ -182,13 +182,15 @@ pub fn finished(command: &mut Command) -> Result<String> {
 
 /// The agent's program: `WEIR_BIN`, or the one cargo built beside this one.
 pub fn binary() -> PathBuf {
-    if let Some(chosen) = env::var_os("WEIR_BIN") {
-        return chosen.into();
-    }
+    env::var_os("WEIR_BIN").map_or_else(|| beside("weir"), Into::into)
+}
+
+/// The program of this name that cargo built beside this one, which may be a test; else whatever the shell would find.
+pub fn beside(name: &str) -> PathBuf {
     let own = env::current_exe().unwrap_or_default();
-    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("weir"));
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
     beside
         .into_iter()
         .find(|path| path.is_file())
-        .unwrap_or_else(|| "weir".into())
+        .unwrap_or_else(|| name.into())
 }

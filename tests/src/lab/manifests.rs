@@ -74,6 +74,15 @@ impl Service {
         service.with_tcp("http", HTTP, WEB_PORT)
     }
 
+    /// Its port 80 leads to this port of the pods instead.
+    #[must_use]
+    pub fn leading_to(mut self, target: u16) -> Self {
+        for port in self.ports.iter_mut().filter(|port| port.port == HTTP) {
+            port.target = target;
+        }
+        self
+    }
+
     /// Also port 53 over UDP, to the pods' echoes.
     #[must_use]
     pub fn with_udp(mut self) -> Self {

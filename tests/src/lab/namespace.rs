@@ -19,7 +19,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    pub(super) fn named(name: String) -> Self {
+    /// The handle of a namespace that exists, or will.
+    pub(crate) fn named(name: String) -> Self {
         Self { name }
     }
 

@@ -12,4 +12,5 @@ mod passing;
 mod scene;
 mod serving;
 mod status;
+mod surviving;
 mod transfers;
