@@ -390,7 +390,7 @@ pub struct CacheBucket {
 
 /// The ports of one fragmented datagram, in `FRAGMENTS`: learnt from its first fragment.
 ///
-/// `source_port..last_seen` is the control word: claimed by compare-and-swap, written last.
+/// `source_port..stamp` is the control word: claimed by compare-and-swap, written last.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Fragment {
@@ -408,8 +408,8 @@ pub struct Fragment {
     pub source_port: [u8; 2],
     /// Destination port, network order.
     pub destination_port: [u8; 2],
-    /// Tick of the first fragment; 0 is an empty entry.
-    pub last_seen: u32,
+    /// Tick of the first fragment in the upper 24 bits, number of the writing in the lower 8; 0 is an empty entry.
+    pub stamp: u32,
 }
 
 /// Value of `FRAGMENTS`.

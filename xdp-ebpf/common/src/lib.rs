@@ -22,6 +22,7 @@ pub mod echo;
 pub mod egress;
 pub mod flows;
 pub mod forward;
+pub mod fragments;
 pub mod hash;
 pub mod ingress;
 pub mod lookup;
