@@ -7,6 +7,8 @@
 //! | stranger | 10.10.0.99 | fd10:10::99 |
 //! | router, LAN side | 10.10.0.1/24 | fd10:10::1/64 |
 //! | node N | 10.10.0.1N | fd10:10::1N |
+//! | router, second LAN | 10.11.0.1/24 | fd10:11::1/64 |
+//! | node N, second LAN | 10.11.0.1N | fd10:11::1N |
 //! | pod P of node N | 10.244.N.1P | fd10:244:N::1P |
 //! | VIPs | 10.10.1.0/24 | fd10:10:1::/112 |
 
@@ -58,6 +60,16 @@ pub fn router(family: Family) -> IpAddr {
 /// Node `number` on the LAN.
 pub fn node(family: Family, number: u8) -> IpAddr {
     lan(family, own_host(family, number))
+}
+
+/// The router on the second LAN; see [`super::cable`].
+pub fn second_router(family: Family) -> IpAddr {
+    second_lan(family, 1)
+}
+
+/// Node `number` on the second LAN.
+pub fn second(family: Family, number: u8) -> IpAddr {
+    second_lan(family, own_host(family, number))
 }
 
 /// Somebody else on the LAN.
@@ -123,6 +135,13 @@ fn lan(family: Family, host: u8) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(10, 10, 0, host).into(),
         Family::V6 => Ipv6Addr::new(0xfd10, 0x10, 0, 0, 0, 0, 0, host.into()).into(),
+    }
+}
+
+fn second_lan(family: Family, host: u8) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 11, 0, host).into(),
+        Family::V6 => Ipv6Addr::new(0xfd10, 0x11, 0, 0, 0, 0, 0, host.into()).into(),
     }
 }
 

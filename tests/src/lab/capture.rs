@@ -16,7 +16,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts to record what matches `filter` (tcpdump's language) at node `node`'s cable; returns when it is listening.
+    /// Starts to record what matches `filter` (tcpdump's language) at the switch port `node`; returns when it is listening.
     ///
     /// # Errors
     /// When tcpdump does not start or does not like the filter.
@@ -42,6 +42,14 @@ impl Capture {
             file,
             namespace: lab.router.clone(),
         })
+    }
+
+    /// Bytes recorded so far.
+    ///
+    /// # Errors
+    /// When nothing can be read.
+    pub fn recorded(&self) -> Result<u64> {
+        Ok(fs::metadata(&self.file)?.len())
     }
 
     /// Ends it and returns the packets recorded, one line each.

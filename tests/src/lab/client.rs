@@ -73,14 +73,26 @@ pub fn udp_socket(address: SocketAddr) -> Result<UdpSocket> {
 /// # Errors
 /// As [`ask`]; also when the payload does not come back unchanged.
 pub fn ask_udp_again(socket: &UdpSocket) -> Result<Answer> {
-    const PAYLOAD: &[u8] = b"what goes out comes back";
-    socket.send(PAYLOAD)?;
-    let mut buffer = [0; 2048];
+    ask_udp_with(socket, b"what goes out comes back")
+}
+
+/// As [`ask_udp_again`], with a payload of the caller's.
+///
+/// # Errors
+/// As [`ask_udp_again`].
+pub fn ask_udp_with(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
+    socket.send(payload)?;
+    let mut buffer = vec![0; 1 << 16];
     let length = socket
         .recv(&mut buffer)
         .with_context(|| format!("no UDP answer from {:?}", socket.peer_addr()))?;
-    let (text, payload) = split_line(&buffer[..length]).context("a UDP answer without text")?;
-    ensure!(payload == PAYLOAD, "the payload came back changed: {payload:?}");
+    let (text, echoed) = split_line(&buffer[..length]).context("a UDP answer without text")?;
+    ensure!(
+        echoed == payload,
+        "{} bytes came back changed, as {}",
+        payload.len(),
+        echoed.len()
+    );
     parse(text, socket.local_addr()?)
 }
 

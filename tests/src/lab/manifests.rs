@@ -7,12 +7,19 @@ use super::{
 };
 use std::net::IpAddr;
 
-/// The Node objects of a lab.
+/// The Node objects of a lab, whose tunnels run over IPv4.
 pub fn nodes(lab: &Lab) -> String {
+    nodes_over(lab, Family::V4)
+}
+
+/// The Node objects of a lab, with the address of this family first: tunnels run over it.
+pub fn nodes_over(lab: &Lab, underlay: Family) -> String {
+    let mut families = FAMILIES;
+    families.sort_by_key(|family| *family != underlay);
     lab.nodes
         .iter()
         .map(|node| {
-            let addresses = FAMILIES.map(|family| {
+            let addresses = families.map(|family| {
                 format!("    - {{type: InternalIP, address: \"{}\"}}\n", node.address(family))
             });
             format!(

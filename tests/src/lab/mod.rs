@@ -13,11 +13,13 @@
 
 pub mod address;
 pub mod agent;
+pub mod cable;
 pub mod capture;
 pub mod client;
 pub mod frames;
 pub mod manifests;
 pub mod nat;
+pub mod pinned;
 pub mod process;
 pub mod remains;
 pub mod servers;

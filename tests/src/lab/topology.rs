@@ -9,7 +9,7 @@
 use super::{
     Family, Lab, Namespace, Node, Pod,
     address::{self, FAMILIES, host_length, network_length},
-    namespace, port_program,
+    cable, namespace, port_program,
 };
 use anyhow::{Context, Result};
 use std::{fmt::Write as _, fs};
@@ -100,11 +100,8 @@ fn make_links(lab: &Lab) -> Result<()> {
         "link add eth0 netns {stranger} address {mac} mtu {mtu} type veth peer name stranger netns {router} mtu {mtu}"
     )?;
     for node in &lab.nodes {
-        let (name, port, mac) = (node.namespace.name(), &node.name, node.mac());
-        writeln!(
-            lines,
-            "link add eth0 netns {name} address {mac} mtu {mtu} type veth peer name {port} netns {router} mtu {mtu}"
-        )?;
+        let name = node.namespace.name();
+        lines += &cable::making(lab, node);
         for pod in &node.pods {
             let (pod_name, device) = (pod.namespace.name(), pod_device(pod));
             writeln!(
@@ -145,14 +142,7 @@ fn router_commands(lab: &Lab) -> String {
 }
 
 fn node_commands(lab: &Lab, node: &Node) -> String {
-    let mut lines = up(&["lo", "eth0"]);
-    for family in FAMILIES {
-        lines += &add_address(node.address(family), network_length(family), "eth0");
-        lines += &format!("route add default via {}\n", address::router(family));
-        for other in lab.nodes.iter().filter(|other| other.number != node.number) {
-            lines += &route_to_pods(family, other);
-        }
-    }
+    let mut lines = up(&["lo"]) + &cable::configuring(lab, node);
     for pod in &node.pods {
         let device = pod_device(pod);
         lines += &up(&[&device]);
@@ -204,16 +194,16 @@ fn pod_device(pod: &Pod) -> String {
     format!("pod-{}", pod.number)
 }
 
-fn up(devices: &[&str]) -> String {
+pub(super) fn up(devices: &[&str]) -> String {
     devices.iter().map(|device| format!("link set {device} up\n")).collect()
 }
 
-fn add_address(address: std::net::IpAddr, length: u8, device: &str) -> String {
+pub(super) fn add_address(address: std::net::IpAddr, length: u8, device: &str) -> String {
     let no_detection = if address.is_ipv6() { " nodad" } else { "" };
     format!("address add {address}/{length} dev {device}{no_detection}\n")
 }
 
-fn route_to_pods(family: Family, node: &Node) -> String {
+pub(super) fn route_to_pods(family: Family, node: &Node) -> String {
     format!(
         "route add {} via {}\n",
         address::pod_network(family, node.number),

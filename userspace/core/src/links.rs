@@ -1,7 +1,10 @@
 //! This node's network as netlink describes it: interfaces, and how other nodes are reached.
 
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// What the netlink source publishes, complete each time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +18,8 @@ pub struct Links {
 /// One interface of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// Index of the interface the XDP program sees: the interface itself, or the parent of a VLAN device.
+    /// Index of the device the XDP program is on: the interface itself, the parent of a VLAN device, or the bond of a
+    /// slave.
     pub ifindex: u32,
     /// VLAN identifier on it, 0 for untagged.
     pub vlan: u16,
@@ -23,6 +27,8 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// MTU in bytes.
     pub mtu: u16,
+    /// Indexes of the slaves when that device is a bond: with native XDP its packets arrive under theirs.
+    pub slaves: BTreeSet<u32>,
 }
 
 /// How packets to one address leave this node.
@@ -36,8 +42,8 @@ pub struct NextHop {
     pub destination_mac: [u8; 6],
     /// MAC of our interface.
     pub source_mac: [u8; 6],
-    /// Our address on the way.
+    /// The address the kernel would send from.
     pub source: IpAddr,
-    /// MTU of the interface.
+    /// MTU of the way, in bytes: the interface's, or less when the route says so.
     pub mtu: u16,
 }

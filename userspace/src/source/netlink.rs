@@ -34,6 +34,8 @@ pub const QUIET: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_secs(1);
 /// Routes are looked up and neighbours confirmed this often in any case, in retries.
 const CONFIRM_EVERY: u32 = 15;
+/// Routes looked up at the same time.
+const AT_ONCE: usize = 64;
 /// Receive buffer of the socket, so that a burst of changes is not lost.
 const BUFFER: usize = 1 << 20;
 
@@ -157,11 +159,12 @@ impl Source {
             _ => return,
         };
         let changed = match message {
-            Message::NewLink(message) => {
+            // The kernel does not tell of every route that goes with a link.
+            Message::NewLink(message) => message::link(&message).is_some_and(|link| {
                 self.routes_stale = true;
-                message::link(&message).is_some_and(|link| self.view.set_link(link))
-            }
-            Message::DelLink(message) => {
+                self.view.set_link(link)
+            }),
+            Message::DelLink(message) if message::is_of_interface(&message) => {
                 self.routes_stale = true;
                 self.view.remove_link(message.header.index)
             }
@@ -169,7 +172,12 @@ impl Source {
                 message::neighbour(&message).is_some_and(|neighbour| self.view.set_neighbour(neighbour))
             }
             Message::DelNeighbour(message) => {
-                message::neighbour(&message).is_some_and(|neighbour| self.view.remove_neighbour(&neighbour))
+                let gone = message::neighbour(&message);
+                let missed = gone.filter(|neighbour| self.view.remove_neighbour(neighbour));
+                if let Some(neighbour) = missed {
+                    self.queries.resolve(neighbour.ifindex, neighbour.address).await;
+                }
+                missed.is_some()
             }
             Message::NewRoute(_) | Message::DelRoute(_) | Message::NewAddress(_) | Message::DelAddress(_) => {
                 self.routes_stale = true;
@@ -209,13 +217,12 @@ impl Source {
         self.flush_at = None;
         let wanted = self.wanted.borrow_and_update().clone();
         if std::mem::take(&mut self.routes_stale) {
-            let mut routes = Vec::new();
-            for address in wanted.addresses() {
-                if let Some(route) = self.queries.route(address).await {
-                    routes.push((address, route));
-                }
-            }
-            self.view.set_routes(routes);
+            let queries = &self.queries;
+            let routes = stream::iter(wanted.addresses())
+                .map(async |address| Some((address, queries.route(address).await?)))
+                .buffer_unordered(AT_ONCE)
+                .filter_map(async |route| route);
+            self.view.set_routes(routes.collect().await);
             self.ask(false).await;
         }
         let network = self.view.network(&wanted);

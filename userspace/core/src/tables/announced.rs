@@ -59,7 +59,7 @@ impl WantedAnnounced {
                 }
                 continue;
             };
-            if responders.len() == RESPONDERS as usize {
+            if responders.len() + interface.slaves.len() >= RESPONDERS as usize {
                 let object = ObjectRef::cluster_scoped("Eip", &vip.eip);
                 conditions.push(refused(
                     object,
@@ -68,19 +68,19 @@ impl WantedAnnounced {
                 ));
                 continue;
             }
-            let key = ResponderKey {
-                address: address_of(*address),
-                ifindex: interface.ifindex,
-                vlan: (interface.vlan & 0x0fff).to_be_bytes(),
-                ..ResponderKey::default()
-            };
-            responders.insert(
-                key,
-                Responder {
+            for ifindex in std::iter::once(&interface.ifindex).chain(&interface.slaves) {
+                let key = ResponderKey {
+                    address: address_of(*address),
+                    ifindex: *ifindex,
+                    vlan: (interface.vlan & 0x0fff).to_be_bytes(),
+                    ..ResponderKey::default()
+                };
+                let responder = Responder {
                     mac: interface.mac,
                     ..Responder::default()
-                },
-            );
+                };
+                responders.insert(key, responder);
+            }
         }
         Self { filter, responders }
     }

@@ -14,7 +14,10 @@ use crate::{
     model::{Condition, ObjectRef},
     plan::Plan,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 use weir_common::abi::{Address, Node};
 
 #[derive(Debug)]
@@ -64,8 +67,9 @@ impl Nodes {
             .iter()
             .map(|(address, hop)| (address_of(*address), hop))
             .collect();
+        let entry = |address, hop: Option<&&NextHop>| entry(address, plan.tunnel_address, hop.copied());
         for (address, (id, node)) in &mut self.held {
-            let wanted = entry(*address, hops.get(address).copied());
+            let wanted = entry(*address, hops.get(address));
             if *node != wanted {
                 *node = wanted;
                 writes.push(Write::Node { id: *id, node: wanted });
@@ -81,7 +85,7 @@ impl Nodes {
                 conditions.push(refused(object, Refusal::Nodes, format!("node {name} gets no tunnel")));
                 continue;
             };
-            let node = entry(address, hops.get(&address).copied());
+            let node = entry(address, hops.get(&address));
             self.held.insert(address, (id, node));
             writes.push(Write::Node { id, node });
         }
@@ -111,16 +115,19 @@ impl Nodes {
     }
 }
 
-fn entry(address: Address, hop: Option<&NextHop>) -> Node {
+/// Other nodes know us by `tunnel_address`, whichever interface leads to them; the kernel's choice of source is for nodes
+/// that have none of the family.
+fn entry(address: Address, tunnel_address: Option<IpAddr>, hop: Option<&NextHop>) -> Node {
     let Some(hop) = hop else {
         return Node {
             address,
             ..Node::default()
         };
     };
+    let known_by = tunnel_address.filter(|own| own.is_ipv4() == hop.source.is_ipv4());
     Node {
         address,
-        source: address_of(hop.source),
+        source: address_of(known_by.unwrap_or(hop.source)),
         destination_mac: hop.destination_mac,
         source_mac: hop.source_mac,
         ifindex: hop.ifindex,

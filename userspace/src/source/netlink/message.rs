@@ -2,32 +2,51 @@
 
 use super::view::{Link, Neighbour, Resolution, Route, XdpState};
 use rtnetlink::packet_route::{
-    link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached},
+    AddressFamily,
+    link::{
+        InfoData, InfoPortKind, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
+    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 use std::net::IpAddr;
 
-/// An interface; `None` when it has no name.
+/// Whether the message is about an interface as such. A bridge tells of its ports in messages of its own family: they
+/// leave out most of the interface, and "removed" says that it is no port any more.
+pub fn is_of_interface(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
+}
+
+/// An interface; `None` when the message has no name, or is about something else.
 pub fn link(message: &LinkMessage) -> Option<Link> {
+    if !is_of_interface(message) {
+        return None;
+    }
     let mut link = Link {
         ifindex: message.header.index,
         ..Link::default()
     };
     let mut parent = None;
     let mut vlan = None;
+    let mut controller = None;
+    let mut bonded = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = u16::try_from(*mtu).unwrap_or(u16::MAX),
             LinkAttribute::Link(ifindex) => parent = Some(*ifindex),
-            LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_id),
+            LinkAttribute::Controller(ifindex) => controller = Some(*ifindex),
+            LinkAttribute::LinkInfo(infos) => {
+                vlan = infos.iter().find_map(vlan_id);
+                bonded = infos.contains(&LinkInfo::PortKind(InfoPortKind::Bond));
+            }
             LinkAttribute::Xdp(attributes) => link.xdp = xdp(attributes),
             _ => {}
         }
     }
     link.vlan = parent.zip(vlan);
+    link.bond = controller.filter(|_| bonded);
     (!link.name.is_empty()).then_some(link)
 }
 
@@ -77,6 +96,7 @@ pub fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
         }
         (NeighbourState::Delay | NeighbourState::Probe, Some(mac)) => Resolution::Asking(mac),
         (NeighbourState::Stale, Some(mac)) => Resolution::Stale(mac),
+        (NeighbourState::Incomplete, _) => Resolution::Pending,
         _ => Resolution::None,
     };
     Some(Neighbour {
@@ -164,6 +184,30 @@ mod tests {
     }
 
     #[test]
+    fn a_slave_names_its_bond_and_the_port_of_a_bridge_is_no_slave() {
+        let found = |kind| {
+            let info = LinkInfo::PortKind(kind);
+            let attributes = vec![
+                LinkAttribute::IfName("eth0".into()),
+                LinkAttribute::Controller(5),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), info]),
+            ];
+            link_with(attributes).unwrap().bond
+        };
+        assert_eq!(found(InfoPortKind::Bond), Some(5));
+        assert_eq!(found(InfoPortKind::Bridge), None);
+    }
+
+    #[test]
+    fn what_a_bridge_says_of_its_ports_is_not_about_interfaces() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.interface_family = AddressFamily::Bridge;
+        message.attributes = vec![LinkAttribute::IfName("eth0".into())];
+        assert!(!is_of_interface(&message) && link(&message).is_none());
+    }
+
+    #[test]
     fn xdp_modes_are_told_apart() {
         let state = |attached| xdp(&[LinkXdp::Attached(attached), LinkXdp::ProgId(9)]);
         assert_eq!(
@@ -197,6 +241,7 @@ mod tests {
             neighbour(&message).unwrap().resolution
         };
         assert_eq!(resolution(NeighbourState::Failed), Resolution::None);
+        assert_eq!(resolution(NeighbourState::Incomplete), Resolution::Pending);
         assert_eq!(resolution(NeighbourState::Reachable), Resolution::Confirmed([9; 6]));
         assert_eq!(resolution(NeighbourState::Probe), Resolution::Asking([9; 6]));
         assert_eq!(resolution(NeighbourState::Stale), Resolution::Stale([9; 6]));

@@ -47,7 +47,8 @@ impl Network {
         nodes.iter().all(|node| self.links.next_hops.contains_key(node))
     }
 
-    /// The device whose programs see the packets of `interface`: itself, or the parent of a VLAN device.
+    /// The device whose programs see the packets of `interface`: itself, the parent of a VLAN device, or the bond of a
+    /// slave.
     #[must_use]
     pub fn device_of(&self, interface: &str) -> Option<&Device> {
         let ifindex = self.links.interfaces.get(interface)?.ifindex;
@@ -84,6 +85,8 @@ pub struct Link {
     pub mtu: u16,
     /// Parent's index and VLAN identifier of a VLAN device.
     pub vlan: Option<(u32, u16)>,
+    /// Index of the bond it is a slave of.
+    pub bond: Option<u32>,
     pub xdp: Option<XdpState>,
 }
 
@@ -109,21 +112,26 @@ pub struct Neighbour {
 /// What is known of a neighbour's MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// Nothing.
+    /// Nothing, and the kernel has given up asking.
     None,
+    /// Nothing yet: the kernel is asking.
+    Pending,
     /// Known, and confirmed not long ago, or configured.
     Confirmed([u8; 6]),
     /// Known; the kernel is about to confirm it.
     Asking([u8; 6]),
     /// Known, not confirmed lately.
     Stale([u8; 6]),
+    /// Known until the kernel began anew, as it does for all neighbours when our own MAC changes. Good until it is told
+    /// another, or gives up: whoever has just been reached so is hardly gone.
+    Former([u8; 6]),
 }
 
 impl Resolution {
     const fn mac(self) -> Option<[u8; 6]> {
         match self {
-            Self::None => None,
-            Self::Confirmed(mac) | Self::Asking(mac) | Self::Stale(mac) => Some(mac),
+            Self::None | Self::Pending => None,
+            Self::Confirmed(mac) | Self::Asking(mac) | Self::Stale(mac) | Self::Former(mac) => Some(mac),
         }
     }
 }
@@ -172,17 +180,24 @@ impl View {
     /// Whether what is published may change.
     pub fn set_neighbour(&mut self, neighbour: Neighbour) -> bool {
         let key = (neighbour.ifindex, neighbour.address);
-        let former = self
-            .neighbours
-            .insert(key, neighbour.resolution)
-            .and_then(Resolution::mac);
-        former != neighbour.resolution.mac() && self.is_next_hop(key)
+        let former = self.neighbours.get(&key).copied().and_then(Resolution::mac);
+        let resolution = match (neighbour.resolution, former) {
+            (Resolution::Pending, Some(mac)) => Resolution::Former(mac),
+            (resolution, _) => resolution,
+        };
+        self.neighbours.insert(key, resolution);
+        former != resolution.mac() && self.is_next_hop(key)
     }
 
-    /// Whether what is published may change.
+    /// Whether it is a next hop, which is then to be asked for.
     pub fn remove_neighbour(&mut self, neighbour: &Neighbour) -> bool {
         let key = (neighbour.ifindex, neighbour.address);
-        self.neighbours.remove(&key).is_some() && self.is_next_hop(key)
+        let mac = self.neighbours.remove(&key).and_then(Resolution::mac);
+        let next_hop = self.is_next_hop(key);
+        if let (true, Some(mac)) = (next_hop, mac) {
+            self.neighbours.insert(key, Resolution::Former(mac));
+        }
+        next_hop
     }
 
     /// The kernel's choice of way to each wanted address; one that is missing has none.
@@ -200,7 +215,7 @@ impl View {
     pub fn to_resolve(&self, confirm: bool) -> BTreeSet<(u32, IpAddr)> {
         let keys = self.routes.values().map(|route| (route.ifindex, route.neighbour));
         keys.filter(|key| match self.neighbours.get(key) {
-            None | Some(Resolution::None) => true,
+            None | Some(Resolution::None | Resolution::Pending | Resolution::Former(_)) => true,
             Some(Resolution::Stale(_)) => confirm,
             Some(Resolution::Confirmed(_) | Resolution::Asking(_)) => false,
         })
@@ -231,7 +246,7 @@ impl View {
         let devices = self
             .links
             .values()
-            .filter(|link| link.vlan.is_none())
+            .filter(|link| link.vlan.is_none() && link.bond.is_none())
             .map(|link| (link.name.clone(), link.device()))
             .collect();
         Network {
@@ -243,17 +258,31 @@ impl View {
 
     /// `None` for what has no MAC, and for VLAN devices on VLAN devices.
     fn interface(&self, link: &Link) -> Option<Interface> {
-        let (ifindex, vlan) = match link.vlan {
-            None => (link.ifindex, 0),
-            Some((parent, _)) if self.links.get(&parent)?.vlan.is_some() => return None,
-            Some((parent, vlan)) => (parent, vlan),
-        };
+        let (ifindex, vlan) = self.seen_on(link)?;
+        let slaves = self.links.values().filter(|slave| slave.bond == Some(ifindex));
         Some(Interface {
             ifindex,
             vlan,
             mac: link.mac?,
             mtu: link.mtu,
+            slaves: slaves.map(|slave| slave.ifindex).collect(),
         })
+    }
+
+    /// Index of the device whose programs see the link's packets, and the VLAN identifier they have there.
+    fn seen_on(&self, link: &Link) -> Option<(u32, u16)> {
+        let (carrier, vlan) = match link.vlan {
+            None => (link, 0),
+            Some((parent, vlan)) => (self.links.get(&parent)?, vlan),
+        };
+        if vlan != 0 && carrier.vlan.is_some() {
+            return None;
+        }
+        let ifindex = match carrier.bond {
+            None => carrier.ifindex,
+            Some(bond) => self.links.get(&bond)?.ifindex,
+        };
+        Some((ifindex, vlan))
     }
 
     fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
@@ -286,7 +315,15 @@ mod tests {
             mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
             mtu: 1500,
             vlan,
+            bond: None,
             xdp: None,
+        }
+    }
+
+    fn slave(name: &str, ifindex: u32, bond: u32) -> Link {
+        Link {
+            bond: Some(bond),
+            ..link(name, ifindex, None)
         }
     }
 
@@ -345,6 +382,50 @@ mod tests {
     }
 
     #[test]
+    fn vlan_devices_on_vlan_devices_are_not_taken() {
+        let links = vec![
+            link("eth0", 2, None),
+            link("eth0.7", 3, Some((2, 7))),
+            link("eth0.7.8", 4, Some((3, 8))),
+        ];
+        let network = view(links, 2, Resolution::None).network(&wanted());
+        assert!(network.device_of("eth0.7.8").is_none() && network.device_of("eth0.7").is_some());
+    }
+
+    #[test]
+    fn a_bond_stands_for_its_slaves_and_its_packets_may_show_up_on_them() {
+        let mut links = vec![link("bond0", 5, None), slave("eth0", 2, 5), slave("eth1", 3, 5)];
+        links.push(link("bond0.7", 6, Some((5, 7))));
+        let mut view = view(links, 6, Resolution::Confirmed([9; 6]));
+        let network = view.network(&wanted());
+        for name in ["bond0", "bond0.7", "eth0", "eth1"] {
+            assert_eq!(
+                network.device_of(name).map(|device| &*device.name),
+                Some("bond0"),
+                "{name}"
+            );
+            assert_eq!(network.links.interfaces[name].slaves, [2, 3].into(), "{name}");
+        }
+        assert!(!network.devices.contains_key("eth0"));
+        let hop = &network.links.next_hops[&NODE];
+        assert_eq!((hop.ifindex, hop.vlan), (5, 7));
+
+        assert!(view.set_link(link("eth1", 3, None)), "it was let go");
+        assert!(view.set_link(slave("eth9", 9, 5)), "and another one taken");
+        let network = view.network(&wanted());
+        assert_eq!(network.links.interfaces["bond0"].slaves, [2, 9].into());
+        assert_eq!(network.device_of("eth1").map(|device| &*device.name), Some("eth1"));
+        assert!(view.remove_link(9));
+        assert_eq!(view.network(&wanted()).links.interfaces["bond0"].slaves, [2].into());
+    }
+
+    #[test]
+    fn a_bond_that_is_not_known_yet_gives_nothing_to_attach_to() {
+        let network = view(vec![slave("eth0", 2, 5)], 2, Resolution::None).network(&wanted());
+        assert!(network.device_of("eth0").is_none() && network.devices.is_empty());
+    }
+
+    #[test]
     fn without_a_mac_there_is_no_next_hop_and_it_is_asked_for() {
         let view = view(vec![link("eth0", 2, None)], 2, Resolution::None);
         assert!(view.network(&wanted()).links.next_hops.is_empty());
@@ -362,6 +443,34 @@ mod tests {
         );
         assert!(view.set_neighbour(neighbour(2, Resolution::Confirmed([8; 6]))));
         assert!(view.to_resolve(true).is_empty());
+    }
+
+    #[test]
+    fn a_mac_is_used_until_the_kernel_knows_better() {
+        let mac = |view: &View| {
+            let network = view.network(&wanted());
+            network.links.next_hops.get(&NODE).map(|hop| hop.destination_mac)
+        };
+        let mut view = view(vec![link("eth0", 2, None)], 2, Resolution::Confirmed([9; 6]));
+        assert!(
+            view.remove_neighbour(&neighbour(2, Resolution::None)),
+            "it is to be asked for"
+        );
+        assert_eq!(
+            (mac(&view), view.to_resolve(false)),
+            (Some([9; 6]), [(2, GATEWAY)].into())
+        );
+        assert!(!view.set_neighbour(neighbour(2, Resolution::Pending)));
+        assert_eq!(mac(&view), Some([9; 6]));
+        assert!(view.set_neighbour(neighbour(2, Resolution::Confirmed([8; 6]))));
+        assert_eq!(mac(&view), Some([8; 6]));
+        assert!(view.set_neighbour(neighbour(2, Resolution::None)));
+        assert_eq!(mac(&view), None);
+        assert!(
+            !view.set_neighbour(neighbour(2, Resolution::Pending)),
+            "nothing is known to go on with"
+        );
+        assert_eq!(mac(&view), None);
     }
 
     #[test]

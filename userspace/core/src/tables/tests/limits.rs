@@ -9,7 +9,10 @@ use super::{
 use crate::{
     model::Protocol,
     plan::{BackendKey, FrontendKey, Plan},
-    tables::{Step, Write, key::Key},
+    tables::{
+        Step, Write,
+        key::{Key, address_of},
+    },
 };
 use std::{collections::BTreeSet, net::IpAddr};
 use weir_common::abi::{DIRECTORY_SLOTS, Row, kind};
@@ -310,6 +313,19 @@ fn reachability_is_a_matter_of_nodes_alone() {
         (node.ifindex, node.destination_mac, node.mtu),
         (hop.ifindex, hop.destination_mac, hop.mtu)
     );
+    assert_eq!(node.source, address_of(hop.source));
+    let known_by: IpAddr = "192.0.2.77".parse().unwrap();
+    let own = Plan {
+        tunnel_address: Some(known_by),
+        ..plan.clone()
+    };
+    let writes = tables.step(&own, &links(), &SETTINGS).writes;
+    let renamed = |write: &Write| matches!(write, Write::Node { node, .. } if node.source == address_of(known_by));
+    assert!(
+        writes.iter().any(renamed),
+        "other nodes take packets of our tunnel address only: {writes:?}"
+    );
+    settle(&mut tables, &mut image, &plan);
     let mut tagged = links();
     tagged.next_hops.values_mut().for_each(|hop| hop.vlan = 0x234);
     let writes = tables.step(&plan, &tagged, &SETTINGS).writes;
@@ -322,4 +338,22 @@ fn reachability_is_a_matter_of_nodes_alone() {
             .iter()
             .all(|write| node(write) || matches!(write, Write::RemoveResponder { .. }))
     );
+}
+
+#[test]
+fn a_bond_is_answered_for_under_every_index_its_packets_may_have() {
+    let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 64, 16);
+    let mut tables = image.adopt();
+    let pods = pods(0..1);
+    let plan = plan([(1, &pods[..])]);
+    let mut links = links();
+    let indexes = |image: &Image| image.responders.keys().map(|key| key.ifindex).collect::<BTreeSet<_>>();
+    for (slaves, expected) in [(vec![8, 9], [7, 8, 9].into()), (vec![9], BTreeSet::from([7, 9]))] {
+        if let Some(interface) = links.interfaces.get_mut("eth0") {
+            interface.slaves = slaves.into_iter().collect();
+        }
+        let step = tables.step(&plan, &links, &SETTINGS);
+        step.writes.iter().for_each(|write| image.write(write));
+        assert_eq!(indexes(&image), expected);
+    }
 }

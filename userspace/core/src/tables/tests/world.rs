@@ -8,7 +8,11 @@ use crate::{
     tables::key::Key,
 };
 use proptest::prelude::*;
-use std::{collections::BTreeMap, net::IpAddr, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::LazyLock,
+};
 use weir_common::hash;
 
 pub const NODES: [&str; 3] = ["node-b", "node-c", "node-d"];
@@ -153,6 +157,7 @@ pub fn links() -> Links {
         vlan: 0x123,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
+        slaves: BTreeSet::new(),
     };
     Links {
         interfaces: [("eth0".into(), eth0)].into(),
