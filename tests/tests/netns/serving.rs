@@ -1,10 +1,10 @@
 //! Where requests go and replies come from.
 
-use crate::scene::{Scene, web};
+use crate::scene::Scene;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use tests::lab::{
-    Agent, FAMILIES, Shape, address,
+    FAMILIES, Shape, address,
     capture::Capture,
     client::{self, Answer},
 };
@@ -34,26 +34,6 @@ fn replies_with_finished_checksums_are_rewritten_as_well() -> Result<()> {
         },
         |scene| reaches_all(scene),
     )
-}
-
-/// Drivers without native XDP.
-#[test]
-fn generic_xdp_serves_the_same() -> Result<()> {
-    Scene::without_agents(SHAPE)?.then(|scene| {
-        scene.lab.apply("web.yaml", &web().with(scene.lab.pods()))?;
-        for node in &scene.lab.nodes {
-            let agent = Agent::start_with(&scene.lab, node, &["--interface", "eth0", "--xdp-mode", "generic"])?;
-            scene.agents.push(agent);
-            let modes: Vec<_> = scene
-                .status(node)?
-                .interfaces
-                .into_iter()
-                .map(|interface| interface.xdp_mode)
-                .collect();
-            ensure!(modes == [Some("generic".to_owned())], "{modes:?}");
-        }
-        reaches_all(scene)
-    })
 }
 
 fn reaches_all(scene: &Scene) -> Result<()> {
