@@ -68,6 +68,19 @@ impl XdpFrame {
         }
     }
 
+    /// The program's context.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.ctx
+    }
+
+    /// What a stage that may have moved the frame returned, as a truth; the frame is found again.
+    #[inline(always)]
+    pub fn after(&mut self, returned: u32) -> bool {
+        self.refresh();
+        returned != 0
+    }
+
     /// Bytes directly reachable: all of them, but for a frame in several buffers.
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -109,8 +122,11 @@ impl Packet for XdpFrame {
 
     #[inline(always)]
     fn set_len(&mut self, len: usize) -> bool {
-        // SAFETY: as above.
-        let done = unsafe { bpf_xdp_adjust_tail(self.ctx, len as i32 - self.len() as i32) } == 0;
+        // SAFETY: as above; what the frame has in other buffers counts.
+        let done = unsafe {
+            let all = bpf_xdp_get_buff_len(self.ctx) as i32;
+            bpf_xdp_adjust_tail(self.ctx, len as i32 - all)
+        } == 0;
         self.refresh();
         done
     }

@@ -9,6 +9,7 @@
 mod event;
 mod frame;
 mod maps;
+mod stages;
 
 use aya_ebpf::{
     EbpfContext as _,

@@ -1,7 +1,8 @@
 //! The maps, declared for BTF, and the look-ups in them that the packet path makes.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    Global,
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers::bpf_jiffies64,
     macros::btf_map,
 };
@@ -10,8 +11,11 @@ use weir_common::{
         self, Backend, BackendCounter, CacheBucket, Config, Counter, DirectoryEntry, FlowBucket, FragmentBucket,
         FrontendCounter, Limiter, Node, Past, Responder, ResponderKey, Row, SourceLimiterBucket, SourcePrefix,
     },
-    tables::{CacheWords, FlowWords, Scratch, Tables},
+    addr::Address,
+    scratch::Scratch,
+    tables::{CacheWords, FlowWords, FragmentWords, LimiterWords, SourceLimiterWords, Tables},
     verdict::REASON_SLOTS,
+    word::Word,
 };
 
 /// `BPF_F_MMAPABLE`: user space stores single words into these arrays.
@@ -70,13 +74,22 @@ const SCRATCH_WORDS: usize = size_of::<Scratch>().div_ceil(8);
 #[derive(Clone, Copy)]
 pub struct Maps<const PROGRAM: u32>;
 
-impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
-    type Scratch = &'static mut Scratch;
+/// Whether nothing may be changed, so that one can ask what would happen to a packet. A constant of the loaded program, set by
+/// the loader: what is not done then is not there at all otherwise.
+#[unsafe(no_mangle)]
+static READ_ONLY: Global<u8> = Global::new(0);
 
+/// The scratch of a program on this CPU. Whoever asks again gets the same, so nobody keeps two.
+#[inline(always)]
+pub fn scratch(program: u32) -> Option<&'static mut Scratch> {
+    // SAFETY: this CPU's own value, large and aligned enough; whatever bytes it holds were zero or a `Scratch`.
+    SCRATCH.get_ptr_mut(program).map(|words| unsafe { &mut *words.cast() })
+}
+
+impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
     #[inline(always)]
-    fn scratch(&self) -> Option<&'static mut Scratch> {
-        // SAFETY: this CPU's own value, large and aligned enough; whatever bytes it holds were zero or a `Scratch`.
-        SCRATCH.get_ptr_mut(PROGRAM).map(|words| unsafe { &mut *words.cast() })
+    fn read_only(&self) -> bool {
+        READ_ONLY.load() != 0
     }
 
     #[inline(always)]
@@ -142,13 +155,61 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
     }
 
     #[inline(always)]
-    fn now(&self) -> u32 {
+    fn past(&self, index: u32) -> Option<&Past> {
+        HISTORY.get(index)
+    }
+
+    #[inline(always)]
+    fn source(&self, id: u32, address: &Address) -> u32 {
+        let key = Key::new(
+            8 * size_of::<SourcePrefix>() as u32,
+            SourcePrefix {
+                frontend: id.to_be_bytes(),
+                address: address.octets,
+            },
+        );
+        SOURCES.get(&key).copied().unwrap_or(abi::source::UNKNOWN)
+    }
+
+    #[inline(always)]
+    fn fragments(&self, index: u32) -> Option<&[FragmentWords; abi::FRAGMENT_WAYS]> {
+        // SAFETY: as for `flows`, with six words.
+        FRAGMENTS
+            .get_ptr(index & (abi::FRAGMENT_BUCKETS - 1))
+            .map(|bucket| unsafe { &*bucket.cast() })
+    }
+
+    #[inline(always)]
+    fn limiter(&self, id: u32) -> Option<&LimiterWords> {
+        // SAFETY: as for `flows`, with two words.
+        LIMITERS.get_ptr(id).map(|limiter| unsafe { &*limiter.cast() })
+    }
+
+    #[inline(always)]
+    fn source_limiters(&self, index: u32) -> Option<&[SourceLimiterWords; abi::LIMITER_WAYS]> {
+        // SAFETY: as for `flows`, with four words.
+        SOURCE_LIMITERS
+            .get_ptr(index & (abi::SOURCE_LIMITER_BUCKETS - 1))
+            .map(|bucket| unsafe { &*bucket.cast() })
+    }
+
+    #[inline(always)]
+    fn answered(&self) -> Option<&Word> {
+        // SAFETY: as for `flows`, with one word.
+        ANSWERED.get_ptr(0).map(|word| unsafe { &*word.cast() })
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u64 {
         // SAFETY: reads a kernel variable; the verifier inlines it.
-        (unsafe { bpf_jiffies64() } >> 6) as u32
+        unsafe { bpf_jiffies64() }
     }
 
     #[inline(always)]
     fn count_frontend(&self, id: u32, bytes: u64, syn: bool) {
+        if self.read_only() {
+            return;
+        }
         if let Some(counter) = FRONTEND_COUNTERS.get_ptr_mut(id) {
             // SAFETY: this CPU's own value.
             unsafe {
@@ -161,6 +222,9 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
 
     #[inline(always)]
     fn count_backend(&self, id: u32, bytes: u64) {
+        if self.read_only() {
+            return;
+        }
         if let Some(counter) = BACKEND_COUNTERS.get_ptr_mut(id) {
             // SAFETY: this CPU's own value.
             unsafe {
@@ -169,11 +233,25 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
             }
         }
     }
+
+    #[inline(always)]
+    fn count_flow(&self, id: u32) {
+        if self.read_only() {
+            return;
+        }
+        if let Some(counter) = BACKEND_COUNTERS.get_ptr_mut(id) {
+            // SAFETY: this CPU's own value.
+            unsafe { (*counter).flows += 1 };
+        }
+    }
 }
 
 /// Adds one packet to the counter of reason number `reason`. A missing counter changes nothing.
 #[inline(always)]
 pub fn count_reason(reason: u32, bytes: u64) {
+    if READ_ONLY.load() != 0 {
+        return;
+    }
     if let Some(counter) = REASONS.get_ptr_mut(reason) {
         // SAFETY: this CPU's own value.
         unsafe {

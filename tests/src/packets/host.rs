@@ -8,14 +8,18 @@ use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use weir_common::abi::{
-    Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, Flow, FlowBucket, Node, Responder,
-    ResponderKey, Row,
+    Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_BUCKETS, FRAGMENT_WAYS, Flow,
+    FlowBucket, LIMITER_WAYS, Node, Past, Responder, ResponderKey, Row, SOURCE_LIMITER_BUCKETS, SourcePrefix, source,
 };
 use weir_common::addr::Address;
 use weir_common::hash::Tuple;
 use weir_common::packet::Packet;
-use weir_common::parse::{Ip, Link, MAX_OFFSET, Transport};
-use weir_common::tables::{CacheWords, FlowWords, Scratch, Tables, Target};
+use weir_common::parse::{Fragment, Ip, Link, MAX_OFFSET, Transport};
+use weir_common::scratch::{Part, Scratch, Target};
+use weir_common::stages::{Decisions, Stages};
+use weir_common::tables::{CacheWords, FlowWords, FragmentWords, LimiterWords, SourceLimiterWords, Tables};
+use weir_common::verdict::Reason;
+use weir_common::word::Word;
 use weir_common::{egress, ingress};
 
 /// Bytes that stand where the kernel promises nothing, so that a use of them is seen.
@@ -104,7 +108,11 @@ pub struct HostTables {
     image: Image,
     flows: Vec<[FlowWords; FLOW_WAYS]>,
     cache: Vec<[CacheWords; CACHE_WAYS]>,
-    now: u32,
+    fragments: Vec<[FragmentWords; FRAGMENT_WAYS]>,
+    limiters: Vec<LimiterWords>,
+    source_limiters: Vec<[SourceLimiterWords; LIMITER_WAYS]>,
+    answered: Word,
+    jiffies: u64,
     frontends: Counters,
     backends: Counters,
 }
@@ -117,7 +125,11 @@ impl HostTables {
             image,
             flows,
             cache,
-            now: 1_000_000,
+            fragments: (0..FRAGMENT_BUCKETS).map(|_| Default::default()).collect(),
+            limiters: (0..Image::FRONTENDS).map(|_| Default::default()).collect(),
+            source_limiters: (0..SOURCE_LIMITER_BUCKETS).map(|_| Default::default()).collect(),
+            answered: Word::new(0),
+            jiffies: 64_000_000,
             frontends: Counters::default(),
             backends: Counters::default(),
         }
@@ -130,6 +142,7 @@ fn leftovers() -> Scratch {
         octets: [UNDEFINED; 16],
     };
     const PORT: u16 = u16::from_ne_bytes([UNDEFINED; 2]);
+    const NUMBER: u32 = u32::from_ne_bytes([UNDEFINED; 4]);
     let ip = Ip {
         source: ADDRESS,
         destination: ADDRESS,
@@ -140,10 +153,13 @@ fn leftovers() -> Scratch {
         protocol: UNDEFINED,
         tos: UNDEFINED,
         checksum: PORT,
-        fragment: true,
+        fragment: Fragment::Later,
+        fragment_id: NUMBER,
+        fragment_offset: PORT,
+        dont_fragment: true,
     };
     let target = Target {
-        id: u32::from_ne_bytes([UNDEFINED; 4]),
+        id: NUMBER,
         address: ADDRESS,
         port: PORT,
         place: Target::HERE,
@@ -162,13 +178,21 @@ fn leftovers() -> Scratch {
             checksum: PORT,
             checksum_at: 50,
             flags: UNDEFINED,
+            sequence: NUMBER,
+            acknowledgment: NUMBER,
             udp: true,
         },
+        part: Part::Error,
+        client: ADDRESS,
+        protocol: UNDEFINED,
         tunneled: true,
         hops: UNDEFINED,
+        flags: UNDEFINED,
+        quoted_l3: 50,
+        quoted_l4: 70,
         hash: u64::from_ne_bytes([UNDEFINED; 8]),
         chosen: target,
-        previous: target,
+        second: target,
         place: u64::from_ne_bytes([UNDEFINED; 8]),
         flow: Tuple {
             source: ADDRESS,
@@ -177,14 +201,25 @@ fn leftovers() -> Scratch {
             destination_port: PORT,
             protocol: UNDEFINED,
         },
+        mtu: PORT,
+        out: NUMBER,
+        reason: Reason::NotIp,
     }
 }
 
-impl Tables for HostTables {
+impl Decisions for HostTables {
     type Scratch = Box<Scratch>;
 
     fn scratch(&self) -> Option<Box<Scratch>> {
         Some(Box::new(leftovers()))
+    }
+}
+
+impl Stages<Frame> for HostTables {}
+
+impl Tables for HostTables {
+    fn read_only(&self) -> bool {
+        false
     }
 
     fn config(&self) -> Option<&Config> {
@@ -227,8 +262,44 @@ impl Tables for HostTables {
         self.cache.get(index as usize)
     }
 
-    fn now(&self) -> u32 {
-        self.now
+    fn past(&self, index: u32) -> Option<&Past> {
+        self.image.history.get(index as usize)
+    }
+
+    /// The longest prefix wins.
+    fn source(&self, id: u32, address: &Address) -> u32 {
+        let has = |prefix: &SourcePrefix, bits: u32| {
+            let bits = bits as usize - 32;
+            let (whole, rest) = (bits / 8, bits % 8);
+            let tail = |octets: &[u8; 16]| if rest == 0 { 0 } else { octets[whole] >> (8 - rest) };
+            prefix.frontend == id.to_be_bytes()
+                && prefix.address[..whole] == address.octets[..whole]
+                && tail(&prefix.address) == tail(&address.octets)
+        };
+        let found = self.image.sources.iter().filter(|((bits, prefix), _)| has(prefix, *bits));
+        found
+            .max_by_key(|((bits, _), _)| *bits)
+            .map_or(source::UNKNOWN, |(_, value)| *value)
+    }
+
+    fn fragments(&self, index: u32) -> Option<&[FragmentWords; FRAGMENT_WAYS]> {
+        self.fragments.get(index as usize % self.fragments.len())
+    }
+
+    fn limiter(&self, id: u32) -> Option<&LimiterWords> {
+        self.limiters.get(id as usize)
+    }
+
+    fn source_limiters(&self, index: u32) -> Option<&[SourceLimiterWords; LIMITER_WAYS]> {
+        self.source_limiters.get(index as usize % self.source_limiters.len())
+    }
+
+    fn answered(&self) -> Option<&Word> {
+        Some(&self.answered)
+    }
+
+    fn jiffies(&self) -> u64 {
+        self.jiffies
     }
 
     fn count_frontend(&self, id: u32, bytes: u64, syn: bool) {
@@ -240,7 +311,11 @@ impl Tables for HostTables {
     fn count_backend(&self, id: u32, bytes: u64) {
         let mut counters = self.backends.lock().expect(UNPOISONED);
         let counter = counters.entry(id).or_default();
-        *counter = (counter.0 + 1, counter.1 + bytes, 0);
+        *counter = (counter.0 + 1, counter.1 + bytes, counter.2);
+    }
+
+    fn count_flow(&self, id: u32) {
+        self.backends.lock().expect(UNPOISONED).entry(id).or_default().2 += 1;
     }
 }
 
@@ -314,6 +389,16 @@ impl Runner for Host {
         cache_words
             .zip(cache_before)
             .for_each(|(word, &before)| word.store(before));
+        Ok(())
+    }
+
+    fn forget_limits(&mut self) -> anyhow::Result<()> {
+        let tables = &self.tables;
+        let limits = tables.limiters.iter().flatten();
+        let sources = tables.source_limiters.iter().flatten().flatten();
+        let fragments = tables.fragments.iter().flatten().flatten();
+        let all = limits.chain(sources).chain(fragments).chain([&tables.answered]);
+        all.for_each(|word| word.store(0));
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 //! into the loaded object by the kernel harness.
 
 use std::collections::{BTreeMap, HashSet};
-use weir_common::abi::{self, Address, Backend, Config, DirectoryEntry, Node, Responder, ResponderKey, Row, RowRange};
+use weir_common::abi::{
+    self, Address, Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, RowRange, SourcePrefix,
+};
 use weir_common::{abi::kind, hash};
 
 /// Every map that user space fills; flows start empty.
@@ -18,6 +20,10 @@ pub struct Image {
     pub directory: Vec<DirectoryEntry>,
     /// `ROWS`.
     pub rows: Vec<Row>,
+    /// `HISTORY`, as long as `rows`.
+    pub history: Vec<Past>,
+    /// `SOURCES`, by prefix length with the frontend's bits and prefix.
+    pub sources: BTreeMap<(u32, SourcePrefix), u32>,
     /// `BACKENDS`.
     pub backends: Vec<Backend>,
     /// `NODES`.
@@ -34,6 +40,8 @@ impl Image {
     pub const CACHE_BUCKETS: u32 = 8;
     /// Capacity of `ROWS`.
     pub const ROWS: u32 = 256;
+    /// Frontend ids the world uses.
+    pub const FRONTENDS: u32 = 192;
     /// Capacity of `BACKENDS` and `BACKEND_COUNTERS`.
     pub const BACKENDS: u32 = 128;
 
@@ -46,6 +54,8 @@ impl Image {
             displacement: vec![0; abi::DISPLACEMENTS as usize],
             directory: vec![DirectoryEntry::default(); abi::DIRECTORY_SLOTS as usize],
             rows: Vec::new(),
+            history: Vec::new(),
+            sources: BTreeMap::new(),
             backends: vec![Backend::default(); Self::BACKENDS as usize],
             nodes: vec![Node::default(); abi::NODES as usize],
             responders: BTreeMap::new(),
@@ -53,8 +63,16 @@ impl Image {
         }
     }
 
-    /// Notes a directory entry for [`Image::place`].
-    pub fn add(&mut self, address: Address, port: u16, protocol: u8, kind: u8, id: u32, rows: RowRange) {
+    /// Notes a directory entry for [`Image::place`]; it can be added to.
+    pub fn add(
+        &mut self,
+        address: Address,
+        port: u16,
+        protocol: u8,
+        kind: u8,
+        id: u32,
+        rows: RowRange,
+    ) -> &mut DirectoryEntry {
         let port = port.to_be_bytes();
         self.entries.push(DirectoryEntry {
             address,
@@ -65,13 +83,15 @@ impl Image {
             rows,
             ..DirectoryEntry::default()
         });
+        self.entries.last_mut().expect("just pushed")
     }
 
     /// Puts rows after those there are; their number is a power of two.
-    pub fn append_rows(&mut self, rows: &[Row]) -> RowRange {
+    pub fn append_rows(&mut self, rows: &[Row], past: Past) -> RowRange {
         assert!(rows.len().is_power_of_two(), "a mask chooses the row");
         let base = self.rows.len() as u32;
         self.rows.extend(rows);
+        self.history.resize(self.rows.len(), past);
         assert!(self.rows.len() <= Self::ROWS as usize, "too many rows");
         RowRange {
             base,

@@ -5,18 +5,19 @@
 use super::image::Image;
 use super::runner::{Counts, Flows, Outcome, Program, Runner};
 use anyhow::{Context, bail, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
 use std::path::PathBuf;
-use weir_common::abi::{BackendCounter, CacheBucket, Config, FlowBucket, FrontendCounter, Row};
+use weir_common::abi::{
+    BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Limiter, Past, Row,
+    SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix,
+};
 use weir_common::verdict::{Action, REASON_SLOTS, Reason};
 
 /// Longer than any frame of the table and what a tunnel adds to it.
 const LARGEST_FRAME: usize = 16 * 1024;
-/// Frontend ids the world uses.
-const FRONTEND_IDS: u32 = 128;
 
 /// Where the object is: `WEIR_EBPF_OBJECT`, or what `cargo xtask build-ebpf` writes.
 #[must_use]
@@ -55,6 +56,10 @@ pub struct Kernel {
     rows: Array<MapData, [u8; size_of::<Row>()]>,
     flows: Array<MapData, [u8; size_of::<FlowBucket>()]>,
     cache: Array<MapData, [u8; size_of::<CacheBucket>()]>,
+    limiters: Array<MapData, [u8; size_of::<Limiter>()]>,
+    source_limiters: Array<MapData, [u8; size_of::<SourceLimiterBucket>()]>,
+    fragments: Array<MapData, [u8; size_of::<FragmentBucket>()]>,
+    answered: Array<MapData, u64>,
     frontends: PerCpuArray<MapData, [u64; 3]>,
     backends: PerCpuArray<MapData, [u64; 3]>,
     counted: Vec<u64>,
@@ -103,12 +108,18 @@ impl Kernel {
         fill::<_, 4>(&mut ebpf, "DISPLACEMENT", &image.displacement)?;
         fill::<_, 64>(&mut ebpf, "DIRECTORY", &image.directory)?;
         fill::<_, 8>(&mut ebpf, "ROWS", &image.rows)?;
+        fill::<_, { size_of::<Past>() }>(&mut ebpf, "HISTORY", &image.history)?;
         fill::<_, 32>(&mut ebpf, "BACKENDS", &image.backends)?;
         fill::<_, 64>(&mut ebpf, "NODES", &image.nodes)?;
         let mut responders: HashMap<_, [u8; 24], [u8; 8]> =
             HashMap::try_from(ebpf.map_mut("RESPONDERS").context("no map RESPONDERS")?)?;
         for (key, value) in &image.responders {
             responders.insert(must_cast::<_, [u8; 24]>(*key), must_cast::<_, [u8; 8]>(*value), 0)?;
+        }
+        let mut sources: LpmTrie<_, [u8; size_of::<SourcePrefix>()], u32> =
+            LpmTrie::try_from(ebpf.map_mut("SOURCES").context("no map SOURCES")?)?;
+        for ((bits, prefix), value) in &image.sources {
+            sources.insert(&Key::new(*bits, must_cast(*prefix)), value, 0)?;
         }
         let mut take = |name: &str| {
             ebpf.take_map(name)
@@ -119,6 +130,10 @@ impl Kernel {
             rows: take("ROWS")?.try_into()?,
             flows: take("FLOWS")?.try_into()?,
             cache: take("FLOW_CACHE")?.try_into()?,
+            limiters: take("LIMITERS")?.try_into()?,
+            source_limiters: take("SOURCE_LIMITERS")?.try_into()?,
+            fragments: take("FRAGMENTS")?.try_into()?,
+            answered: take("ANSWERED")?.try_into()?,
             frontends: take("FRONTEND_COUNTERS")?.try_into()?,
             backends: take("BACKEND_COUNTERS")?.try_into()?,
             counted: vec![0; REASON_SLOTS as usize],
@@ -259,13 +274,27 @@ impl Runner for Kernel {
         Ok(())
     }
 
+    fn forget_limits(&mut self) -> anyhow::Result<()> {
+        for id in 0..Image::FRONTENDS {
+            self.limiters.set(id, [0; size_of::<Limiter>()], 0)?;
+        }
+        for index in 0..SOURCE_LIMITER_BUCKETS {
+            self.source_limiters
+                .set(index, [0; size_of::<SourceLimiterBucket>()], 0)?;
+        }
+        for index in 0..FRAGMENT_BUCKETS {
+            self.fragments.set(index, [0; size_of::<FragmentBucket>()], 0)?;
+        }
+        Ok(self.answered.set(0, 0, 0)?)
+    }
+
     fn set_row(&mut self, index: u32, row: Row) -> anyhow::Result<()> {
         Ok(self.rows.set(index, must_cast::<_, [u8; 8]>(row), 0)?)
     }
 
     fn counts(&mut self) -> anyhow::Result<Counts> {
         let mut counts = Counts::default();
-        for id in 0..FRONTEND_IDS {
+        for id in 0..Image::FRONTENDS {
             let sum =
                 self.frontends
                     .get(&id, 0)?

@@ -88,6 +88,8 @@ pub trait Runner {
     fn flows(&mut self) -> anyhow::Result<Flows>;
     /// Replaces the flow tables.
     fn restore(&mut self, flows: &Flows) -> anyhow::Result<()>;
+    /// Empties limiters and the cache of fragments.
+    fn forget_limits(&mut self) -> anyhow::Result<()>;
     /// Replaces one element of `ROWS`.
     fn set_row(&mut self, index: u32, row: Row) -> anyhow::Result<()>;
     /// What was counted since the start, of the ids the world uses.

@@ -331,7 +331,17 @@ frontends! {
     MOVED_HERE_FROM_UNREACHABLE = 93: Some(Target::Local), Some(Target::Unreachable);
     /// The last backend is gone.
     GONE = 94: None, Some(Target::Older);
+    /// Changed several times: see [`PASTS`].
+    DEEP = 95: Some(Target::Local), Some(Target::Older);
+    /// The same, and one of those it had is on this node.
+    DEEP_INSIDE = 96: Some(Target::Local), None;
 }
+
+/// What `HISTORY` has for the row of a frontend, by its port.
+pub const PASTS: &[(u16, &[Target])] = &[
+    (DEEP.port, &[Target::Unreachable, Target::Far, Target::Tagged]),
+    (DEEP_INSIDE.port, &[Target::Near, Target::Neighbor]),
+];
 
 /// A port of the VIP that is no frontend.
 pub const CLOSED_PORT: u16 = 4444;

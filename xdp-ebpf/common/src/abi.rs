@@ -326,10 +326,14 @@ pub mod flow_state {
     pub const CLIENT_CLOSED: u8 = 5;
     /// TCP: the backend sent FIN, the client did not.
     pub const BACKEND_CLOSED: u8 = 6;
-    /// TCP: RST, or FIN from both ends.
+    /// TCP: FIN from both ends, or the backend's RST.
     pub const CLOSED: u8 = 7;
-    /// UDP.
-    pub const UDP: u8 = 8;
+    /// TCP: RST from the client, or from somebody in its name; a backend that goes on takes it back.
+    pub const RESET: u8 = 8;
+    /// UDP: the backend has not answered.
+    pub const UDP_OPENING: u8 = 9;
+    /// UDP: both ends have spoken.
+    pub const UDP: u8 = 10;
 }
 
 /// One flow of a backend on this node, in `FLOWS`. The reply path reads it by (client, pod).

@@ -2,19 +2,31 @@
 
 use crate::{
     abi::{kind, protocol},
+    ingress,
     lookup::Hashed,
     packet::{Packet, WireAddress},
     parse,
-    tables::{Scratch, Tables, Target},
-    tunnel::{self, Header, Previous},
+    scratch::{Scratch, Target},
+    tables::Tables,
+    tunnel::{self, Header, Second},
     verdict::Reason,
 };
 
-/// Reads the tunnel packet whose outer layers are in `s`, and puts there the packet inside and the backends it is for.
-/// `Err` says why one is not taken: [`Reason::NotServed`] when it is none of Weir's. Not inlined, as
-/// [`crate::ndp::respond`].
-#[inline(never)]
-pub fn open<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Result<(), Reason> {
+/// Reads the tunnel packet whose outer layers are in `s`, and puts there the packet inside and the backends it is for. False
+/// when it is not taken, for `s.reason`: [`Reason::NotServed`] when it is none of Weir's.
+#[inline(always)]
+pub fn open<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch) -> bool {
+    match read(packet, tables, s) {
+        Ok(()) => true,
+        Err(reason) => {
+            s.reason = reason;
+            false
+        }
+    }
+}
+
+#[inline(always)]
+fn read<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Result<(), Reason> {
     let (foreign, malformed) = (Reason::NotServed, Reason::TunnelMalformed);
     let header: Header = packet.load(s.ip.l4).ok_or(foreign)?;
     let long = header.check().map_err(|ours| if ours { malformed } else { foreign })?;
@@ -24,36 +36,43 @@ pub fn open<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Re
     s.outer = s.ip;
     s.tunneled = true;
     s.hops = header.choice.hops;
+    s.flags = header.choice.flags;
     // The source port holds the upper bits of the sender's hash: enough to make a flow label of.
-    s.hash = u64::from(u16::from_be(s.transport.source_port)) << 20;
+    s.hash = u64::from(u16::from_be(s.transport.source_port)) << 50;
     s.chosen = Target {
         id: 0,
         address: header.choice.backend.address(),
         port: header.choice.port,
         place: Target::HERE,
     };
-    s.previous.place = Target::NOWHERE;
+    s.second.place = Target::NOWHERE;
     let mut inner = s.outer.l4 + size_of::<Header>();
     if long {
-        let previous: Previous = packet.load(inner).ok_or(malformed)?;
-        inner += size_of::<Previous>();
-        if header.choice.flags & tunnel::FLAG_PREVIOUS_TRIED == 0 && s.hops < tunnel::MAX_HOPS {
-            s.previous = Target {
-                id: 0,
-                address: previous.backend.address(),
-                port: previous.port,
-                place: place_of(tables, s, previous.node),
-            };
-        }
+        let second: Second = packet.load(inner).ok_or(malformed)?;
+        inner += size_of::<Second>();
+        s.second = Target {
+            id: 0,
+            address: second.backend.address(),
+            port: second.port,
+            place: place_of(tables, s, second.node),
+        };
+    }
+    // Nobody to come back to: who cannot be found is not to be looked for.
+    if s.flags & tunnel::FLAG_RETURN != 0 && s.second.place == Target::NOWHERE {
+        s.flags = tunnel::FLAG_FINAL;
     }
     parse::ip(packet, inner, header.geneve.protocol, &mut s.ip).map_err(|_| malformed)?;
     tables.settle(s);
-    let carried = matches!(s.ip.protocol, protocol::TCP | protocol::UDP) && !s.ip.fragment;
     let of_one_family = tunnel::is_v6(&s.chosen.address) == s.ip.v6;
-    if !carried || !of_one_family || s.outer.l3 + s.outer.len < s.ip.l3 + s.ip.len {
+    if !of_one_family || s.outer.l3 + s.outer.len < s.ip.l3 + s.ip.len {
         return Err(malformed);
     }
-    parse::transport(packet, &s.ip, &mut s.transport).map_err(|_| malformed)
+    match ingress::flow(packet, tables, s) {
+        Err(Reason::FragmentHeld | Reason::Fragment) => Err(Reason::Fragment),
+        Err(_) => Err(malformed),
+        Ok(()) if matches!(s.protocol, protocol::TCP | protocol::UDP) => Ok(()),
+        Ok(()) => Err(malformed),
+    }
 }
 
 /// Where a tunnel address is, our own included.

@@ -1,17 +1,22 @@
-//! `FLOW_CACHE`: which backend of a row in transition a flow belongs to.
+//! `FLOW_CACHE`: which backend of a row in transition a flow belongs to, and where clients with affinity belong.
 //!
-//! Only a saver of detours: the backend's node decides, and an entry that names neither backend of the row is ignored.
-//! An entry is made when a SYN passes while its row is in transition. A later SYN never changes it: where it names another
-//! backend than the row's current one, it is forgotten.
+//! For a flow it is only a saver of detours: the backend's node decides, and an entry that names neither backend of the
+//! row is ignored. An entry is made when a SYN passes while its row is in transition. A later SYN never changes it: where it
+//! names another backend than the row's current one, it is forgotten.
+//!
+//! For a client with affinity the entry is the memory itself, kept while the client is heard of within the Service's time.
+//! Such an entry outlives the backend's id, so it also holds some bits of what the id stood for.
 
 use crate::{
-    abi::{CACHE_WAYS, Config},
+    abi::{BACKEND_ID_BITS, Backend, CACHE_WAYS, Config},
     hash::{self, Tuple},
     tables::{CacheWords, Tables},
 };
 
 /// Tag of an entry that is being written.
 const BUSY: u64 = 1;
+/// The part of [`crate::abi::CacheEntry::backend`] that is the id.
+pub const ID: u32 = (1 << BACKEND_ID_BITS) - 1;
 
 /// Where a flow's entry is, and its tag. Tags have bit 1 set, so they are neither 0 nor [`BUSY`].
 #[inline(always)]
@@ -25,9 +30,17 @@ fn pack(backend: u32, now: u32) -> u64 {
     bytemuck::must_cast([backend, now])
 }
 
-/// The backend id noted for a flow (client to VIP).
+/// A backend's id with some bits of what it stands for.
 #[inline(always)]
-pub fn lookup<T: Tables>(tables: &T, config: &Config, key: &Tuple) -> Option<u32> {
+#[must_use]
+pub fn ticket(id: u32, backend: &Backend) -> u32 {
+    let hash = hash::address(&backend.address) ^ u64::from(u16::from_ne_bytes(backend.port)).wrapping_mul(0x9e37_79b9);
+    id & ID | ((hash >> 32) as u32 ^ hash as u32) & !ID
+}
+
+/// The backend word noted for a flow or client, and how many ticks ago it was last heard of.
+#[inline(always)]
+pub fn lookup<T: Tables>(tables: &T, config: &Config, key: &Tuple) -> Option<(u32, u32)> {
     let (index, tag) = place(config, key);
     let bucket: &[CacheWords; CACHE_WAYS] = tables.cache(index)?;
     for words in bucket {
@@ -35,20 +48,22 @@ pub fn lookup<T: Tables>(tables: &T, config: &Config, key: &Tuple) -> Option<u32
             let value = words[1].load();
             let [backend, seen]: [u32; 2] = bytemuck::must_cast(value);
             let now = tables.now();
-            if seen != now {
+            if seen != now && !tables.read_only() {
                 words[1].replace(value, pack(backend, now));
             }
-            return (words[0].load() == tag).then_some(backend);
+            return (words[0].load() == tag).then_some((backend, now.wrapping_sub(seen)));
         }
     }
     None
 }
 
-/// Forgets what is noted for a flow.
+/// Forgets what is noted for a flow or client.
 #[inline(never)]
 pub fn forget<T: Tables>(tables: &T, config: &Config, key: &Tuple) {
     let (index, tag) = place(config, key);
-    let Some(bucket) = tables.cache(index) else { return };
+    let Some(bucket) = tables.cache(index).filter(|_| !tables.read_only()) else {
+        return;
+    };
     for words in bucket {
         if words[0].load() == tag {
             words[0].replace(tag, 0);
@@ -56,12 +71,14 @@ pub fn forget<T: Tables>(tables: &T, config: &Config, key: &Tuple) {
     }
 }
 
-/// Notes `backend` for a flow that [`lookup`] does not know, in place of the entry unused for longest.
+/// Notes `backend` for a flow or client that [`lookup`] does not know, in place of the entry unused for longest.
 #[inline(never)]
 pub fn insert<T: Tables>(tables: &T, config: &Config, key: &Tuple, backend: u32) {
     let (index, tag) = place(config, key);
     let now = tables.now();
-    let Some(bucket) = tables.cache(index) else { return };
+    let Some(bucket) = tables.cache(index).filter(|_| !tables.read_only()) else {
+        return;
+    };
     let mut victim = &bucket[0];
     let mut oldest = 0;
     for words in bucket {

@@ -2,7 +2,7 @@
 //! another node.
 //!
 //! Everything stays in registers, and nothing is written before all is decided. Whatever is out of the ordinary (a tag,
-//! options, a fragment, a row in transition, a backend of this node, a node that cannot be reached) gives `None`, and
+//! options, a fragment, a frontend with policies, a row in transition, a backend of this node, a node that cannot be reached) gives `None`, and
 //! the long way of [`crate::ingress`], which knows all cases, starts over. The golden packets hold both to one answer.
 
 use crate::{
@@ -97,6 +97,9 @@ fn send<P: Packet, T: Tables>(
     }
     let config = tables.config()?;
     let entry = destination.entry_of(tables, destination_port, protocol, kind::FRONTEND)?;
+    if entry.policies != 0 || tables.read_only() {
+        return None;
+    }
     let tuple = Tuple {
         source,
         destination: destination.address,
@@ -124,7 +127,9 @@ fn send<P: Packet, T: Tables>(
         backend_port: u16::from_ne_bytes(backend.port),
         node,
         outer,
-        previous: None,
+        second: None,
+        hops: 0,
+        flags: 0,
         hash,
         port: u16::from_ne_bytes(config.tunnel_port),
     };

@@ -1,67 +1,89 @@
 //! What happens to a frame that leaves: a reply of one of our backends gets the VIP as its source.
 
 use crate::{
-    abi::{Config, kind, protocol},
-    flows,
-    hash::Tuple,
+    abi::{kind, protocol},
+    addr::Address,
+    flows, icmp,
     lookup::Hashed,
     mss,
     packet::{Packet, tcp_flag},
-    parse,
+    parse::{self, Fragment},
     rewrite::{End, Rewrite},
-    tables::{Scratch, Tables},
+    scratch::{Part, Scratch},
+    stages::Decisions,
+    tables::Tables,
     verdict::{Reason, Verdict},
 };
 
 /// Decides about, and edits, the frame `packet`. Everything is passed.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
-    let Some(link) = parse::link(packet) else {
-        return Verdict::pass(Reason::EgressNotOurs);
-    };
-    let (Some(mut scratch), Some(config)) = (tables.scratch(), tables.config()) else {
-        return Verdict::pass(Reason::EgressNotOurs);
+pub fn process<P: Packet, T: Decisions>(packet: &mut P, tables: &T) -> Verdict {
+    let not_ours = Verdict::pass(Reason::EgressNotOurs);
+    let (Some(link), Some(mut scratch)) = (parse::link(packet), tables.scratch()) else {
+        return not_ours;
     };
     let s = &mut *scratch;
     if parse::ip(packet, link.l3, link.ethertype, &mut s.ip).is_err() {
-        return Verdict::pass(Reason::EgressNotOurs);
-    }
-    tables.settle(s);
-    reply(packet, tables, config, s)
-}
-
-#[inline(always)]
-fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, config: &Config, s: &mut Scratch) -> Verdict {
-    let not_ours = Verdict::pass(Reason::EgressNotOurs);
-    if !matches!(s.ip.protocol, protocol::TCP | protocol::UDP) || s.ip.fragment {
-        return not_ours;
-    }
-    if parse::transport(packet, &s.ip, &mut s.transport).is_err() {
         return not_ours;
     }
     tables.settle(s);
-    let source = Hashed::new(s.ip.source);
-    if source
-        .entry_of(tables, s.transport.source_port, s.ip.protocol, kind::BACKEND)
+    if !flow(packet, tables, s) {
+        return not_ours;
+    }
+    tables.settle(s);
+    let (pod, port) = (s.ip.source, s.transport.destination_port);
+    if Hashed::new(pod)
+        .entry_of(tables, port, s.protocol, kind::BACKEND)
         .is_none()
     {
         return not_ours;
     }
-    s.flow = Tuple {
-        source: s.ip.destination,
-        destination: s.ip.source,
-        source_port: s.transport.destination_port,
-        destination_port: s.transport.source_port,
-        protocol: s.ip.protocol,
-    };
-    let Some((vip, vip_port)) = flows::vip(tables, config, s) else {
+    s.aim(pod, port);
+    let Some((vip, vip_port)) = flows::reply(tables, s) else {
         return Verdict::pass(Reason::EgressNoFlow);
     };
-    let (ip, transport) = (&s.ip, &s.transport);
-    let mut rewrite = Rewrite::new(ip, transport, End::Source, vip, vip_port);
-    if transport.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK {
-        let limit = if ip.v6 { config.mss_v6 } else { config.mss_v4 };
-        if let Some(clamp) = mss::clamp(packet, ip, transport, limit) {
+    if s.part == Part::Error {
+        return if icmp::depart(packet, s, vip, vip_port) {
+            Verdict::pass(Reason::EgressReply)
+        } else {
+            not_ours
+        };
+    }
+    reply(packet, tables, s, (vip, vip_port))
+}
+
+/// Finds out which flow the packet at `s.ip` belongs to. As everywhere, the flow's source is the client, and so
+/// `s.transport` is turned round.
+#[inline(always)]
+fn flow<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> bool {
+    s.part = Part::Packet;
+    s.client = s.ip.destination;
+    s.protocol = s.ip.protocol;
+    if !matches!(s.ip.protocol, protocol::TCP | protocol::UDP) {
+        return icmp::carries(&s.ip)
+            && s.ip.fragment == Fragment::Whole
+            && icmp::read(packet, s, End::Destination);
+    }
+    if s.ip.fragment != Fragment::Whole || parse::transport(packet, &s.ip, &mut s.transport).is_err() {
+        return false;
+    }
+    tables.settle(s);
+    core::mem::swap(&mut s.transport.source_port, &mut s.transport.destination_port);
+    true
+}
+
+#[inline(always)]
+fn reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch, (vip, port): (Address, u16)) -> Verdict {
+    // As it stands in the packet again.
+    core::mem::swap(&mut s.transport.source_port, &mut s.transport.destination_port);
+    let mut rewrite = Rewrite::new(&s.ip, &s.transport, s.part, End::Source, vip, port);
+    let synchronizes = s.transport.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK;
+    if synchronizes
+        && s.part == Part::Packet
+        && let Some(config) = tables.config()
+    {
+        let limit = if s.ip.v6 { config.mss_v6 } else { config.mss_v4 };
+        if let Some(clamp) = mss::clamp(packet, &s.ip, &s.transport, limit) {
             packet.store(clamp.at, clamp.value);
             rewrite = rewrite.with_body_change(clamp.difference);
         }

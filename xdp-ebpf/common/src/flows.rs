@@ -1,11 +1,30 @@
-//! `FLOWS`: the flows of this node's backends, exact, in a set-associative array.
+//! `FLOWS`: the flows of this node's backends, exact, in a set-associative array. Replies are rewritten by it, and other
+//! nodes' second chances are decided by it, so what it forgets is a connection that breaks.
 //!
-//! A flow lives in one of two buckets of four that its keyed hash names. It is *born* when a packet that may start it
-//! (or, after a loss of the table, continue it) is delivered; it *ages* by the tick of the client's last packet, each
-//! state with its own limit; it *dies* when its place is wanted: free places go first, then flows past their limit, then
-//! the oldest half-open flow, then the oldest closed one. Established TCP and UDP flows within their limit are never
-//! given up, so a flood of SYNs only replaces itself; when both buckets are full of those the newcomer is refused, and
-//! the packet stands aside and is counted.
+//! # Life of an entry
+//!
+//! A flow lives in one of two buckets of four that its keyed hash names. It is *born* when a packet that may start it is
+//! delivered, or one that continues a flow nobody knows (the table may have been lost). Neither proves anything, as
+//! anybody can send either in a client's name, so it is not yet *proven*. The backend proves it:
+//!
+//! | state | from | by |
+//! |---|---|---|
+//! | `OPENING` | nothing | a first segment |
+//! | `ANSWERED` | `OPENING` | the backend's SYN-ACK, whose number the client's acknowledgment must have |
+//! | `ESTABLISHED` | `ANSWERED` | that acknowledgment: who sends it has seen the SYN-ACK |
+//! | `ESTABLISHED` | `OPENING`, `RESET` | a segment of the backend without SYN, FIN, RST: it has the connection |
+//! | `CLIENT_CLOSED`, `BACKEND_CLOSED` | `ESTABLISHED` | FIN of one end; the other may go on for as long as it likes |
+//! | `CLOSED` | any | FIN of both ends, or the backend's RST |
+//! | `RESET` | any proven one | RST in the client's name, which may be a lie |
+//! | `UDP_OPENING`, `UDP` | nothing | a datagram of the client; one of the backend |
+//!
+//! It *ages* by the tick of the last packet of either end that counts for it; a SYN never counts for a flow that is proven.
+//! It *dies* when its place is wanted: free places go first, then flows past their limit (five days for a proven one),
+//! then of those not proven the oldest, then of the closed ones the oldest. A proven flow within its limit is never given
+//! up: a flood of SYNs, of stray segments or of datagrams only replaces itself. When both buckets are full of proven flows
+//! the newcomer is refused, which is counted.
+//!
+//! # Sharing
 //!
 //! Writers claim an entry by compare-and-swap on its control word, fill it, and publish by storing that word; readers
 //! check the word again after they read.
@@ -15,11 +34,25 @@ use crate::{
     addr::Address,
     hash::{self, Tuple},
     packet::tcp_flag,
-    tables::{FlowWords, Scratch, Tables},
+    parse::Transport,
+    scratch::{Part, Scratch},
+    tables::{FlowWords, Tables},
 };
 
 const CONTROL: usize = 6;
 const TIME: usize = 7;
+
+/// What this node knows of a flow.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// Nothing.
+    Unknown = 0,
+    /// Somebody has sent packets of it; it may be another backend's all the same.
+    Unproven = 1,
+    /// It is the backend's.
+    Known = 2,
+}
 
 /// The control word: `Flow`'s `client_port..state`.
 #[inline(always)]
@@ -47,6 +80,17 @@ fn vip_port_of(control: u64) -> u16 {
 fn with_state(control: u64, state: u8) -> u64 {
     let [a, b, c, d, e, f, g, _] = control.to_ne_bytes();
     u64::from_ne_bytes([a, b, c, d, e, f, g, state])
+}
+
+/// The time word: `Flow`'s `last_seen` and `expected`.
+#[inline(always)]
+fn time(now: u32, expected: u32) -> u64 {
+    bytemuck::must_cast([now, expected])
+}
+
+#[inline(always)]
+fn time_of(word: u64) -> [u32; 2] {
+    bytemuck::must_cast(word)
 }
 
 /// Indexes of the two buckets that a flow (client to pod) may be in, under a seed and a table of `mask + 1` buckets.
@@ -104,38 +148,96 @@ fn find<'a, T: Tables>(tables: &'a T, config: &Config, s: &mut Scratch) -> Optio
 /// More than any place.
 const NO_PLACE: u64 = 2 * FLOW_WAYS as u64;
 
-/// The VIP and its port (memory order) that the client of `s.flow` talks to.
+/// What the flow becomes, and what is known of it, when the client's packet arrives.
 #[inline(always)]
-pub fn vip<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> Option<(Address, u16)> {
-    let (words, control) = find(tables, config, s)?;
-    let vip = Address::from_words([words[4].load(), words[5].load()]);
-    // Still the same flow, or another one took the entry and what was read may be of either.
-    (words[CONTROL].load() & IDENTITY == control & IDENTITY).then(|| (vip, vip_port_of(control)))
+fn on_arrival(state: u8, transport: &Transport, expected: u32) -> (u8, Knowledge) {
+    use flow_state::{
+        ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING,
+    };
+    /// How far the first acknowledgment may be ahead of the SYN-ACK: data that came with it (RFC 7413).
+    const WINDOW: u32 = 1 << 16;
+    let flags = transport.flags;
+    if transport.is_bare_syn() {
+        // A client may open a connection anew from an old one's port; a live one answers for itself (RFC 5961 §4).
+        return match state {
+            CLOSED | RESET => (OPENING, Knowledge::Unproven),
+            OPENING | ANSWERED => (state, Knowledge::Unproven),
+            _ => (state, Knowledge::Known),
+        };
+    }
+    let state = match state {
+        UDP | UDP_OPENING => return (state, Knowledge::Known),
+        OPENING => return (state, Knowledge::Unproven),
+        ANSWERED if flags & tcp_flag::ACK == 0 || transport.acknowledgment.wrapping_sub(expected) > WINDOW => {
+            return (state, Knowledge::Unproven);
+        }
+        ANSWERED => ESTABLISHED,
+        other => other,
+    };
+    let next = match state {
+        CLOSED => CLOSED,
+        _ if flags & tcp_flag::RST != 0 => RESET,
+        _ if flags & tcp_flag::FIN == 0 => state,
+        BACKEND_CLOSED => CLOSED,
+        ESTABLISHED => CLIENT_CLOSED,
+        other => other,
+    };
+    (next, Knowledge::Known)
 }
 
-/// Looks for `s.flow`, and if it is known takes the packet in: time, state, and for a packet that starts a flow anew the
-/// VIP it came by.
-///
-/// Not inlined: it is needed in more places than the verifier should have to walk it in.
-#[inline(never)]
-pub fn note<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
+/// What the flow becomes when the backend's packet leaves.
+#[inline(always)]
+fn on_departure(state: u8, flags: u8) -> u8 {
+    use flow_state::{
+        ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING,
+    };
+    match state {
+        UDP | UDP_OPENING => UDP,
+        _ if flags & tcp_flag::RST != 0 => CLOSED,
+        _ if flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK => match state {
+            OPENING | ANSWERED | CLOSED | RESET => ANSWERED,
+            other => other,
+        },
+        _ if flags & tcp_flag::FIN != 0 => match state {
+            CLIENT_CLOSED | CLOSED => CLOSED,
+            _ => BACKEND_CLOSED,
+        },
+        OPENING | RESET => ESTABLISHED,
+        other => other,
+    }
+}
+
+/// What is known of `s.flow`. The packet in hand is taken in: time, state, and for a packet that starts a flow anew the VIP
+/// it came by.
+#[inline(always)]
+pub fn note<T: Tables>(tables: &T, s: &mut Scratch) -> Knowledge {
+    let Some(config) = tables.config() else {
+        return Knowledge::Unknown;
+    };
     let Some((words, control)) = find(tables, config, s) else {
-        return false;
+        return Knowledge::Unknown;
     };
     let (vip, vip_port, transport) = (&s.ip.destination, s.transport.destination_port, &s.transport);
     let state = state_of(control);
-    let next = match state {
-        flow_state::UDP => flow_state::UDP,
-        _ if transport.flags & (tcp_flag::RST | tcp_flag::FIN) != 0 => flow_state::CLOSED,
-        flow_state::CLOSED if transport.is_bare_syn() => flow_state::OPENING,
-        flow_state::OPENING if !transport.is_bare_syn() => flow_state::ESTABLISHED,
-        other => other,
-    };
-    let now = tables.now();
-    if words[TIME].load() as u32 != now {
-        words[TIME].store(u64::from(now));
+    let [seen, expected] = time_of(words[TIME].load());
+    if s.part != Part::Packet {
+        // It says nothing about the flow's state, and it is not for one that is not proven.
+        return match on_arrival(state, &Transport { flags: 0, ..*transport }, expected) {
+            _ if state == flow_state::OPENING || state == flow_state::ANSWERED => Knowledge::Unproven,
+            (_, knowledge) => knowledge,
+        };
     }
-    let starts = transport.udp || transport.is_bare_syn() && state != flow_state::ESTABLISHED;
+    let (next, knowledge) = on_arrival(state, transport, expected);
+    if tables.read_only() {
+        return knowledge;
+    }
+    let now = tables.now();
+    // What is not proven keeps the time of its birth, or a flood could keep itself alive.
+    let counts = knowledge == Knowledge::Known && !transport.is_bare_syn();
+    if seen != now && (counts || next == flow_state::OPENING && state != next) {
+        words[TIME].store(time(now, expected));
+    }
+    let starts = transport.udp || next == flow_state::OPENING && transport.is_bare_syn();
     let same_vip = [words[4].load(), words[5].load()] == vip.words() && vip_port_of(control) == vip_port;
     if starts && !same_vip {
         if words[CONTROL].replace(control, with_state(control, flow_state::BUSY)) {
@@ -148,7 +250,37 @@ pub fn note<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
         // Lost only to another packet of the same flow, whose change is as good.
         words[CONTROL].replace(control, with_state(control, next));
     }
-    true
+    knowledge
+}
+
+/// The VIP and its port (memory order) that the client of `s.flow` talks to. The backend's packet in hand is taken in.
+#[inline(always)]
+pub fn reply<T: Tables>(tables: &T, s: &mut Scratch) -> Option<(Address, u16)> {
+    let config = tables.config()?;
+    let (words, control) = find(tables, config, s)?;
+    let vip = Address::from_words([words[4].load(), words[5].load()]);
+    // Still the same flow, or another one took the entry and what was read may be of either.
+    if words[CONTROL].load() & IDENTITY != control & IDENTITY {
+        return None;
+    }
+    if s.part == Part::Packet && !tables.read_only() {
+        let (state, now) = (state_of(control), tables.now());
+        let next = on_departure(state, s.transport.flags);
+        let [seen, expected] = time_of(words[TIME].load());
+        let answer = next == flow_state::ANSWERED && s.transport.flags & tcp_flag::SYN != 0;
+        let wanted = if answer {
+            s.transport.sequence.wrapping_add(1)
+        } else {
+            expected
+        };
+        if (seen, expected) != (now, wanted) {
+            words[TIME].store(time(now, wanted));
+        }
+        if next != state {
+            words[CONTROL].replace(control, with_state(control, next));
+        }
+    }
+    Some((vip, vip_port_of(control)))
 }
 
 #[inline(always)]
@@ -165,8 +297,9 @@ fn publish(words: &FlowWords, claimed: u64, control: u64) {
 }
 
 /// Notes `s.flow`, which [`note`] does not know, as come by the packet's destination. False when there is no room.
-#[inline(never)]
-pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
+#[inline(always)]
+pub fn insert<T: Tables>(tables: &T, s: &mut Scratch) -> bool {
+    let Some(config) = tables.config() else { return false };
     let now = tables.now();
     let buckets = buckets(config.flow_seed, config.flow_mask, &s.flow);
     // The best rank so far, with its place in the lowest bits.
@@ -176,8 +309,8 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
             return false;
         };
         for (way, words) in bucket.iter().enumerate() {
-            let age = now.wrapping_sub(words[TIME].load() as u32);
-            let rank = rank(config, state_of(words[CONTROL].load()), age);
+            let [seen, _] = time_of(words[TIME].load());
+            let rank = rank(config, state_of(words[CONTROL].load()), now.wrapping_sub(seen));
             let candidate = u64::from(rank) * NO_PLACE + (number * FLOW_WAYS + way) as u64;
             if candidate > s.place {
                 s.place = candidate;
@@ -188,14 +321,19 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     if s.place < NO_PLACE {
         return false;
     }
+    if tables.read_only() {
+        return true;
+    }
     let Some(words) = entry(tables, buckets, s.place % NO_PLACE) else {
         return false;
     };
     let old = words[CONTROL].load();
     // Another CPU may have taken the entry since it was ranked.
-    let age = now.wrapping_sub(words[TIME].load() as u32);
+    let [seen, _] = time_of(words[TIME].load());
     let key = &s.flow;
-    if rank(config, state_of(old), age) == 0 || !words[CONTROL].replace(old, with_state(old, flow_state::BUSY)) {
+    if rank(config, state_of(old), now.wrapping_sub(seen)) == 0
+        || !words[CONTROL].replace(old, with_state(old, flow_state::BUSY))
+    {
         return false;
     }
     let ([c0, c1], [p0, p1]) = (key.source.words(), key.destination.words());
@@ -204,9 +342,9 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
     words[2].store(p0);
     words[3].store(p1);
     write_vip(words, &s.ip.destination);
-    words[TIME].store(u64::from(now));
+    words[TIME].store(time(now, 0));
     let state = if s.transport.udp {
-        flow_state::UDP
+        flow_state::UDP_OPENING
     } else {
         flow_state::OPENING
     };
@@ -219,22 +357,22 @@ pub fn insert<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> bool {
 fn rank(config: &Config, state: u8, age: u32) -> u32 {
     const FREE: u32 = 4 << 29;
     const EXPIRED: u32 = 3 << 29;
-    const HALF_OPEN: u32 = 2 << 29;
+    const UNPROVEN: u32 = 2 << 29;
     const CLOSED: u32 = 1 << 29;
-    let limit = match state {
+    let (class, limit) = match state {
         flow_state::FREE => return FREE,
-        flow_state::OPENING => config.half_open_ticks,
-        flow_state::ESTABLISHED => config.established_ticks,
-        flow_state::CLOSED => config.closed_ticks,
-        flow_state::UDP => config.udp_ticks,
-        _ => return 0,
+        flow_state::BUSY => return 0,
+        flow_state::OPENING | flow_state::ANSWERED => (UNPROVEN, config.half_open_ticks),
+        flow_state::CLOSED | flow_state::RESET => (CLOSED, config.closed_ticks),
+        flow_state::UDP_OPENING => (UNPROVEN, config.udp_ticks),
+        flow_state::UDP => (0, config.udp_ticks),
+        _ => (0, config.established_ticks),
     };
     // Another CPU's clock may be a tick ahead: what it noted is not old but new.
     let age = if age > u32::MAX / 2 { 0 } else { age & (CLOSED - 1) };
-    match state {
+    match class {
         _ if age > limit => EXPIRED | age,
-        flow_state::OPENING => HALF_OPEN | age,
-        flow_state::CLOSED => CLOSED | age,
-        _ => 0,
+        0 => 0,
+        class => class | age,
     }
 }

@@ -1,214 +1,134 @@
-//! A packet with its backends chosen: find out which of them knows the flow, and get it there.
-//!
-//! The rule is the same for a packet fresh from a client and for one another node sent, because the node of a backend is
-//! the only one that knows that backend's flows:
-//!
-//! 1. a chosen backend on this node that knows the flow gets the packet;
-//! 2. so does, for a packet that can only belong to an existing flow, the row's previous backend, when it is here;
-//! 3. when that one is elsewhere, its node is asked, once: the second chance;
-//! 4. else it is a new flow of the chosen backend: noted and delivered here, or sent to that backend's node.
+//! Gets a packet where [`crate::decide`] wants it: to a backend on this node, or through the tunnel to another node.
 
 use crate::{
-    abi::{Config, Node, kind},
+    abi::{Config, Node},
     addr::Address,
-    flows,
-    hash::Tuple,
-    lookup::Hashed,
-    packet::{Packet, Udp, ethertype},
-    parse::Transport,
+    decide::Way,
+    icmp, mss,
+    packet::{Packet, ethertype},
     rewrite::{End, Rewrite},
-    tables::{Scratch, Tables, Target},
-    tunnel::{self, Choice, Encapsulation, Header, Inner, Outer, Previous},
+    scratch::{Part, Scratch, Target},
+    stages::Stages,
+    tables::Tables,
+    tunnel::{self, Encapsulation, Inner, Outer, Second},
     verdict::{Action, Reason, Verdict},
 };
-use core::mem::offset_of;
 
-/// What became of the decision; the target is in `Scratch::chosen`.
-enum Way {
-    /// It is on this node.
-    Here(Reason),
-    /// It is on another.
-    There(Reason),
-    /// Nobody gets the packet.
-    Nowhere(Verdict),
-}
-
-/// Gets the packet in `s` to the backend that it belongs to.
+/// Gets the packet in `s`, whose backend is chosen, to the one that it belongs to.
 #[inline(always)]
-pub fn forward<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    config: &Config,
-    ifindex: u32,
-    s: &mut Scratch,
-) -> Verdict {
-    let way = decide(tables, config, s);
+pub fn forward<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, ifindex: u32, s: &mut Scratch) -> Verdict {
+    let way = tables.decide(s);
     tables.settle(s);
-    let verdict = match way {
-        Way::Here(reason) => here(packet, s, reason),
-        Way::There(reason) => there(packet, tables, config, ifindex, s, reason),
-        Way::Nowhere(verdict) => verdict,
+    let done = match way {
+        Way::Nowhere => false,
+        Way::Here if s.part == Part::Error => tables.deliver_error(packet, s),
+        Way::Here => tables.deliver(packet, s),
+        Way::There => tables.send(packet, s),
     };
+    if !done {
+        return refused(packet, tables, s);
+    }
     // Where the choice was made, and only what got its way: the backend's node does not count it again.
-    if matches!(verdict.reason, Reason::Local | Reason::Tunnel) || verdict.reason == Reason::SecondChance && !s.tunneled
-    {
+    if !s.tunneled {
         tables.count_backend(s.chosen.id, s.ip.len as u64);
     }
-    verdict
-}
-
-/// Whether a packet can only belong to a flow that already exists.
-#[inline(always)]
-fn continues(transport: &Transport) -> bool {
-    !transport.udp && !transport.is_bare_syn()
-}
-
-#[inline(always)]
-fn decide<T: Tables>(tables: &T, config: &Config, s: &mut Scratch) -> Way {
-    let delivered = if s.tunneled {
-        Reason::Decapsulated
-    } else {
-        Reason::Local
+    let action = match way {
+        Way::Here => Action::Pass,
+        _ if s.out == ifindex => Action::Transmit,
+        _ => Action::Redirect(s.out),
     };
-    let ask = s.previous.place != Target::NOWHERE && continues(&s.transport);
-    if s.chosen.place == Target::HERE {
-        aim(s, s.chosen);
-        if flows::note(tables, config, s) {
-            return Way::Here(delivered);
-        }
-    }
-    if ask && s.previous.place == Target::HERE {
-        aim(s, s.previous);
-        if flows::note(tables, config, s) {
-            s.chosen = s.previous;
-            return Way::Here(delivered);
-        }
-    }
-    if s.chosen.place != Target::HERE {
-        return Way::There(Reason::Tunnel);
-    }
-    if ask && s.previous.place != Target::HERE {
-        s.chosen = s.previous;
-        s.previous.place = Target::NOWHERE;
-        return Way::There(Reason::SecondChance);
-    }
-    aim(s, s.chosen);
-    let (refused, unknown) = if s.tunneled {
-        (Verdict::drop(Reason::FlowTableFull), !is_ours(tables, s))
-    } else {
-        (Verdict::pass(Reason::FlowTableFull), false)
-    };
-    if unknown {
-        return Way::Nowhere(Verdict::drop(Reason::TunnelUnknownBackend));
-    }
-    if flows::insert(tables, config, s) {
-        Way::Here(delivered)
-    } else {
-        Way::Nowhere(refused)
+    Verdict {
+        action,
+        reason: s.reason,
     }
 }
 
-/// Makes `s.flow` the packet's flow as `target` sees it.
+/// A packet that nobody gets. A client's own stands aside, for the stack to do what it can; one from the tunnel is not the
+/// stack's. Whom only the tunnel's MTU keeps from sending is told.
 #[inline(always)]
-fn aim(s: &mut Scratch, target: Target) {
-    s.flow = Tuple {
-        source: s.ip.source,
-        destination: target.address,
-        source_port: s.transport.source_port,
-        destination_port: target.port,
-        protocol: s.ip.protocol,
-    };
-}
-
-/// Whether the flow's backend is one of this node's.
-#[inline(always)]
-fn is_ours<T: Tables>(tables: &T, s: &Scratch) -> bool {
-    let pod = Hashed::new(s.flow.destination);
-    pod.entry_of(tables, s.flow.destination_port, s.flow.protocol, kind::BACKEND)
-        .is_some()
-}
-
-/// Rewrites the packet to `s.chosen`, out of the tunnel if it came in one, and hands it to the stack.
-#[inline(always)]
-fn here<P: Packet>(packet: &mut P, s: &Scratch, reason: Reason) -> Verdict {
-    let rewrite = Rewrite::new(&s.ip, &s.transport, End::Destination, s.chosen.address, s.chosen.port);
-    let mut back = 0;
+fn refused<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, s: &mut Scratch) -> Verdict {
     if s.tunneled {
-        back = s.ip.l3 - s.link.l3;
-        if !unwrap(packet, s, back) {
-            return Verdict::drop(Reason::NoHeadroom);
+        return Verdict::drop(s.reason);
+    }
+    // Later fragments and ICMP errors are never answered (RFC 1122 §3.2.2).
+    if s.reason == Reason::TooBigForTunnel && s.ip.dont_fragment && s.ip.is_plain() && s.part == Part::Packet {
+        if !icmp::may_answer(tables) {
+            return Verdict::drop(Reason::TooBigSilent);
         }
+        if tables.too_big(packet, s) {
+            return Verdict::transmit(Reason::TooBigAnswered);
+        }
+    }
+    Verdict::pass(s.reason)
+}
+
+/// Rewrites the packet to `s.chosen`, out of the tunnel if it came in one. False, and nothing changed, when the kernel has
+/// no room, which is then `s.reason`.
+#[inline(always)]
+pub fn deliver<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch) -> bool {
+    let (address, port) = (s.chosen.address, s.chosen.port);
+    let mut rewrite = Rewrite::new(&s.ip, &s.transport, s.part, End::Destination, address, port);
+    let mut clamp = None;
+    if s.begins()
+        && let Some(config) = tables.config()
+    {
+        let limit = if s.ip.v6 { config.syn_mss_v6 } else { config.syn_mss_v4 };
+        clamp = mss::clamp(packet, &s.ip, &s.transport, limit);
+    }
+    let Some(back) = unwrap(packet, s) else {
+        s.reason = Reason::NoHeadroom;
+        return false;
+    };
+    if let Some(clamp) = clamp {
+        packet.store(clamp.at - back, clamp.value);
+        rewrite = rewrite.with_body_change(clamp.difference);
     }
     rewrite.apply(packet, back);
-    Verdict::pass(reason)
-}
-
-/// Moves the link layer the frame came with up to the inner IP packet, `back` bytes further in.
-#[inline(never)]
-fn unwrap<P: Packet>(packet: &mut P, s: &Scratch, back: usize) -> bool {
-    let (Some(macs), tag, inner_tag) = (
-        packet.load::<[u32; 3]>(0),
-        packet.load::<u32>(12),
-        packet.load::<u32>(16),
-    ) else {
-        return false;
-    };
-    if !packet.adjust_head(back as i32) {
-        return false;
-    }
-    packet.store(0, macs);
-    if let (true, Some(tag)) = (s.link.l3 >= 18, tag) {
-        packet.store(12, tag);
-    }
-    if let (true, Some(tag)) = (s.link.l3 >= 22, inner_tag) {
-        packet.store(16, tag);
-    }
-    packet.store(s.link.l3 - 2, if s.ip.v6 { ethertype::IPV6 } else { ethertype::IPV4 });
     true
 }
 
-/// Sends the packet to the node of `s.chosen`.
+/// Moves the link layer the frame came with up to the inner IP packet, if there is one; gives by how many bytes the IP
+/// header comes nearer to the frame's start.
 #[inline(always)]
-fn there<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    config: &Config,
-    ifindex: u32,
-    s: &Scratch,
-    reason: Reason,
-) -> Verdict {
-    let stood_aside = |reason| {
-        if s.tunneled {
-            Verdict::drop(reason)
-        } else {
-            Verdict::pass(reason)
-        }
-    };
-    let Some(node) = tables.node(s.chosen.place).filter(|node| node.ifindex != 0) else {
-        return stood_aside(Reason::NodeUnreachable);
-    };
-    let out = if node.ifindex == ifindex {
-        Action::Transmit
-    } else {
-        Action::Redirect(node.ifindex)
-    };
-    if s.tunneled {
-        return match pass_on(packet, s, node) {
-            Ok(()) => Verdict { action: out, reason },
-            Err(reason) => Verdict::drop(reason),
-        };
+pub fn unwrap<P: Packet>(packet: &mut P, s: &Scratch) -> Option<usize> {
+    if !s.tunneled {
+        return Some(0);
     }
-    let encapsulation = Encapsulation {
-        backend: s.chosen.address.into(),
-        backend_port: s.chosen.port,
-        node,
-        outer: Outer::towards(node),
-        previous: previous(tables, s, node),
-        hash: s.hash,
-        port: u16::from_ne_bytes(config.tunnel_port),
+    let back = s.ip.l3 - s.link.l3;
+    let macs = packet.load::<[u32; 3]>(0)?;
+    let (tag, inner_tag) = (packet.load::<u32>(12)?, packet.load::<u32>(16)?);
+    if !packet.adjust_head(back as i32) {
+        return None;
+    }
+    packet.store(0, macs);
+    if s.link.l3 >= 18 {
+        packet.store(12, tag);
+    }
+    if s.link.l3 >= 22 {
+        packet.store(16, inner_tag);
+    }
+    packet.store(s.link.l3 - 2, if s.ip.v6 { ethertype::IPV6 } else { ethertype::IPV4 });
+    Some(back)
+}
+
+/// Sends the packet through the tunnel to the node of `s.chosen`, and says in `s.out` where it leaves. False, and nothing
+/// changed, when that cannot be done, for `s.reason`.
+#[inline(always)]
+pub fn send<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch) -> bool {
+    let (Some(config), Some(node)) = (tables.config(), tables.node(s.chosen.place)) else {
+        s.reason = Reason::NodeUnreachable;
+        return false;
     };
+    if node.ifindex == 0 {
+        s.reason = Reason::NodeUnreachable;
+        return false;
+    }
+    let encapsulation = encapsulation(tables, config, s, node);
     if s.ip.len + encapsulation.overhead() > usize::from(node.mtu) {
-        return Verdict::pass(Reason::TooBigForTunnel);
+        s.reason = Reason::TooBigForTunnel;
+        // What is said must also do for packets that name a second backend.
+        s.mtu = node.mtu.saturating_sub(tunnel::overhead(encapsulation.outer.v6, true) as u16);
+        return false;
     }
     let inner = Inner {
         l3: s.ip.l3,
@@ -216,54 +136,45 @@ fn there<P: Packet, T: Tables>(
         v6: s.ip.v6,
         tos: s.ip.tos,
     };
+    s.out = node.ifindex;
     if !encapsulation.apply(packet, &inner) {
-        return Verdict::pass(Reason::NoHeadroom);
+        s.reason = Reason::NoHeadroom;
+        return false;
     }
-    Verdict { action: out, reason }
+    true
 }
 
-/// The option's second part, for a row in transition.
 #[inline(always)]
-fn previous<T: Tables>(tables: &T, s: &Scratch, towards: &Node) -> Option<Previous> {
-    let node: Address = match s.previous.place {
+fn encapsulation<'a, T: Tables>(tables: &T, config: &Config, s: &Scratch, node: &'a Node) -> Encapsulation<'a> {
+    let outer = Outer::towards(node);
+    // A packet that only fits without its second backend goes without: the chosen one's node has rows of its own.
+    let fits = s.ip.len + tunnel::overhead(outer.v6, true) <= usize::from(node.mtu);
+    let asking = s.flags & tunnel::FLAG_RETURN != 0;
+    Encapsulation {
+        backend: s.chosen.address.into(),
+        backend_port: s.chosen.port,
+        node,
+        outer,
+        second: if fits { second(tables, s, node) } else { None },
+        hops: s.hops + u8::from(asking),
+        flags: s.flags,
+        hash: s.hash,
+        port: u16::from_ne_bytes(config.tunnel_port),
+    }
+}
+
+/// The option's second part.
+#[inline(always)]
+fn second<T: Tables>(tables: &T, s: &Scratch, towards: &Node) -> Option<Second> {
+    let node: Address = match s.second.place {
         Target::NOWHERE => return None,
-        // It is ours, and does not know the flow or was not asked because the packet may start one.
         Target::HERE => towards.source,
         place => tables.node(place)?.address,
     };
-    Some(Previous {
-        backend: s.previous.address.into(),
-        port: s.previous.port,
+    Some(Second {
+        backend: s.second.address.into(),
+        port: s.second.port,
         reserved: 0,
         node: node.into(),
     })
-}
-
-/// Readdresses the tunnel packet to `node` and to `s.chosen`.
-#[inline(never)]
-fn pass_on<P: Packet>(packet: &mut P, s: &Scratch, node: &Node) -> Result<(), Reason> {
-    let outer = Outer::towards(node);
-    // The outer header is written over, so it must be as long as ours, without options or extension headers.
-    if outer.v6 != s.outer.v6 || s.outer.l4 - s.outer.l3 != outer.ip_len() {
-        return Err(Reason::TunnelMalformed);
-    }
-    if s.outer.len > usize::from(node.mtu) {
-        return Err(Reason::TooBigForTunnel);
-    }
-    if !packet.adjust_head(s.link.l3 as i32 - outer.l3 as i32) {
-        return Err(Reason::NoHeadroom);
-    }
-    tunnel::store_link(packet, node, outer);
-    tunnel::store_ip(packet, node, outer, s.outer.len as u16, s.outer.tos, s.hash);
-    let header = outer.l3 + outer.ip_len();
-    let choice = Choice {
-        backend: s.chosen.address.into(),
-        port: s.chosen.port,
-        hops: s.hops + 1,
-        flags: tunnel::FLAG_PREVIOUS_TRIED,
-    };
-    packet.store(header + offset_of!(Header, choice), choice);
-    // A sender that used one made it of what has just changed; a tunnel may do without (RFC 768, RFC 6935).
-    packet.store(header + offset_of!(Udp, checksum), 0_u16);
-    Ok(())
 }

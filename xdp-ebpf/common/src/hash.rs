@@ -85,3 +85,11 @@ pub fn tuple(seed: u64, tuple: &Tuple) -> u64 {
     let state = mix(mix(seed ^ K2, source_high), source_low);
     finish(mix(mix(mix(state, destination_high), destination_low), ports))
 }
+
+/// Hash of an address and a number under `seed`: chooses limiters of sources.
+#[inline(always)]
+#[must_use]
+pub fn keyed(seed: u64, address: &Address, number: u32) -> u64 {
+    let [high, low] = address.words();
+    finish(mix(mix(mix(seed ^ K2, high), low), u64::from(number)))
+}

@@ -3,12 +3,14 @@
 use crate::{
     abi::{kind, protocol},
     addr::Address,
-    arp, arrival, direct, echo, forward,
+    arp, direct, echo, forward, icmp,
     lookup::Hashed,
     ndp,
     packet::{Ethernet, Icmp, Ipv4, Ipv6, Packet, ethertype},
-    parse::{self, ICMPV6, Link},
-    steer,
+    parse::{self, Fragment, ICMPV6, Link},
+    rewrite::End,
+    scratch::{Part, Scratch},
+    stages::Stages,
     tables::Tables,
     verdict::{Reason, Verdict},
 };
@@ -18,11 +20,11 @@ const UNTAGGED: usize = size_of::<Ethernet>();
 
 /// Decides about, and edits, the frame `packet` that came in by the interface `ifindex`.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
+pub fn process<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
     let Some(link) = parse::link(packet) else {
         return Verdict::pass(Reason::Truncated);
     };
-    let destination = match link.ethertype {
+    match link.ethertype {
         ethertype::IPV4 => {
             let Some(header) = packet.load::<Ipv4>(link.l3) else {
                 return Verdict::pass(Reason::Truncated);
@@ -36,7 +38,6 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
             {
                 return verdict;
             }
-            destination
         }
         ethertype::IPV6 => {
             let Some(header) = packet.load::<Ipv6>(link.l3) else {
@@ -54,12 +55,11 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32) -
             {
                 return verdict;
             }
-            destination
         }
         ethertype::ARP => return Verdict::of_responder(arp::respond(packet, tables, ifindex)),
         _ => return Verdict::pass(Reason::NotIp),
-    };
-    ours(packet, tables, ifindex, &link, &destination)
+    }
+    tables.ours(packet, ifindex)
 }
 
 /// Whether a neighbour solicitation stands behind the fixed IPv6 header.
@@ -70,51 +70,126 @@ fn is_solicitation<P: Packet>(packet: &P, link: &Link) -> bool {
         .is_some_and(|icmp| icmp.kind == ndp::SOLICITATION)
 }
 
-/// The filter let the destination through: find out what it is to us.
+/// The filter let the destination through: go the long way. Only the order of its stages is here, so that they do not stand
+/// on the stack together.
 #[inline(always)]
-fn ours<P: Packet, T: Tables>(packet: &mut P, tables: &T, ifindex: u32, link: &Link, destination: &Hashed) -> Verdict {
-    // A packet for one host that the link layer gives to a group is for nobody (RFC 1122 §3.3.6), and every node of the
-    // group would send it on.
-    if packet.load::<u8>(0).is_none_or(|first| first & 1 != 0) {
-        return Verdict::pass(Reason::NotServed);
-    }
-    let (Some(mut scratch), Some(config)) = (tables.scratch(), tables.config()) else {
+pub fn ours<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, ifindex: u32) -> Verdict {
+    let Some(mut scratch) = tables.scratch() else {
         return Verdict::pass(Reason::NotServed);
     };
     let s = &mut *scratch;
-    s.link = *link;
+    let class = tables.classify(packet, s);
+    tables.settle(s);
+    let prepared = match class {
+        Class::Pass => return Verdict::pass(s.reason),
+        Class::Drop => return Verdict::drop(s.reason),
+        Class::Answered => return Verdict::transmit(s.reason),
+        Class::Frontend => tables.choose(s),
+        Class::Tunnel => tables.open(packet, s),
+    };
+    tables.settle(s);
+    if prepared {
+        return forward::forward(packet, tables, ifindex, s);
+    }
+    match s.reason {
+        Reason::NotServed | Reason::NoBackend => Verdict::pass(s.reason),
+        reason => Verdict::drop(reason),
+    }
+}
+
+/// What a packet for one of our addresses is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing we serve: passed for `s.reason`.
+    Pass = 0,
+    /// Dropped for `s.reason`.
+    Drop = 1,
+    /// Answered in place, for `s.reason`.
+    Answered = 2,
+    /// Of a flow of a frontend.
+    Frontend = 3,
+    /// Of the tunnel.
+    Tunnel = 4,
+}
+
+/// Reads the packet's layers and the flow it is of into `s`, and finds out what it is to us.
+#[inline(always)]
+pub fn classify<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch) -> Class {
+    // A packet for one host that the link layer gives to a group is for nobody (RFC 1122 §3.3.6), and every node of the
+    // group would send it on.
+    const GROUP: u16 = u16::from_ne_bytes([1, 0]);
+    s.reason = Reason::NotServed;
+    if packet.load::<u16>(0).is_none_or(|first| first & GROUP != 0) {
+        return Class::Pass;
+    }
+    let Some(link) = parse::link(packet) else {
+        return Class::Pass;
+    };
+    s.link = link;
     if let Err(reason) = parse::ip(packet, link.l3, link.ethertype, &mut s.ip) {
-        return Verdict::pass(reason);
+        s.reason = reason;
+        return Class::Pass;
     }
     tables.settle(s);
-    if matches!(s.ip.protocol, protocol::TCP | protocol::UDP) && !s.ip.fragment {
-        if let Err(reason) = parse::transport(packet, &s.ip, &mut s.transport) {
-            return Verdict::pass(reason);
+    s.tunneled = false;
+    s.hops = 0;
+    s.flags = 0;
+    let destination = Hashed::new(s.ip.destination);
+    let vip = destination.entry_of(tables, 0, protocol::ANY, kind::VIP).is_some();
+    if vip && s.ip.fragment == Fragment::Whole && echo::respond(packet, &s.ip) {
+        s.reason = Reason::EchoReply;
+        return Class::Answered;
+    }
+    if let Err(reason) = flow(packet, tables, s) {
+        if vip || !matches!(reason, Reason::NoFrontend | Reason::Fragment | Reason::FragmentHeld) {
+            s.reason = reason;
         }
-        tables.settle(s);
-        if let Some(entry) = destination.entry(tables, s.transport.destination_port, s.ip.protocol) {
-            let prepared = match entry.kind {
-                kind::FRONTEND => steer::choose(tables, config, s, entry),
-                kind::TUNNEL => arrival::open(packet, tables, s),
-                _ => Err(Reason::NotServed),
+        return if s.reason == Reason::FragmentHeld {
+            Class::Drop
+        } else {
+            Class::Pass
+        };
+    }
+    tables.settle(s);
+    let entry = destination.entry(tables, s.transport.destination_port, s.protocol);
+    match entry.map_or(kind::FREE, |entry| entry.kind) {
+        kind::FRONTEND => Class::Frontend,
+        kind::TUNNEL if s.part == Part::Packet && s.ip.fragment == Fragment::Whole => Class::Tunnel,
+        kind::FREE if vip => {
+            s.reason = if s.part == Part::Error {
+                Reason::IcmpErrorUnknown
+            } else {
+                Reason::NoFrontend
             };
-            tables.settle(s);
-            return match prepared {
-                Ok(()) => forward::forward(packet, tables, config, ifindex, s),
-                Err(reason @ (Reason::NotServed | Reason::NoBackend)) => Verdict::pass(reason),
-                Err(reason) => Verdict::drop(reason),
-            };
+            Class::Pass
         }
+        _ => Class::Pass,
     }
-    if destination.entry_of(tables, 0, protocol::ANY, kind::VIP).is_none() {
-        return Verdict::pass(Reason::NotServed);
+}
+
+/// Finds out which flow the packet at `s.ip` belongs to, and what it is to it. `Err` for what is of no flow that we could
+/// know: [`Reason::NoFrontend`] for another protocol.
+#[inline(always)]
+pub fn flow<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Result<(), Reason> {
+    s.part = Part::Packet;
+    s.client = s.ip.source;
+    s.protocol = s.ip.protocol;
+    if !matches!(s.ip.protocol, protocol::TCP | protocol::UDP) {
+        let error = icmp::carries(&s.ip) && s.ip.fragment == Fragment::Whole && icmp::read(packet, s, End::Source);
+        return if error { Ok(()) } else { Err(Reason::NoFrontend) };
     }
-    if s.ip.fragment {
-        return Verdict::pass(Reason::Fragment);
+    if s.ip.fragment != Fragment::Later {
+        parse::transport(packet, &s.ip, &mut s.transport)?;
     }
-    Verdict::of_responder(if echo::respond(packet, &s.ip) {
-        Reason::EchoReply
-    } else {
-        Reason::NoFrontend
-    })
+    if s.ip.fragment != Fragment::Whole {
+        fragment(tables, s)?;
+    }
+    Ok(())
+}
+
+/// Fragments stand aside.
+#[inline(always)]
+fn fragment<T: Tables>(_tables: &T, _s: &mut Scratch) -> Result<(), Reason> {
+    Err(Reason::Fragment)
 }

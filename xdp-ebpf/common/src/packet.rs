@@ -217,6 +217,20 @@ pub mod tcp_flag {
     pub const ACK: u8 = 0x10;
 }
 
+/// IPv6 fragment header (RFC 8200 §4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FragmentHeader {
+    /// Protocol of what was cut into fragments.
+    pub next_header: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset in the upper 13 bits, "more fragments" in the lowest; memory order.
+    pub offset: u16,
+    /// Identification, in halves because the header need not stand at a multiple of four.
+    pub id: [u16; 2],
+}
+
 /// The first four bytes of ICMP and ICMPv6 (RFC 792, RFC 4443 §2.1).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -3,8 +3,7 @@
 use crate::{
     abi::protocol,
     addr::Address,
-    hash::Tuple,
-    packet::{Ethernet, Ipv4, Ipv6, Packet, Tcp, Udp, Vlan, ethertype, tcp_flag},
+    packet::{Ethernet, FragmentHeader, Ipv4, Ipv6, Packet, Tcp, Udp, Vlan, ethertype, tcp_flag},
     tunnel::is_v6,
     verdict::Reason,
 };
@@ -90,8 +89,47 @@ pub struct Ip {
     pub tos: u8,
     /// IPv4 header checksum, memory order; 0 for IPv6.
     pub checksum: u16,
-    /// Any fragment, the first one included.
-    pub fragment: bool,
+    /// Whether it is a fragment, and which.
+    pub fragment: Fragment,
+    /// Identification of a fragment, memory order (IPv4's 16 bits, then zeros); 0 for a whole packet.
+    pub fragment_id: u32,
+    /// Offset of a fragment in bytes.
+    pub fragment_offset: u16,
+    /// IPv4's "don't fragment"; true for IPv6, whose routers never do.
+    pub dont_fragment: bool,
+}
+
+/// What part of a packet is in hand.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it.
+    #[default]
+    Whole = 0,
+    /// The first fragment, which has the transport header.
+    First = 1,
+    /// Another one.
+    Later = 2,
+}
+
+impl Ip {
+    #[inline(always)]
+    fn set_fragment(&mut self, id: u32, offset: u16, more: bool) {
+        self.fragment = match (offset, more) {
+            (0, false) => Fragment::Whole,
+            (0, true) => Fragment::First,
+            _ => Fragment::Later,
+        };
+        self.fragment_id = if self.fragment == Fragment::Whole { 0 } else { id };
+        self.fragment_offset = offset;
+    }
+
+    /// Whether its header has neither options nor extension headers.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.l4 - self.l3 == if self.v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() }
+    }
 }
 
 /// Reads the IP packet at `l3` of this EtherType (memory order) into `ip`. In place rather than returned: the kernel's
@@ -99,7 +137,7 @@ pub struct Ip {
 #[inline(always)]
 pub fn ip<P: Packet>(packet: &P, l3: usize, ethertype: u16, ip: &mut Ip) -> Result<(), Reason> {
     ip.l3 = l3;
-    ip.fragment = false;
+    ip.set_fragment(0, 0, false);
     match ethertype {
         ethertype::IPV4 => ipv4(packet, l3, ip),
         ethertype::IPV6 => ipv6(packet, l3, ip),
@@ -126,12 +164,13 @@ fn ipv4<P: Packet>(packet: &P, l3: usize, ip: &mut Ip) -> Result<(), Reason> {
     ip.protocol = header.protocol;
     ip.tos = header.tos;
     ip.checksum = header.checksum;
-    // All but "don't fragment" and the reserved bit.
-    ip.fragment = header.fragment & 0x3fff_u16.to_be() != 0;
+    let fragment = u16::from_be(header.fragment);
+    ip.dont_fragment = fragment & 0x4000 != 0;
+    let id = u32::from_ne_bytes(bytemuck::must_cast([header.id, 0]));
+    ip.set_fragment(id, fragment << 3, fragment & 0x2000 != 0);
     Ok(())
 }
 
-/// A fragment header ends the walk over extension headers.
 #[inline(always)]
 fn ipv6<P: Packet>(packet: &P, l3: usize, ip: &mut Ip) -> Result<(), Reason> {
     let header: Ipv6 = packet.load(l3).ok_or(Reason::Truncated)?;
@@ -155,6 +194,7 @@ fn ipv6<P: Packet>(packet: &P, l3: usize, ip: &mut Ip) -> Result<(), Reason> {
     ip.protocol = header.next_header;
     ip.tos = (first >> 20) as u8;
     ip.checksum = 0;
+    ip.dont_fragment = true;
     if is_extension(ip.protocol) {
         extensions(packet, ip)
     } else {
@@ -171,8 +211,16 @@ fn is_extension(next: u8) -> bool {
 fn extensions<P: Packet>(packet: &P, ip: &mut Ip) -> Result<(), Reason> {
     for _ in 0..MAX_EXTENSION_HEADERS {
         if ip.protocol == FRAGMENT {
-            ip.fragment = true;
-            return Ok(());
+            let header: FragmentHeader = packet.load(ip.l4).ok_or(Reason::Truncated)?;
+            let offset = u16::from_be(header.offset);
+            ip.l4 += size_of::<FragmentHeader>();
+            ip.protocol = header.next_header;
+            ip.set_fragment(bytemuck::must_cast(header.id), offset & !7, offset & 1 != 0);
+            // Only behind a whole packet's header (RFC 6946) does another one mean anything.
+            if ip.fragment != Fragment::Whole || !is_extension(ip.protocol) {
+                return if ip.l4 > ip.l3 + ip.len { Err(Reason::Malformed) } else { Ok(()) };
+            }
+            continue;
         }
         // The checksum is made with the last destination of a route (RFC 8200 §8.1), which may not be the header's.
         if ip.protocol == ROUTING {
@@ -207,6 +255,10 @@ pub struct Transport {
     pub checksum_at: usize,
     /// TCP flags; 0 for UDP.
     pub flags: u8,
+    /// TCP sequence number, native order.
+    pub sequence: u32,
+    /// TCP acknowledgment number, native order.
+    pub acknowledgment: u32,
     /// Whether it is UDP.
     pub udp: bool,
 }
@@ -231,6 +283,8 @@ pub fn transport<P: Packet>(packet: &P, ip: &Ip, transport: &mut Transport) -> R
         transport.destination_port = tcp.destination;
         transport.checksum = tcp.checksum;
         transport.flags = tcp.flags;
+        transport.sequence = u32::from_be(tcp.sequence);
+        transport.acknowledgment = u32::from_be(tcp.acknowledgment);
         (size_of::<Tcp>(), offset_of!(Tcp, checksum))
     } else {
         let udp: Udp = packet.load(ip.l4).ok_or(Reason::Truncated)?;
@@ -243,17 +297,4 @@ pub fn transport<P: Packet>(packet: &P, ip: &Ip, transport: &mut Transport) -> R
     transport.checksum_at = ip.l4 + checksum_at;
     transport.udp = ip.protocol != protocol::TCP;
     if room < len { Err(Reason::Malformed) } else { Ok(()) }
-}
-
-/// The 5-tuple as it stands in the packet.
-#[inline(always)]
-#[must_use]
-pub fn tuple(ip: &Ip, transport: &Transport) -> Tuple {
-    Tuple {
-        source: ip.source,
-        destination: ip.destination,
-        source_port: transport.source_port,
-        destination_port: transport.destination_port,
-        protocol: ip.protocol,
-    }
 }

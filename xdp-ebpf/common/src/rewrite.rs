@@ -1,10 +1,12 @@
-//! Replacing one end of a TCP or UDP packet: VIP by pod on the way in, pod by VIP on the way out.
+//! Replacing one end of a TCP or UDP packet: VIP by pod on the way in, pod by VIP on the way out. Of a later fragment only
+//! the address: it has no ports, and its first fragment has the checksum of all.
 
 use crate::{
     addr::Address,
     checksum,
     packet::{Ipv4, Ipv6, Packet, WireAddress},
     parse::{Ip, Transport},
+    scratch::Part,
 };
 use core::mem::offset_of;
 
@@ -32,13 +34,14 @@ pub struct Rewrite {
     l4_checksum_at: usize,
     pseudo: u64,
     body: u64,
+    whole: bool,
 }
 
 impl Rewrite {
     /// Replaces `end` by `address` and `port` (memory order). The families must agree; the planner sees to it.
     #[inline(always)]
     #[must_use]
-    pub fn new(ip: &Ip, transport: &Transport, end: End, address: Address, port: u16) -> Self {
+    pub fn new(ip: &Ip, transport: &Transport, part: Part, end: End, address: Address, port: u16) -> Self {
         let (old_address, old_port) = match end {
             End::Source => (ip.source, transport.source_port),
             End::Destination => (ip.destination, transport.destination_port),
@@ -57,6 +60,7 @@ impl Rewrite {
             l4_checksum_at: transport.checksum_at,
             pseudo,
             body: checksum::replaced16(old_port, port),
+            whole: part == Part::Packet,
         }
     }
 
@@ -85,6 +89,9 @@ impl Rewrite {
             };
             packet.store(l3 + at, WireAddress::from(self.address).words[3]);
             packet.store(l3 + offset_of!(Ipv4, checksum), self.ip_checksum);
+        }
+        if !self.whole {
+            return;
         }
         let port_at = match self.end {
             End::Source => l4,

@@ -1,5 +1,6 @@
 //! The tunnel between nodes: Geneve (RFC 8926) around the client's untouched IP packet, with one option that names the
-//! chosen backend and, for a row that changed, the backend it had before and that one's node.
+//! chosen backend and, where it matters, a second one with its node: the backend that the row had before, or, once
+//! somebody is asked for a flow, the backend to come back to.
 
 use crate::{
     abi::Node,
@@ -13,10 +14,12 @@ use core::mem::offset_of;
 pub const OPTION_CLASS: u16 = 0xffe1_u16.to_be();
 /// Option type of ours; the upper bit says that who does not know it must drop the packet (RFC 8926 §3.5).
 pub const OPTION_TYPE: u8 = 0x81;
-/// Nodes a packet may be passed on to before it must be delivered.
-pub const MAX_HOPS: u8 = 4;
-/// [`Choice::flags`]: the `Previous` that follows is used up.
-pub const FLAG_PREVIOUS_TRIED: u8 = 1;
+/// Nodes that may be asked for a flow, one after the other, before it goes back to where it was chosen to go.
+pub const MAX_HOPS: u8 = 6;
+/// [`Choice::flags`]: who does not know the flow goes on by its own rows, and at the end of them to the [`Second`].
+pub const FLAG_RETURN: u8 = 1;
+/// [`Choice::flags`]: everybody has been asked; the packet is to be delivered.
+pub const FLAG_FINAL: u8 = 2;
 /// Geneve flag: a critical option is present.
 const CRITICAL: u8 = 0x40;
 const TTL: u8 = 64;
@@ -30,17 +33,17 @@ pub struct Choice {
     pub backend: WireAddress,
     /// Its port, memory order.
     pub port: u16,
-    /// Nodes that passed it on so far.
+    /// Nodes that were asked so far.
     pub hops: u8,
-    /// [`FLAG_PREVIOUS_TRIED`].
+    /// [`FLAG_RETURN`] and [`FLAG_FINAL`].
     pub flags: u8,
 }
 
-/// The option's other 36 bytes, of a packet for a row in transition.
+/// The option's other 36 bytes: of a packet for a row in transition, or one that is to come back.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Previous {
-    /// Previous backend.
+pub struct Second {
+    /// The other backend.
     pub backend: WireAddress,
     /// Its port, memory order.
     pub port: u16,
@@ -69,10 +72,10 @@ pub struct Header {
 }
 
 const SHORT_WORDS: u8 = (size_of::<Choice>() / 4) as u8;
-const LONG_WORDS: u8 = SHORT_WORDS + (size_of::<Previous>() / 4) as u8;
+const LONG_WORDS: u8 = SHORT_WORDS + (size_of::<Second>() / 4) as u8;
 
 impl Header {
-    /// Whether this is a tunnel packet of ours, and if so whether a [`Previous`] follows. `Err(true)`: ours, but broken;
+    /// Whether this is a tunnel packet of ours, and if so whether a [`Second`] follows. `Err(true)`: ours, but broken;
     /// `Err(false)`: somebody else's Geneve.
     #[inline(always)]
     pub fn check(&self) -> Result<bool, bool> {
@@ -94,7 +97,7 @@ impl Header {
 #[must_use]
 pub const fn overhead(v6: bool, long: bool) -> usize {
     let ip = if v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() };
-    ip + size_of::<Header>() + if long { size_of::<Previous>() } else { 0 }
+    ip + size_of::<Header>() + if long { size_of::<Second>() } else { 0 }
 }
 
 /// Whether an address is an IPv6 one.
@@ -158,8 +161,12 @@ pub struct Encapsulation<'a> {
     pub node: &'a Node,
     /// Headers towards it.
     pub outer: Outer,
-    /// Previous backend and its node's tunnel address.
-    pub previous: Option<Previous>,
+    /// The other backend and its node's tunnel address.
+    pub second: Option<Second>,
+    /// Nodes that were asked so far.
+    pub hops: u8,
+    /// Flags of the option.
+    pub flags: u8,
     /// Hash of the flow: gives the outer source port, and the flow label over IPv6.
     pub hash: u64,
     /// UDP port of the tunnel, memory order.
@@ -171,10 +178,11 @@ impl Encapsulation<'_> {
     #[inline(always)]
     #[must_use]
     pub fn overhead(&self) -> usize {
-        overhead(self.outer.v6, self.previous.is_some())
+        overhead(self.outer.v6, self.second.is_some())
     }
 
-    /// Puts the IP packet into the tunnel. False, and nothing changed, when the kernel has no room.
+    /// Puts the IP packet into the tunnel, in place of whatever is in front of it: a link layer, or another tunnel's
+    /// headers. False, and nothing changed, when the kernel has no room.
     #[inline(always)]
     pub fn apply<P: Packet>(&self, packet: &mut P, inner: &Inner) -> bool {
         let (outer, overhead) = (self.outer, self.overhead());
@@ -185,7 +193,7 @@ impl Encapsulation<'_> {
         store_link(packet, self.node, outer);
         // Without the congestion marks: the other side does not take them over (RFC 6040 §4.1, compatibility mode).
         store_ip(packet, self.node, outer, len, inner.tos & 0xfc, self.hash);
-        let words = if self.previous.is_some() {
+        let words = if self.second.is_some() {
             LONG_WORDS
         } else {
             SHORT_WORDS
@@ -212,13 +220,13 @@ impl Encapsulation<'_> {
                 choice: Choice {
                     backend: self.backend,
                     port: self.backend_port,
-                    hops: 0,
-                    flags: 0,
+                    hops: self.hops,
+                    flags: self.flags,
                 },
             },
         );
-        if let Some(previous) = self.previous {
-            packet.store(at + size_of::<Header>(), previous);
+        if let Some(second) = self.second {
+            packet.store(at + size_of::<Header>(), second);
         }
         true
     }

@@ -1,11 +1,11 @@
 //! The world as tables.
 
 use super::{
-    FRONTENDS, Family, INTERFACE, MSS, NODE_MAC, OTHER_INTERFACE, OTHER_MAC, Protocol, SELECTION_SEED, SPREAD,
+    FRONTENDS, Family, INTERFACE, MSS, PASTS, NODE_MAC, OTHER_INTERFACE, OTHER_MAC, Protocol, SELECTION_SEED, SPREAD,
     SPREAD_PORT, TUNNEL_PORT, Target, VLAN, VLAN_MAC, address, frontend_id,
 };
 use crate::packets::image::Image;
-use weir_common::abi::{self, BACKEND_LOCAL, Backend, Config, Node, Responder, ResponderKey, Row, kind};
+use weir_common::abi::{self, BACKEND_LOCAL, Backend, Config, Node, Past, Responder, ResponderKey, Row, kind};
 
 /// The tables of this world.
 #[must_use]
@@ -132,10 +132,16 @@ fn add_frontends(image: &mut Image, family: Family, protocol: Protocol) {
     let id = |target: Option<Target>| target.map_or(0, |target| target.id(family, protocol));
     let vip = address(family.vip());
     for (index, frontend) in FRONTENDS.iter().enumerate() {
-        let rows = image.append_rows(&[Row {
+        let row = Row {
             current: id(frontend.current),
             previous: id(frontend.previous),
-        }]);
+        };
+        let mut past = Past::default();
+        let owners = PASTS.iter().filter(|(port, _)| *port == frontend.port);
+        for (owner, target) in past.owners.iter_mut().zip(owners.flat_map(|(_, targets)| *targets)) {
+            *owner = id(Some(*target));
+        }
+        let rows = image.append_rows(&[row], past);
         let number = frontend_id(index, family, protocol);
         image.add(vip, frontend.port, protocol.number(), kind::FRONTEND, number, rows);
     }
@@ -143,7 +149,7 @@ fn add_frontends(image: &mut Image, family: Family, protocol: Protocol) {
         current: id(Some(target)),
         previous: 0,
     });
-    let rows = image.append_rows(&rows);
+    let rows = image.append_rows(&rows, Past::default());
     let number = frontend_id(FRONTENDS.len(), family, protocol);
     image.add(vip, SPREAD_PORT, protocol.number(), kind::FRONTEND, number, rows);
 }
