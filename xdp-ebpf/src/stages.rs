@@ -136,6 +136,7 @@ impl<const PROGRAM: u32> Decisions for Maps<PROGRAM> {
         match weir_walk() {
             1 => Walk::Known,
             2 => Walk::Ask,
+            3 => Walk::Blocked,
             _ => Walk::Nobody,
         }
     }

@@ -16,6 +16,9 @@ pub fn prepare(runner: &mut dyn Runner, image: &Image, case: &Case) -> anyhow::R
         runner.set_row(index as u32, row)?;
     }
     runner.restore(&no_flows())?;
+    if case.fresh {
+        runner.forget_limits()?;
+    }
     for step in &case.before {
         match step {
             Step::Frame(program, frame) => {
@@ -148,8 +151,18 @@ pub fn same(name: &str, program: Program, input: &[u8], host: &Outcome, kernel: 
     Ok(())
 }
 
+/// Whether a case fills the flow table: which of its flows then gives way depends on the time, and the kernel has its own.
+#[must_use]
+pub fn depends_on_time(case: &Case) -> bool {
+    const FLOOD: usize = 100;
+    case.before.len() >= FLOOD
+}
+
 /// Whether a packet passed for this reason was edited.
 #[must_use]
 pub fn rewrites(reason: Reason) -> bool {
-    matches!(reason, Reason::Local | Reason::Decapsulated | Reason::EgressReply)
+    matches!(
+        reason,
+        Reason::Local | Reason::Decapsulated | Reason::EgressReply | Reason::IcmpError
+    )
 }

@@ -8,8 +8,9 @@ use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use weir_common::abi::{
-    Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_BUCKETS, FRAGMENT_WAYS, Flow,
-    FlowBucket, LIMITER_WAYS, Node, Past, Responder, ResponderKey, Row, SOURCE_LIMITER_BUCKETS, SourcePrefix, source,
+    Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_BUCKETS, FRAGMENT_WAYS,
+    Flow, FlowBucket, LIMITER_WAYS, Node, Past, Responder, ResponderKey, Row, SOURCE_LIMITER_BUCKETS, SourcePrefix,
+    source,
 };
 use weir_common::addr::Address;
 use weir_common::hash::Tuple;
@@ -276,7 +277,11 @@ impl Tables for HostTables {
                 && prefix.address[..whole] == address.octets[..whole]
                 && tail(&prefix.address) == tail(&address.octets)
         };
-        let found = self.image.sources.iter().filter(|((bits, prefix), _)| has(prefix, *bits));
+        let found = self
+            .image
+            .sources
+            .iter()
+            .filter(|((bits, prefix), _)| has(prefix, *bits));
         found
             .max_by_key(|((bits, _), _)| *bits)
             .map_or(source::UNKNOWN, |(_, value)| *value)

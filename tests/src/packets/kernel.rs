@@ -11,8 +11,8 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
 use std::path::PathBuf;
 use weir_common::abi::{
-    BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Limiter, Past, Row,
-    SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix,
+    BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Limiter, Past,
+    Row, SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix,
 };
 use weir_common::verdict::{Action, REASON_SLOTS, Reason};
 

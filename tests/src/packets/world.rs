@@ -26,6 +26,9 @@ pub const TUNNEL_PORT: u16 = 6081;
 /// Largest MSS the egress program leaves in a SYN-ACK, IPv4 and IPv6.
 pub const MSS: [u16; 2] = [1380, 1360];
 
+/// Largest MSS the ingress program leaves in a SYN, both families.
+pub const SYN_MSS: u16 = 1460;
+
 /// The router (and so the clients, as this node sees them).
 pub const ROUTER_MAC: Mac = [0x02, 0, 0, 0, 0xaa, 0x01];
 /// This node's NIC.
@@ -335,13 +338,86 @@ frontends! {
     DEEP = 95: Some(Target::Local), Some(Target::Older);
     /// The same, and one of those it had is on this node.
     DEEP_INSIDE = 96: Some(Target::Local), None;
+    /// The same, behind one that cannot be reached.
+    DEEP_BEHIND = 97: Some(Target::Local), Some(Target::Unreachable);
+    /// With affinity.
+    AFFINE = 100: Some(Target::Near), None;
+    /// With affinity, and a backend that takes no new flows.
+    AFFINE_DRAINING = 101: Some(Target::Older), None;
+    /// See [`POLICIES`] for these.
+    ALLOWED = 102: Some(Target::Near), None;
+    /// The client is not on the list.
+    NOT_ALLOWED = 103: Some(Target::Near), None;
+    /// The client is taken out of the list.
+    ALL_BUT_ONE = 104: Some(Target::Near), None;
+    /// The client is on the list.
+    DENIED = 105: Some(Target::Near), None;
+    /// The client is not on the list.
+    NOT_DENIED = 106: Some(Target::Near), None;
+    /// Few new flows.
+    FEW_FLOWS = 107: Some(Target::Near), None;
+    /// Few packets.
+    FEW_PACKETS = 108: Some(Target::Near), None;
+    /// Few new flows of each source.
+    FEW_FLOWS_EACH = 109: Some(Target::Near), None;
+    /// Few packets of each source.
+    FEW_PACKETS_EACH = 110: Some(Target::Near), None;
 }
 
 /// What `HISTORY` has for the row of a frontend, by its port.
 pub const PASTS: &[(u16, &[Target])] = &[
     (DEEP.port, &[Target::Unreachable, Target::Far, Target::Tagged]),
     (DEEP_INSIDE.port, &[Target::Near, Target::Neighbor]),
+    (DEEP_BEHIND.port, &[Target::Far]),
 ];
+
+/// What a frontend is to refuse, or to remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// A client stays with its backend for so many ticks.
+    Affinity(u32),
+    /// Only these sources: the client, or somebody else.
+    Allow(Source),
+    /// Not these.
+    Deny(Source),
+    /// Two new flows at once.
+    Flows,
+    /// Two packets at once.
+    Packets,
+    /// Two new flows at once of one source.
+    SourceFlows,
+    /// Two packets at once of one source.
+    SourcePackets,
+}
+
+/// A source in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The network the client is in.
+    Client,
+    /// Another one.
+    Stranger,
+    /// The client's network, but for the client itself.
+    AllButClient,
+}
+
+/// The policies of frontends, by port.
+pub const POLICIES: &[(u16, Policy)] = &[
+    (AFFINE.port, Policy::Affinity(5_000)),
+    (AFFINE_DRAINING.port, Policy::Affinity(5_000)),
+    (ALLOWED.port, Policy::Allow(Source::Client)),
+    (NOT_ALLOWED.port, Policy::Allow(Source::Stranger)),
+    (ALL_BUT_ONE.port, Policy::Allow(Source::AllButClient)),
+    (DENIED.port, Policy::Deny(Source::Client)),
+    (NOT_DENIED.port, Policy::Deny(Source::Stranger)),
+    (FEW_FLOWS.port, Policy::Flows),
+    (FEW_PACKETS.port, Policy::Packets),
+    (FEW_FLOWS_EACH.port, Policy::SourceFlows),
+    (FEW_PACKETS_EACH.port, Policy::SourcePackets),
+];
+
+/// What a second is in limiter units: long, so that none passes while a test runs.
+pub const SECOND: u32 = 4_000_000_000;
 
 /// A port of the VIP that is no frontend.
 pub const CLOSED_PORT: u16 = 4444;

@@ -37,8 +37,9 @@ fn read<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Result
     s.tunneled = true;
     s.hops = header.choice.hops;
     s.flags = header.choice.flags;
-    // The source port holds the upper bits of the sender's hash: enough to make a flow label of.
-    s.hash = u64::from(u16::from_be(s.transport.source_port)) << 50;
+    // The source port holds the upper bits of the sender's hash: enough to make that port and a flow label of again.
+    let entropy = u64::from(u16::from_be(s.transport.source_port));
+    s.hash = entropy << 50 | entropy << 20;
     s.chosen = Target {
         id: 0,
         address: header.choice.backend.address(),
@@ -68,7 +69,7 @@ fn read<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Result
         return Err(malformed);
     }
     match ingress::flow(packet, tables, s) {
-        Err(Reason::FragmentHeld | Reason::Fragment) => Err(Reason::Fragment),
+        Err(reason @ (Reason::FragmentHeld | Reason::Fragment)) => Err(reason),
         Err(_) => Err(malformed),
         Ok(()) if matches!(s.protocol, protocol::TCP | protocol::UDP) => Ok(()),
         Ok(()) => Err(malformed),

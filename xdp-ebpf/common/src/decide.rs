@@ -16,6 +16,7 @@ use crate::{
     abi::{PAST_OWNERS, kind},
     flows::Knowledge,
     lookup::Hashed,
+    packet::tcp_flag,
     scratch::{Part, Scratch, Target},
     stages::Decisions,
     steer,
@@ -46,6 +47,8 @@ pub enum Walk {
     Known = 1,
     /// Another node is to be asked: `s.chosen`.
     Ask = 2,
+    /// Another node would have to be asked and cannot be, for `s.reason`.
+    Blocked = 3,
 }
 
 /// Decides who gets the packet in `s`.
@@ -71,7 +74,9 @@ pub fn decide<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
                 };
                 return Way::There;
             }
-            Walk::Nobody => {}
+            // Whoever has the connection will get it when its client tries again. Anybody else would reset it.
+            Walk::Blocked if !s.transport.udp && s.flags & tunnel::FLAG_RETURN == 0 => return Way::Nowhere,
+            Walk::Blocked | Walk::Nobody => {}
         }
         if s.flags & tunnel::FLAG_RETURN != 0 && s.second.place != Target::HERE {
             s.second.copy_to(&mut s.chosen);
@@ -95,7 +100,7 @@ pub fn decide<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
 /// Asks whoever may know the flow better than the chosen backend, which is on this node if `here`.
 #[inline(always)]
 fn ask<T: Decisions>(tables: &T, s: &mut Scratch, here: bool) -> Walk {
-    let mut asked = here;
+    let (mut asked, mut blocked) = (here, false);
     if s.second.place != Target::NOWHERE && s.flags & tunnel::FLAG_RETURN == 0 {
         if s.second.place == Target::HERE {
             s.aim(s.second.address, s.second.port);
@@ -106,16 +111,22 @@ fn ask<T: Decisions>(tables: &T, s: &mut Scratch, here: bool) -> Walk {
             asked = true;
             // Whoever gets the packet need not ask here again.
             s.second.place = Target::NOWHERE;
-        } else if here && can_be_asked(tables, s, s.second.place) {
-            let asks = s.second;
-            turn_to(s, &asks);
-            return Walk::Ask;
+        } else if here && s.hops < tunnel::MAX_HOPS {
+            if can_be_asked(tables, s, s.second.place) {
+                let mut asks = Target::default();
+                s.second.copy_to(&mut asks);
+                turn_to(s, &asks);
+                return Walk::Ask;
+            }
+            blocked = true;
         }
     }
-    if asked && s.hops < tunnel::MAX_HOPS {
-        tables.walk(s)
-    } else {
-        Walk::Nobody
+    if !asked || s.hops >= tunnel::MAX_HOPS {
+        return Walk::Nobody;
+    }
+    match tables.walk(s) {
+        Walk::Nobody if blocked => Walk::Blocked,
+        found => found,
     }
 }
 
@@ -129,18 +140,23 @@ fn turn_to(s: &mut Scratch, target: &Target) {
     target.copy_to(&mut s.chosen);
 }
 
-/// Whether the packet can be taken to a node and come back.
+/// Whether the packet can be taken to a node and come back; if not, `s.reason` is why.
 #[inline(always)]
-fn can_be_asked<T: Tables>(tables: &T, s: &Scratch, place: u32) -> bool {
-    s.hops < tunnel::MAX_HOPS
-        && tables.node(place).is_some_and(|node| {
-            let overhead = tunnel::overhead(Outer::towards(node).v6, true);
-            node.ifindex != 0 && s.ip.len + overhead <= usize::from(node.mtu)
-        })
+fn can_be_asked<T: Tables>(tables: &T, s: &mut Scratch, place: u32) -> bool {
+    let Some(node) = tables.node(place).filter(|node| node.ifindex != 0) else {
+        s.reason = Reason::NodeUnreachable;
+        return false;
+    };
+    if s.ip.len + tunnel::overhead(Outer::towards(node).v6, true) > usize::from(node.mtu) {
+        s.reason = Reason::TooBigForTunnel;
+        return false;
+    }
+    true
 }
 
-/// Goes through the owners that this node's own row of the flow has had, after the backend of this node that was asked last.
-/// Where the chosen backend is on another node, that one is only told whom to ask next.
+/// Goes through the owners that this node's own row of the flow has had. Those on this node are asked here and now; of the
+/// others the next is found, after the backend of this node that was asked last. Where the chosen backend is on another
+/// node, that one is only told whom to ask next.
 #[inline(always)]
 pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
     let Some(owners) = owners(tables, s) else {
@@ -149,19 +165,18 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
     let last = Hashed::new(s.flow.destination)
         .entry_of(tables, s.flow.destination_port, s.protocol, kind::BACKEND)
         .map_or(0, |backend| backend.id);
-    let chosen_here = s.chosen.place == Target::HERE;
     let mut passed = true;
     for owner in owners {
         passed = passed && (owner != last || last == 0);
     }
     let mut target = Target::default();
+    let (mut next, mut blocked) = (0, Walk::Nobody);
     for owner in owners {
-        if owner == last {
-            passed = true;
+        if owner == 0 || owner == last {
+            passed = passed || owner == last;
             continue;
         }
-        let to_be_told = !chosen_here && owner == s.chosen.id;
-        if !passed || to_be_told || !steer::aim(tables, owner, &mut target) {
+        if !steer::aim(tables, owner, &mut target) {
             continue;
         }
         if target.place == Target::HERE {
@@ -170,16 +185,23 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
                 target.copy_to(&mut s.chosen);
                 return Walk::Known;
             }
-        } else if can_be_asked(tables, s, target.place) {
-            if !chosen_here {
-                target.copy_to(&mut s.second);
-                return Walk::Nobody;
+        } else if passed && next == 0 && owner != s.chosen.id {
+            if can_be_asked(tables, s, target.place) {
+                next = owner;
+            } else {
+                blocked = Walk::Blocked;
             }
-            turn_to(s, &target);
-            return Walk::Ask;
         }
     }
-    Walk::Nobody
+    if !steer::aim(tables, next, &mut target) {
+        return blocked;
+    }
+    if s.chosen.place != Target::HERE {
+        target.copy_to(&mut s.second);
+        return Walk::Nobody;
+    }
+    turn_to(s, &target);
+    Walk::Ask
 }
 
 /// The ids of the backends that the flow's row has and had, the current one first; 0 is none.
@@ -228,7 +250,8 @@ fn settle_here<T: Decisions>(tables: &T, s: &mut Scratch, knowledge: Knowledge) 
 
 #[inline(always)]
 fn note_new<T: Decisions>(tables: &T, s: &mut Scratch, id: u32) -> Way {
-    if s.part == Part::Packet {
+    // Nothing follows a reset.
+    if s.part == Part::Packet && s.transport.flags & tcp_flag::RST == 0 {
         if !tables.insert(s) {
             s.reason = Reason::FlowTableFull;
             return Way::Nowhere;

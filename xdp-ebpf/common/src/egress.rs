@@ -60,9 +60,7 @@ fn flow<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> bool {
     s.client = s.ip.destination;
     s.protocol = s.ip.protocol;
     if !matches!(s.ip.protocol, protocol::TCP | protocol::UDP) {
-        return icmp::carries(&s.ip)
-            && s.ip.fragment == Fragment::Whole
-            && icmp::read(packet, s, End::Destination);
+        return icmp::carries(&s.ip) && s.ip.fragment == Fragment::Whole && icmp::read(packet, s, End::Destination);
     }
     if s.ip.fragment != Fragment::Whole || parse::transport(packet, &s.ip, &mut s.transport).is_err() {
         return false;

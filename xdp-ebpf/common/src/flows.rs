@@ -14,7 +14,7 @@
 //! | `ESTABLISHED` | `ANSWERED` | that acknowledgment: who sends it has seen the SYN-ACK |
 //! | `ESTABLISHED` | `OPENING`, `RESET` | a segment of the backend without SYN, FIN, RST: it has the connection |
 //! | `CLIENT_CLOSED`, `BACKEND_CLOSED` | `ESTABLISHED` | FIN of one end; the other may go on for as long as it likes |
-//! | `CLOSED` | any | FIN of both ends, or the backend's RST |
+//! | `CLOSED` | any | FIN of both ends, or the backend's RST; FIN of the backend before all else |
 //! | `RESET` | any proven one | RST in the client's name, which may be a lie |
 //! | `UDP_OPENING`, `UDP` | nothing | a datagram of the client; one of the backend |
 //!
@@ -151,9 +151,7 @@ const NO_PLACE: u64 = 2 * FLOW_WAYS as u64;
 /// What the flow becomes, and what is known of it, when the client's packet arrives.
 #[inline(always)]
 fn on_arrival(state: u8, transport: &Transport, expected: u32) -> (u8, Knowledge) {
-    use flow_state::{
-        ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING,
-    };
+    use flow_state::{ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING};
     /// How far the first acknowledgment may be ahead of the SYN-ACK: data that came with it (RFC 7413).
     const WINDOW: u32 = 1 << 16;
     let flags = transport.flags;
@@ -188,9 +186,7 @@ fn on_arrival(state: u8, transport: &Transport, expected: u32) -> (u8, Knowledge
 /// What the flow becomes when the backend's packet leaves.
 #[inline(always)]
 fn on_departure(state: u8, flags: u8) -> u8 {
-    use flow_state::{
-        ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING,
-    };
+    use flow_state::{ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING};
     match state {
         UDP | UDP_OPENING => UDP,
         _ if flags & tcp_flag::RST != 0 => CLOSED,
@@ -199,7 +195,8 @@ fn on_departure(state: u8, flags: u8) -> u8 {
             other => other,
         },
         _ if flags & tcp_flag::FIN != 0 => match state {
-            CLIENT_CLOSED | CLOSED => CLOSED,
+            // What begins with its end was taken up late.
+            CLIENT_CLOSED | CLOSED | OPENING => CLOSED,
             _ => BACKEND_CLOSED,
         },
         OPENING | RESET => ESTABLISHED,

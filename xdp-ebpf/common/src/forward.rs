@@ -127,7 +127,9 @@ pub fn send<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch) -
     if s.ip.len + encapsulation.overhead() > usize::from(node.mtu) {
         s.reason = Reason::TooBigForTunnel;
         // What is said must also do for packets that name a second backend.
-        s.mtu = node.mtu.saturating_sub(tunnel::overhead(encapsulation.outer.v6, true) as u16);
+        s.mtu = node
+            .mtu
+            .saturating_sub(tunnel::overhead(encapsulation.outer.v6, true) as u16);
         return false;
     }
     let inner = Inner {

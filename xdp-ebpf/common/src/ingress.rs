@@ -176,7 +176,10 @@ pub fn flow<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Re
     s.client = s.ip.source;
     s.protocol = s.ip.protocol;
     if !matches!(s.ip.protocol, protocol::TCP | protocol::UDP) {
-        let error = icmp::carries(&s.ip) && s.ip.fragment == Fragment::Whole && icmp::read(packet, s, End::Source);
+        if s.ip.fragment != Fragment::Whole {
+            return Err(Reason::Fragment);
+        }
+        let error = icmp::carries(&s.ip) && icmp::read(packet, s, End::Source);
         return if error { Ok(()) } else { Err(Reason::NoFrontend) };
     }
     if s.ip.fragment != Fragment::Later {

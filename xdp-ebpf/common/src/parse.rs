@@ -218,7 +218,11 @@ fn extensions<P: Packet>(packet: &P, ip: &mut Ip) -> Result<(), Reason> {
             ip.set_fragment(bytemuck::must_cast(header.id), offset & !7, offset & 1 != 0);
             // Only behind a whole packet's header (RFC 6946) does another one mean anything.
             if ip.fragment != Fragment::Whole || !is_extension(ip.protocol) {
-                return if ip.l4 > ip.l3 + ip.len { Err(Reason::Malformed) } else { Ok(()) };
+                return if ip.l4 > ip.l3 + ip.len {
+                    Err(Reason::Malformed)
+                } else {
+                    Ok(())
+                };
             }
             continue;
         }

@@ -103,9 +103,8 @@ fn affine<T: Tables>(
 ) -> (u32, u32) {
     let (chosen, previous) = row;
     let key = key(s, frontend);
-    let noted = cache::lookup(tables, config, &key).filter(|(ticket, age)| {
-        *age <= frontend.affinity_ticks && still_takes(tables, *ticket, s.begins())
-    });
+    let noted = cache::lookup(tables, config, &key)
+        .filter(|(ticket, age)| *age <= frontend.affinity_ticks && still_takes(tables, *ticket, s.begins()));
     if let Some((ticket, _)) = noted {
         let noted = ticket & cache::ID;
         return if noted == chosen { row } else { (noted, chosen) };

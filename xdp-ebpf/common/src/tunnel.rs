@@ -193,11 +193,7 @@ impl Encapsulation<'_> {
         store_link(packet, self.node, outer);
         // Without the congestion marks: the other side does not take them over (RFC 6040 §4.1, compatibility mode).
         store_ip(packet, self.node, outer, len, inner.tos & 0xfc, self.hash);
-        let words = if self.second.is_some() {
-            LONG_WORDS
-        } else {
-            SHORT_WORDS
-        };
+        let words = if self.second.is_some() { LONG_WORDS } else { SHORT_WORDS };
         let at = outer.l3 + outer.ip_len();
         packet.store(
             at,

@@ -1,7 +1,7 @@
 //! The flow table under pressure: what is kept, what makes room, and when a newcomer stands aside.
 
 use super::wrap::received;
-use super::{CLIENT_PORT, Case, Step, arriving, came, leaving, to_vip};
+use super::{CLIENT_PORT, Case, Step, answered, arriving, came, leaving, left, to_vip};
 use crate::packets::frames::{Ip, Tcp, Udp, flag};
 use crate::packets::world::{self, Family, Protocol, Target};
 use weir_common::verdict::{Action, Reason};
@@ -31,19 +31,32 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
             AHEAD,
         ),
         aged(
-            refused("full of datagrams, noted ahead of time", family).after(datagrams(family)),
+            refused("full of datagrams, noted ahead of time", family).after(exchanges(family)),
             AHEAD,
         ),
         admitted("full of half-open flows", family).after(segments(family, flag::SYN)),
-        admitted("full of closed flows", family)
+        refused("full of flows that the client has closed", family)
             .after(established(family))
             .after(segments(family, flag::FIN | flag::ACK)),
+        admitted("full of closed flows", family)
+            .after(established(family))
+            .after(finished(family)),
+        admitted("full of flows that were acknowledged blindly", family).after(MANY.flat_map(|port| {
+            let blind = Tcp::new(port, world::LOCAL.port, flag::ACK).acknowledging(0x1506_0708);
+            let [syn, answer, _] = opened(family, port);
+            [syn, answer, arrived(family, &blind)]
+        })),
+        admitted("full of stray segments", family)
+            .after(segments(family, flag::ACK))
+            .after(segments(family, flag::ACK)),
         admitted("full of reset flows", family)
             .after(established(family))
             .after(segments(family, flag::RST)),
-        refused("full of datagrams", family).after(datagrams(family)),
+        refused("full of datagrams", family).after(exchanges(family)),
+        admitted("full of datagrams without an answer", family).after(datagrams(family)),
+        reset_in_anothers_name(family),
         aged(
-            admitted("full of forgotten datagrams", family).after(datagrams(family)),
+            admitted("full of forgotten datagrams", family).after(exchanges(family)),
             10_001,
         ),
         kept(family),
@@ -68,13 +81,49 @@ fn segments(family: Family, flags: u8) -> Vec<Step> {
 
 /// Client by client, so that a later one does not take a half-open one's place.
 fn established(family: Family) -> Vec<Step> {
-    let open = |port| [flag::SYN, flag::ACK].map(|flags| arrived(family, &Tcp::new(port, world::LOCAL.port, flags)));
-    MANY.flat_map(open).collect()
+    MANY.flat_map(|port| opened(family, port)).collect()
+}
+
+/// A whole handshake of one client.
+fn opened(family: Family, port: u16) -> [Step; 3] {
+    let segment = |flags| arrived(family, &Tcp::new(port, world::LOCAL.port, flags));
+    [
+        segment(flag::SYN),
+        answered(family, Target::Local, port),
+        segment(flag::ACK),
+    ]
 }
 
 fn datagrams(family: Family) -> Vec<Step> {
     let one = |port| came(arriving().carry(&to_vip(family).carry(&Udp::new(port, world::LOCAL.port, b"flood"))));
     MANY.map(one).collect()
+}
+
+/// Datagrams that are answered.
+fn exchanges(family: Family) -> Vec<Step> {
+    let pod = Target::Local.backend(family, Protocol::Udp);
+    let answer = |port| {
+        let datagram = Udp::new(pod.port(), port, b"answer");
+        left(leaving().carry(&Ip::between(pod.ip(), family.client()).carry(&datagram)))
+    };
+    let questions = datagrams(family);
+    questions
+        .into_iter()
+        .zip(MANY.map(answer))
+        .flat_map(<[Step; 2]>::from)
+        .collect()
+}
+
+/// Both ends say that they have no more to say.
+fn finished(family: Family) -> Vec<Step> {
+    let pod = Target::Local.backend(family, Protocol::Tcp);
+    let fin = flag::FIN | flag::ACK;
+    let theirs = |port| {
+        let segment = Tcp::new(pod.port(), port, fin);
+        left(leaving().carry(&Ip::between(pod.ip(), family.client()).carry(&segment)))
+    };
+    let both = |port| [arrived(family, &Tcp::new(port, world::LOCAL.port, fin)), theirs(port)];
+    MANY.flat_map(both).collect()
 }
 
 fn newcomer() -> Tcp {
@@ -114,7 +163,7 @@ fn kept(family: Family) -> Case {
     let pod = Target::Local.backend(family, Protocol::Tcp);
     let ip = Ip::between(pod.ip(), family.client());
     let segment = |port| Tcp::new(port, CLIENT_PORT, flag::ACK);
-    let open = [flag::SYN, flag::ACK].map(|flags| arrived(family, &Tcp::new(CLIENT_PORT, world::LOCAL.port, flags)));
+    let open = opened(family, CLIENT_PORT);
     let frame = leaving().carry(&ip.carry(&segment(pod.port())));
     let expected = leaving().carry(&ip.from(family.vip()).carry(&segment(world::LOCAL.port)));
     Case::egress(
@@ -138,8 +187,13 @@ fn dropped(family: Family) -> Case {
 fn reopened(family: Family) -> Case {
     let pod = Target::Local.backend(family, Protocol::Tcp);
     let ip = Ip::between(pod.ip(), family.client());
-    let flags = [flag::SYN, flag::ACK, flag::FIN | flag::ACK, flag::SYN];
-    let steps = flags.map(|flags| arrived(family, &Tcp::new(CLIENT_PORT, world::LOCAL.port, flags)));
+    let fin = Tcp::new(pod.port(), CLIENT_PORT, flag::FIN | flag::ACK);
+    let closed = [
+        arrived(family, &fin.ports(CLIENT_PORT, world::LOCAL.port)),
+        left(leaving().carry(&ip.carry(&fin))),
+        arrived(family, &newcomer()),
+    ];
+    let steps = opened(family, CLIENT_PORT).into_iter().chain(closed);
     let frame = leaving().carry(&ip.carry(&Tcp::new(pod.port(), CLIENT_PORT, flag::ACK)));
     Case::egress(
         name("reopened, then a flood of syns", family),
@@ -147,6 +201,28 @@ fn reopened(family: Family) -> Case {
         Reason::EgressNoFlow,
         frame,
     )
+    .after(steps)
+    .after(segments(family, flag::SYN))
+}
+
+/// Somebody sends RST in the client's name. The backend ignores it and goes on, so a flood must not take the flow's place.
+fn reset_in_anothers_name(family: Family) -> Case {
+    let pod = Target::Local.backend(family, Protocol::Tcp);
+    let ip = Ip::between(pod.ip(), family.client());
+    let segment = |port| Tcp::new(port, CLIENT_PORT, flag::ACK);
+    let steps = [
+        arrived(family, &Tcp::new(CLIENT_PORT, world::LOCAL.port, flag::RST)),
+        left(leaving().carry(&ip.carry(&segment(pod.port())))),
+    ];
+    let frame = leaving().carry(&ip.carry(&segment(pod.port())));
+    let expected = leaving().carry(&ip.from(family.vip()).carry(&segment(world::LOCAL.port)));
+    Case::egress(
+        name("reset in another's name, then a flood of syns", family),
+        frame,
+        Reason::EgressReply,
+        expected,
+    )
+    .after(opened(family, CLIENT_PORT))
     .after(steps)
     .after(segments(family, flag::SYN))
 }

@@ -5,8 +5,11 @@ mod arp;
 mod echo;
 mod egress;
 mod flows;
+mod history;
+mod icmp;
 mod ndp;
 mod pass;
+mod policy;
 mod steer;
 mod transition;
 mod tunnel;
@@ -58,6 +61,8 @@ pub struct Case {
     pub reason: Reason,
     /// The frame afterwards.
     pub expected: Vec<u8>,
+    /// Whether limits must be untouched before its steps.
+    pub fresh: bool,
     /// Offset of an outer IP header in `expected`, whose source port and flow label are the flow hash's to choose.
     pub outer: Option<usize>,
 }
@@ -89,6 +94,7 @@ impl Case {
             action,
             reason,
             expected,
+            fresh: false,
             outer: None,
         }
     }
@@ -111,6 +117,12 @@ impl Case {
         }
     }
 
+    /// The same with limits untouched before.
+    #[must_use]
+    pub fn fresh(self) -> Self {
+        Self { fresh: true, ..self }
+    }
+
     /// The same with an outer IP header at `l3` of the expected frame.
     #[must_use]
     pub fn outer(self, l3: usize) -> Self {
@@ -125,6 +137,25 @@ impl Case {
 #[must_use]
 pub fn came(frame: Vec<u8>) -> Step {
     Step::Frame(Program::Ingress, frame)
+}
+
+/// A frame that left before.
+#[must_use]
+pub fn left(frame: Vec<u8>) -> Step {
+    Step::Frame(Program::Egress, frame)
+}
+
+/// `target` answers the SYN of the client's `port`, so that [`data`] acknowledges it.
+fn answered(family: Family, target: Target, port: u16) -> Step {
+    let pod = target.backend(family, Protocol::Tcp);
+    let answer = Tcp::new(pod.port(), port, flag::SYN | flag::ACK).sequence(0x0506_0707);
+    left(leaving().carry(&Ip::between(pod.ip(), family.client()).carry(&answer)))
+}
+
+/// A connection from the client's usual port to `target` on this node is begun by way of a frontend.
+fn begun(family: Family, port: u16, target: Target) -> [Step; 2] {
+    let syn = came(arriving().carry(&to_vip(family).carry(&syn(port))));
+    [syn, answered(family, target, CLIENT_PORT)]
 }
 
 /// Every case.
@@ -147,6 +178,9 @@ fn make() -> Vec<Case> {
         cases.extend(untunnelled::cases(family));
         cases.extend(egress::cases(family));
         cases.extend(flows::cases(family));
+        cases.extend(history::cases(family));
+        cases.extend(policy::cases(family));
+        cases.extend(icmp::cases(family));
     }
     cases.extend(echo::v4());
     cases.extend(pass::v4());

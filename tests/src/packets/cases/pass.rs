@@ -299,7 +299,6 @@ pub(super) fn v6() -> Vec<Case> {
         ),
         chain("first fragment", vec![fragment(1)], Reason::Fragment),
         chain("later fragment", vec![fragment(0x0b91)], Reason::Fragment),
-        chain("atomic fragment", vec![fragment(0)], Reason::Fragment),
         chain(
             "fragment behind options",
             vec![extension(0, 0), extension(60, 1), fragment(1)],

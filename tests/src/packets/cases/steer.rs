@@ -273,7 +273,15 @@ fn aside(family: Family, protocol: Protocol) -> Vec<Case> {
             );
             cases.push(Case::ingress(text, frame, Action::Transmit, Reason::Tunnel, expected).outer(l3));
         } else {
-            cases.push(Case::pass(text, frame, Reason::TooBigForTunnel));
+            // What the sender is told is shown with the other ICMP errors.
+            let divisible = Ip {
+                dont_fragment: false,
+                ..ip.clone()
+            };
+            let frame = arriving().carry(&divisible.carry(&*upper));
+            if family == Family::V4 {
+                cases.push(Case::pass(text, frame, Reason::TooBigForTunnel));
+            }
         }
     }
     cases

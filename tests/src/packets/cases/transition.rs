@@ -1,7 +1,8 @@
 //! Frontends whose row changed: a flow stays with the backend that has it, wherever somebody knows that.
 
+use super::wrap::RETURN;
 use super::wrap::{action, sent};
-use super::{CLIENT_PORT, Case, Step, arriving, came, data, following, opening, syn, to_vip};
+use super::{CLIENT_PORT, Case, Step, arriving, begun, came, data, following, opening, syn, to_vip};
 use crate::packets::frames::{Steering, Tcp, flag};
 use crate::packets::world::{self, Family, Frontend, Protocol, Target};
 use weir_common::verdict::{Action, Reason};
@@ -81,12 +82,16 @@ fn unknown(family: Family, protocol: Protocol) -> Vec<Case> {
             Target::Unreachable,
         ),
     ] {
+        let says = both(family, protocol, current, previous);
+        let alone = current.steering(family, protocol, 0);
         for (kind, upper) in [
             ("first", opening(protocol, frontend.port)),
             ("later", following(protocol, frontend.port)),
         ] {
             let inner = ip.carry(&*upper);
-            let (expected, l3) = sent(current, family, 0, &both(family, protocol, current, previous), &inner);
+            // This node's own backend has been asked before anything is sent: it need not be named. A SYN asks nobody.
+            let asked = previous == Target::Local && !(protocol == Protocol::Tcp && kind == "first");
+            let (expected, l3) = sent(current, family, 0, if asked { &alone } else { &says }, &inner);
             let text = name(&format!("{text}, {kind}"));
             let frame = arriving().carry(&inner);
             cases.push(Case::ingress(text, frame, Action::Transmit, Reason::Tunnel, expected).outer(l3));
@@ -124,10 +129,32 @@ fn unknown(family: Family, protocol: Protocol) -> Vec<Case> {
     ] {
         let frame = arriving().carry(&ip.carry(&*opening(protocol, port)));
         let expected = arriving().carry(&ip.to(pod.ip()).carry(&*opening(protocol, pod.port())));
-        let text = name(&format!("{text}, first"));
-        cases.push(Case::ingress(text, frame, Action::Pass, Reason::Local, expected));
+        let name = name(&format!("{text}, first"));
+        // A datagram may be of an older flow.
+        if protocol == Protocol::Udp && text == "moved here" {
+            let steering = asking(family, protocol, Target::Older, Target::Local);
+            let (asked, l3) = sent(
+                Target::Older,
+                family,
+                0,
+                &steering,
+                &ip.carry(&*opening(protocol, port)),
+            );
+            cases.push(Case::ingress(name, frame, Action::Transmit, Reason::SecondChance, asked).outer(l3));
+        } else {
+            cases.push(Case::ingress(name, frame, Action::Pass, Reason::Local, expected));
+        }
     }
     cases
+}
+
+/// What `asked` is told, who is to send the packet on to `back` if it does not know the flow.
+fn asking(family: Family, protocol: Protocol, asked: Target, back: Target) -> Steering {
+    Steering {
+        flags: RETURN,
+        previous: Some(back.as_previous(family, protocol)),
+        ..asked.steering(family, protocol, 1)
+    }
 }
 
 /// Later packets of flows that this node cannot find.
@@ -140,7 +167,7 @@ fn tcp_unknown(family: Family) -> Vec<Case> {
             family,
             upper,
             Target::Older,
-            &only(family, Target::Older),
+            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
             Reason::SecondChance,
         )
     };
@@ -167,8 +194,11 @@ fn tcp_unknown(family: Family) -> Vec<Case> {
 /// Flows that `FLOWS` knows. A flow of the same client port to the same pod is the same flow, so one that came by
 /// another frontend's port stands for one that came before the row changed.
 fn tcp_known(family: Family) -> Vec<Case> {
-    let local = arrived(family, &syn(world::LOCAL.port));
-    let neighbor = [row(family, world::LOCAL, Some(Target::Neighbor), None), local.clone()];
+    let local = begun(family, world::LOCAL.port, Target::Local);
+    let at_neighbor = [row(family, world::LOCAL, Some(Target::Neighbor), None)];
+    let neighbor = at_neighbor
+        .into_iter()
+        .chain(begun(family, world::LOCAL.port, Target::Neighbor));
     let stranger = came(arriving().carry(&to_vip(family).carry(&syn(world::LOCAL.port).ports(9, world::LOCAL.port))));
     vec![
         delivered(
@@ -177,21 +207,40 @@ fn tcp_known(family: Family) -> Vec<Case> {
             &data(world::MOVED_HERE.port),
             Target::Local,
         )
-        .after([local.clone()]),
+        .after(local.clone()),
         delivered(
             "moved here, syn, then later",
             family,
             &data(world::MOVED_HERE.port),
             Target::Local,
         )
+        .after(begun(family, world::MOVED_HERE.port, Target::Local)),
+        // A SYN in the client's name began nothing: the flow may be the previous backend's.
+        tunnelled(
+            "moved here, syn, then later without an answer",
+            family,
+            &data(world::MOVED_HERE.port),
+            Target::Older,
+            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
+            Reason::SecondChance,
+        )
         .after([arrived(family, &syn(world::MOVED_HERE.port))]),
+        tunnelled(
+            "moved here, syn, answer, then later of another connection",
+            family,
+            &data(world::MOVED_HERE.port).acknowledging(0x7788_9900),
+            Target::Older,
+            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
+            Reason::SecondChance,
+        )
+        .after(begun(family, world::MOVED_HERE.port, Target::Local)),
         delivered(
             "moved away, later, begun here",
             family,
             &data(world::MOVED_AWAY.port),
             Target::Local,
         )
-        .after([local.clone()]),
+        .after(local.clone()),
         tunnelled(
             "moved away, syn though begun here",
             family,
@@ -200,13 +249,13 @@ fn tcp_known(family: Family) -> Vec<Case> {
             &both(family, Protocol::Tcp, Target::Near, Target::Local),
             Reason::Tunnel,
         )
-        .after([local.clone()]),
+        .after(local),
         tunnelled(
             "moved away, later, another client begun here",
             family,
             &data(world::MOVED_AWAY.port),
             Target::Near,
-            &both(family, Protocol::Tcp, Target::Near, Target::Local),
+            &only(family, Target::Near),
             Reason::Tunnel,
         )
         .after([stranger]),
@@ -232,7 +281,7 @@ fn tcp_known(family: Family) -> Vec<Case> {
             Target::Local,
         )
         .after(neighbor)
-        .after([arrived(family, &syn(world::MOVED_INSIDE.port))]),
+        .after(begun(family, world::MOVED_INSIDE.port, Target::Local)),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Tunnel packets from other nodes: decapsulated and delivered, or given their second chance.
 
-use super::wrap::{action, datagram, from_node, outer, received, sent};
-use super::{CLIENT_PORT, Case, Step, came, data, following, opening, syn, to_vip};
+use super::wrap::{FINAL, RETURN, action, datagram, from_node, outer, received, sent};
+use super::{CLIENT_PORT, Case, Step, answered, came, data, following, opening, syn, to_vip};
 use crate::packets::frames::{Geneve, Ip, Previous, Steering, Tcp, Udp, Upper};
 use crate::packets::world::{self, Family, Protocol, Target, VLAN};
 use weir_common::verdict::{Action, Reason};
@@ -147,18 +147,22 @@ fn second_chance(family: Family) -> Vec<Case> {
         let previous = target.as_previous(family, TCP);
         let asked = with_previous(Target::Local.steering(family, TCP, hops), previous);
         let passed = Steering {
-            flags: 1,
-            ..with_previous(target.steering(family, TCP, hops + 1), previous)
+            flags: RETURN,
+            ..with_previous(
+                target.steering(family, TCP, hops + 1),
+                Target::Local.as_previous(family, TCP),
+            )
         };
         let around = outer(Target::Near.node(family), family.tunnel(), tos);
         let link = from_node(Target::Near, family).tagged(tags);
         let frame = link.carry(&around.carry(&datagram(&Geneve::new(&asked, packet.clone()))));
-        let (expected, l3) = sent(target, family, tos, &passed, &packet);
+        // What goes on has the class of what is inside.
+        let (expected, l3) = sent(target, family, 0, &passed, &packet);
         let text = name(&format!("second chance {text}"), family);
         cases.push(Case::ingress(text, frame, action(target), Reason::SecondChance, expected).outer(l3));
     };
     add("at another node", &[], Target::Older, 0, 0);
-    add("with one hop left", &[], Target::Older, 3, 0);
+    add("with one hop left", &[], Target::Older, 5, 0);
     add("with a service class", &[], Target::Older, 0, 0xb8);
     add("at the sender", &[], Target::Near, 0, 0);
     add("on another interface", &[], Target::Far, 0, 0);
@@ -192,19 +196,18 @@ fn no_second_chance(family: Family) -> Vec<Case> {
     let port = world::LOCAL.port;
     let moved = moved_here(family, Target::Older);
     let inside = with_previous(to_local(family), Target::Neighbor.as_previous(family, TCP));
-    let known: Step = came(received(
-        Target::Near,
-        family,
-        &to_local(family),
-        &inner(family, &syn(port)),
-    ));
+    let opens = |steering: &Steering, target| {
+        let syn: Step = came(received(Target::Near, family, steering, &inner(family, &syn(port))));
+        [syn, answered(family, target, CLIENT_PORT)]
+    };
+    let known = opens(&to_local(family), Target::Local);
     let neighbor = Target::Neighbor.steering(family, TCP, 0);
-    let at_neighbor: Step = came(received(Target::Near, family, &neighbor, &inner(family, &syn(port))));
+    let at_neighbor = opens(&neighbor, Target::Neighbor);
     let udp = Target::Local.backend(family, Protocol::Udp);
-    let udp_moved = with_previous(
-        Target::Local.steering(family, Protocol::Udp, 0),
-        Target::Older.as_previous(family, Protocol::Udp),
-    );
+    let udp_final = Steering {
+        flags: FINAL,
+        ..Target::Local.steering(family, Protocol::Udp, 2)
+    };
     let datagram = |port| Udp::new(CLIENT_PORT, port, b"any");
     let nobody = Previous {
         node: family.impostor(),
@@ -231,14 +234,25 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             Target::Local,
         ),
         taken_out("moved here, syn", family, &moved, &syn(port), Target::Local),
-        taken_out("moved here, known flow", family, &moved, &data(port), Target::Local).after([known.clone()]),
+        taken_out("moved here, known flow", family, &moved, &data(port), Target::Local).after(known.clone()),
         taken_out(
-            "moved here, tried already",
+            "everybody was asked",
+            family,
+            &Steering {
+                hops: 3,
+                flags: FINAL,
+                ..moved
+            },
+            &data(port),
+            Target::Local,
+        ),
+        taken_out(
+            "asked, with nobody to come back to",
             family,
             &Steering {
                 hops: 1,
-                flags: 1,
-                ..moved
+                flags: RETURN,
+                ..to_local(family)
             },
             &data(port),
             Target::Local,
@@ -246,7 +260,7 @@ fn no_second_chance(family: Family) -> Vec<Case> {
         taken_out(
             "moved here, no hop left",
             family,
-            &Steering { hops: 4, ..moved },
+            &Steering { hops: 6, ..moved },
             &data(port),
             Target::Local,
         ),
@@ -271,7 +285,7 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             &data(port),
             Target::Neighbor,
         )
-        .after([at_neighbor.clone()]),
+        .after(at_neighbor.clone()),
         taken_out(
             "moved inside, syn though known at the neighbor",
             family,
@@ -279,7 +293,7 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             &syn(port),
             Target::Local,
         )
-        .after([at_neighbor.clone()]),
+        .after(at_neighbor.clone()),
         taken_out(
             "moved inside, known at both",
             family,
@@ -287,7 +301,8 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             &data(port),
             Target::Local,
         )
-        .after([known, at_neighbor]),
+        .after(known)
+        .after(at_neighbor),
         taken_out(
             "in several buffers",
             family,
@@ -296,8 +311,8 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             Target::Local,
         ),
         Case::ingress(
-            name("moved here, udp", family),
-            received(Target::Near, family, &udp_moved, &inner(family, &datagram(port))),
+            name("everybody was asked, udp", family),
+            received(Target::Near, family, &udp_final, &inner(family, &datagram(port))),
             Action::Pass,
             Reason::Decapsulated,
             from_node(Target::Near, family).carry(&to_vip(family).to(udp.ip()).carry(&datagram(udp.port()))),

@@ -98,11 +98,6 @@ fn malformed(family: Family) -> Vec<Case> {
     let mut two = good.clone();
     two.options.extend([0xff, 0xe1, 1, 0]);
     let ip = to_vip(family);
-    let part = Ip {
-        fragment: (0, true),
-        extensions: vec![(44, vec![0, 0, 1, 0, 0, 0, 9])],
-        ..ip.clone()
-    };
     let echo = Icmp::new(if family.is_v6() { 128 } else { 8 }, &[0; 8]);
     let other = Target::Local.steering(family.other(), TCP, 0);
     let other_type = if family.is_v6() { 0x0800 } else { 0x86dd };
@@ -164,7 +159,6 @@ fn malformed(family: Family) -> Vec<Case> {
             &carrying(packet[..family.header() - 1].to_vec()),
         ),
         dropped("half a segment inside", &carrying(packet[..packet.len() - 1].to_vec())),
-        dropped("fragment inside", &carrying(part.carry(&syn(port)))),
         dropped("echo inside", &carrying(ip.carry(&echo))),
         dropped("short tcp header inside", &carrying(ip.carry(&Raw(6, vec![0; 12])))),
         dropped(

@@ -4,6 +4,11 @@ use crate::packets::frames::{Geneve, Ip, Link, Steering, Udp};
 use crate::packets::world::{Family, NODE_MAC, OTHER_INTERFACE, TUNNEL_PORT, Target};
 use weir_common::verdict::Action;
 
+/// Flag of the option: who does not know the flow goes on, and at the end back to the second backend.
+pub(super) const RETURN: u8 = 1;
+/// Flag of the option: everybody has been asked.
+pub(super) const FINAL: u8 = 2;
+
 /// The outer source port of packets built here, of the range that is expected.
 const SOURCE_PORT: u16 = 0xc0de;
 /// The outer flow label of packets built here.

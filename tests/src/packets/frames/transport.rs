@@ -47,6 +47,10 @@ pub struct Tcp {
     pub payload: Vec<u8>,
     /// Replaces the data offset, in words.
     pub offset: Option<u8>,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgment number, where the flags have ACK.
+    pub acknowledgment: u32,
 }
 
 impl Tcp {
@@ -60,7 +64,21 @@ impl Tcp {
             options: Vec::new(),
             payload: Vec::new(),
             offset: None,
+            sequence: 0x0102_0304,
+            acknowledgment: 0x0506_0708,
         }
+    }
+
+    /// The same segment from another place in the stream.
+    #[must_use]
+    pub fn sequence(self, sequence: u32) -> Self {
+        Self { sequence, ..self }
+    }
+
+    /// The same segment with another acknowledgment number.
+    #[must_use]
+    pub fn acknowledging(self, acknowledgment: u32) -> Self {
+        Self { acknowledgment, ..self }
     }
 
     /// The same segment with data.
@@ -102,11 +120,11 @@ impl Upper for Tcp {
         let words = self.offset.unwrap_or((5 + self.options.len() / 4) as u8);
         let mut segment = self.source.to_be_bytes().to_vec();
         segment.extend(self.destination.to_be_bytes());
-        segment.extend(0x0102_0304_u32.to_be_bytes());
+        segment.extend(self.sequence.to_be_bytes());
         segment.extend(if self.flags & flag::ACK == 0 {
             [0; 4]
         } else {
-            [5, 6, 7, 8]
+            self.acknowledgment.to_be_bytes()
         });
         segment.extend([words << 4, self.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
         segment.extend(&self.options);

@@ -1,11 +1,14 @@
 //! The world as tables.
 
 use super::{
-    FRONTENDS, Family, INTERFACE, MSS, PASTS, NODE_MAC, OTHER_INTERFACE, OTHER_MAC, Protocol, SELECTION_SEED, SPREAD,
-    SPREAD_PORT, TUNNEL_PORT, Target, VLAN, VLAN_MAC, address, frontend_id,
+    FRONTENDS, Family, INTERFACE, MSS, NODE_MAC, OTHER_INTERFACE, OTHER_MAC, PASTS, POLICIES, Policy, Protocol, SECOND,
+    SELECTION_SEED, SPREAD, SPREAD_PORT, SYN_MSS, Source, TUNNEL_PORT, Target, VLAN, VLAN_MAC, address, frontend_id,
 };
 use crate::packets::image::Image;
-use weir_common::abi::{self, BACKEND_LOCAL, Backend, Config, Node, Past, Responder, ResponderKey, Row, kind};
+use weir_common::abi::{
+    self, BACKEND_DRAINING, BACKEND_LOCAL, Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row,
+    SourcePrefix, kind, policy, source,
+};
 
 /// The tables of this world.
 #[must_use]
@@ -22,7 +25,12 @@ pub fn image() -> Image {
         tunnel_port: TUNNEL_PORT.to_be_bytes(),
         mss_v4: MSS[0],
         mss_v6: MSS[1],
-        ..Config::default()
+        syn_mss_v4: SYN_MSS,
+        syn_mss_v6: SYN_MSS,
+        second: SECOND,
+        answer_interval: SECOND,
+        fragment_ticks: 500,
+        reserved: [0; 2],
     });
     for family in Family::BOTH {
         add_nodes(&mut image, family);
@@ -111,7 +119,11 @@ fn add_backends(image: &mut Image, family: Family, protocol: Protocol) {
             address: address(at.ip()),
             port: at.port().to_be_bytes(),
             protocol: protocol.number(),
-            flags: if target.is_local() { BACKEND_LOCAL } else { 0 },
+            flags: match target {
+                Target::Local | Target::Neighbor => BACKEND_LOCAL,
+                Target::Older => BACKEND_DRAINING,
+                _ => 0,
+            },
             node: target.node_id(family),
             reserved: [0; 8],
         };
@@ -143,7 +155,12 @@ fn add_frontends(image: &mut Image, family: Family, protocol: Protocol) {
         }
         let rows = image.append_rows(&[row], past);
         let number = frontend_id(index, family, protocol);
-        image.add(vip, frontend.port, protocol.number(), kind::FRONTEND, number, rows);
+        let entry = image.add(vip, frontend.port, protocol.number(), kind::FRONTEND, number, rows);
+        let policies = POLICIES.iter().filter(|(port, _)| *port == frontend.port);
+        let sources: Vec<_> = policies
+            .flat_map(|(_, policy)| add_policy(entry, *policy, family))
+            .collect();
+        image.sources.extend(sources);
     }
     let rows = SPREAD.map(|target| Row {
         current: id(Some(target)),
@@ -152,4 +169,46 @@ fn add_frontends(image: &mut Image, family: Family, protocol: Protocol) {
     let rows = image.append_rows(&rows, Past::default());
     let number = frontend_id(FRONTENDS.len(), family, protocol);
     image.add(vip, SPREAD_PORT, protocol.number(), kind::FRONTEND, number, rows);
+}
+
+/// Gives a frontend a policy; the result goes into `SOURCES`.
+fn add_policy(entry: &mut DirectoryEntry, policy: Policy, family: Family) -> Vec<((u32, SourcePrefix), u32)> {
+    let listed = |source: Source| match source {
+        Source::Client | Source::AllButClient => family.client(),
+        Source::Stranger => family.stranger(),
+    };
+    let frontend = entry.id.to_be_bytes();
+    let prefix = |ip: std::net::IpAddr, bits: u32| {
+        let mut address = address(ip).octets;
+        // The networks used here end at whole bytes.
+        address[bits as usize / 8..].fill(0);
+        (32 + bits, SourcePrefix { frontend, address })
+    };
+    let (network, host) = (120 - if family.is_v6() { 56 } else { 0 }, 128);
+    match policy {
+        Policy::Affinity(ticks) => {
+            entry.policies |= policy::AFFINITY;
+            entry.affinity_ticks = ticks;
+        }
+        Policy::Allow(source) => {
+            entry.policies |= policy::SOURCES | policy::ALLOW_LISTED;
+            let mut sources = vec![(prefix(listed(source), network), source::ALLOWED)];
+            if source == Source::AllButClient {
+                sources.push((prefix(family.client(), host), source::DENIED));
+            }
+            return sources;
+        }
+        Policy::Deny(source) => {
+            entry.policies |= policy::SOURCES;
+            return vec![(prefix(listed(source), host), source::DENIED)];
+        }
+        Policy::Flows => entry.flow_interval = SECOND,
+        Policy::Packets => entry.packet_interval = SECOND,
+        Policy::SourceFlows => entry.source_flow_interval = SECOND,
+        Policy::SourcePackets => entry.source_packet_interval = SECOND,
+    }
+    if !matches!(policy, Policy::Affinity(_)) {
+        entry.policies |= policy::LIMITED;
+    }
+    Vec::new()
 }
