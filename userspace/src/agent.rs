@@ -253,9 +253,10 @@ impl Agent {
             plan.tunnel_address,
             smallest_mtu(plan, network, &self.settings.interfaces),
         );
+        let syn_mss = config::syn_mss(own_mtu(network, &self.settings.interfaces));
         let written = self
             .dataplane
-            .set_mss(mss)
+            .set_mss(mss, syn_mss)
             .and_then(|()| self.dataplane.apply(&step.writes));
         self.wake_at = step.unsettled.then(|| Instant::now() + SETTLE);
         match written {
@@ -361,9 +362,12 @@ fn smallest_mtu(plan: &Plan, network: &Network, interfaces: &[String]) -> Option
         return None;
     }
     let next_hop = |address: &IpAddr| network.links.next_hops.get(address).map(|hop| hop.mtu);
-    let own = interfaces
-        .iter()
-        .filter_map(|name| network.links.interfaces.get(name))
-        .map(|interface| interface.mtu);
+    let own = own_mtu(network, interfaces);
     plan.nodes.values().filter_map(next_hop).chain(own).min()
+}
+
+/// The smallest MTU of this node's interfaces.
+fn own_mtu(network: &Network, interfaces: &[String]) -> Option<u16> {
+    let known = interfaces.iter().filter_map(|name| network.links.interfaces.get(name));
+    known.map(|interface| interface.mtu).min()
 }

@@ -16,6 +16,14 @@ const UDP: Duration = Duration::from_secs(180);
 /// A closed TCP flow: twice the longest segment lifetime Linux reckons with.
 const CLOSED: Duration = Duration::from_secs(120);
 
+/// How long the first fragment of a datagram is remembered: as long as hosts wait for the others (RFC 8200 §4.5 says 60 s at
+/// most, Linux waits 30).
+const FRAGMENT: Duration = Duration::from_secs(30);
+/// ICMP errors of its own that a node sends in a second, as many as Linux by default (`icmp_msgs_per_sec`).
+const ANSWERS_PER_SECOND: u32 = 1000;
+/// Limiter units in a jiffy.
+const UNITS_PER_JIFFY: u64 = 1 << 20;
+
 /// Jiffies in a tick of the packet path.
 const JIFFIES_PER_TICK: u64 = 64;
 
@@ -39,6 +47,20 @@ pub fn mss(tunnel: Option<IpAddr>, mtu: Option<u16>) -> (u16, u16) {
     (inner.saturating_sub(20 + 20), inner.saturating_sub(40 + 20))
 }
 
+/// The largest MSS whose segments fit this node's own links, whose smallest MTU is `mtu`: for IPv4 and IPv6 flows, in bytes;
+/// 0 leaves the MSS alone. What a client offers in its SYN is for replies, which do not take the tunnel.
+#[must_use]
+pub fn syn_mss(mtu: Option<u16>) -> (u16, u16) {
+    mtu.map_or((0, 0), |mtu| {
+        (mtu.saturating_sub(20 + 20), mtu.saturating_sub(40 + 20))
+    })
+}
+
+/// One second in limiter units.
+fn second(hz: u64) -> u32 {
+    u32::try_from(hz * UNITS_PER_JIFFY).unwrap_or(u32::MAX)
+}
+
 /// The parts that do not change while the agent runs.
 #[must_use]
 pub fn fixed(selection_seed: u64, flow_seed: u64, flow_buckets: u32, cache_buckets: u32, tunnel_port: u16) -> Config {
@@ -52,6 +74,9 @@ pub fn fixed(selection_seed: u64, flow_seed: u64, flow_buckets: u32, cache_bucke
         established_ticks: ticks(ESTABLISHED, hz),
         udp_ticks: ticks(UDP, hz),
         closed_ticks: ticks(CLOSED, hz),
+        fragment_ticks: ticks(FRAGMENT, hz),
+        second: second(hz),
+        answer_interval: (second(hz) / ANSWERS_PER_SECOND).max(1),
         tunnel_port: tunnel_port.to_be_bytes(),
         ..Config::default()
     }
@@ -83,6 +108,12 @@ mod tests {
         assert_eq!(mss(v6, Some(1500)), (1500 - 116 - 40, 1500 - 116 - 60));
         assert_eq!(mss(v4, None), (0, 0));
         assert_eq!(mss(None, Some(1500)), (0, 0));
+    }
+
+    #[test]
+    fn the_mss_of_a_syn_is_that_of_the_own_links() {
+        assert_eq!(syn_mss(Some(1500)), (1460, 1440));
+        assert_eq!(syn_mss(None), (0, 0));
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl Dataplane {
         );
         if let Some(former) = former {
             (config.mss_v4, config.mss_v6) = (former.mss_v4, former.mss_v6);
+            (config.syn_mss_v4, config.syn_mss_v6) = (former.syn_mss_v4, former.syn_mss_v6);
             if former.selection_seed != config.selection_seed {
                 warn!(
                     "the selection seed differs from the one the last agent used: established flows may change backends"
@@ -185,17 +186,20 @@ impl Dataplane {
         writes.iter().try_for_each(|write| self.maps.write(write))
     }
 
-    /// Sets the clamp, see [`config::mss`].
+    /// Sets the clamps of SYN-ACK and SYN, see [`config::mss`] and [`config::syn_mss`].
     ///
     /// # Errors
     ///
     /// [`Error::OutOfBounds`].
-    pub fn set_mss(&mut self, (v4, v6): (u16, u16)) -> Result<(), Error> {
-        if (self.config.mss_v4, self.config.mss_v6) == (v4, v6) {
+    pub fn set_mss(&mut self, answer: (u16, u16), syn: (u16, u16)) -> Result<(), Error> {
+        let mut config = self.config;
+        (config.mss_v4, config.mss_v6) = answer;
+        (config.syn_mss_v4, config.syn_mss_v6) = syn;
+        if self.config == config {
             return Ok(());
         }
-        (self.config.mss_v4, self.config.mss_v6) = (v4, v6);
-        self.maps.set_config(&self.config)
+        self.config = config;
+        self.maps.set_config(&config)
     }
 
     /// Makes `device` run our programs; see [`Attacher::attach`].
