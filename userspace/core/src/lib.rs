@@ -9,6 +9,7 @@
 //! packet half a change.
 #![forbid(unsafe_code)]
 
+mod annotations;
 pub mod election;
 pub mod ipam;
 pub mod links;

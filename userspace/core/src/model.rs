@@ -138,6 +138,10 @@ pub struct Service {
     pub traffic_policy: TrafficPolicy,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// With `spec.sessionAffinity: ClientIP`, its time-out in seconds (1 to 86,400).
+    pub affinity_seconds: Option<u32>,
+    /// `spec.loadBalancerSourceRanges` as written.
+    pub source_ranges: Vec<String>,
     /// Addresses in `status.loadBalancer.ingress`, in order.
     pub ingress: Vec<IpAddr>,
 }
@@ -249,6 +253,8 @@ pub enum TrafficPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointSlice {
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
     /// Ports, already resolved from `targetPort` by whoever made the slice.
     pub ports: Vec<EndpointPort>,
     /// Endpoints.

@@ -8,9 +8,14 @@ mod endpoints;
 mod frontends;
 mod keys;
 mod nodes;
+mod policy;
+mod sources;
+mod weights;
 
 pub use crate::model::{Condition, Mode};
 pub use keys::{BackendKey, FrontendKey};
+pub use policy::{Limits, Policy};
+pub use sources::Sources;
 
 use crate::{
     election, ipam,
@@ -87,9 +92,12 @@ pub struct Frontend {
     pub service: ServiceKey,
     /// Name of the Service port, empty when it has none.
     pub port_name: String,
+    /// Who may connect, how often, and whether a client stays with its backend.
+    #[serde(default, skip_serializing_if = "Policy::is_none")]
+    pub policy: Policy,
     /// Backends that get new flows, with their weights (1 unless said otherwise, never 0).
     pub backends: BTreeMap<BackendKey, u32>,
-    /// Backends that only keep the flows they have (terminating).
+    /// Backends that only keep the flows they have: terminating, not ready, or of weight 0.
     pub draining: BTreeSet<BackendKey>,
 }
 

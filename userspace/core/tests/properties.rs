@@ -147,6 +147,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         EndpointSlice {
             ports: ports.iter().map(port).collect(),
             endpoints,
+            ..EndpointSlice::default()
         }
     })
 }

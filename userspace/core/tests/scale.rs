@@ -67,6 +67,7 @@ fn cluster() -> Cluster {
                 port: 8080,
             }],
             endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+            ..EndpointSlice::default()
         };
         cluster
             .endpoint_slices

@@ -1,7 +1,10 @@
 //! What one Service asks for: whether it is ours at all, from which Eip, which address, of which families.
 
 use super::pools::Pools;
-use crate::model::{Condition, Family, FamilyPolicy, ObjectRef, Service, ServiceKey, reason};
+use crate::{
+    annotations::{field, list},
+    model::{Condition, Family, FamilyPolicy, ObjectRef, Service, ServiceKey, reason},
+};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// The load balancer class that is ours.
@@ -221,14 +224,4 @@ pub(super) fn check_protocol(
             message,
         ));
     }
-}
-
-/// The path of an annotation.
-fn field(key: &str) -> String {
-    format!("metadata.annotations[{key}]")
-}
-
-/// The parts of a list with commas.
-fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }

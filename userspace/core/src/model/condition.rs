@@ -27,6 +27,16 @@ impl ObjectRef {
         }
     }
 
+    /// An EndpointSlice of a Service, which is in the Service's namespace.
+    #[must_use]
+    pub fn endpoint_slice(service: &ServiceKey, name: &str) -> Self {
+        Self {
+            kind: "EndpointSlice".into(),
+            namespace: service.namespace.clone(),
+            name: name.into(),
+        }
+    }
+
     /// A cluster-scoped object, or something without a namespace.
     #[must_use]
     pub fn cluster_scoped(kind: &str, name: &str) -> Self {
@@ -142,10 +152,14 @@ pub mod reason {
     pub const NO_ENDPOINTS: &str = "NoEndpoints";
     /// An endpoint's node is unknown, or has no address.
     pub const UNREACHABLE_ENDPOINT: &str = "UnreachableEndpoint";
+    /// What says who may connect to a Service cannot be read.
+    pub const SOURCE_RANGES: &str = "InvalidSourceRanges";
+    /// No source range of a Service has the family of one of its addresses.
+    pub const NO_SOURCE_ALLOWED: &str = "NoSourceAllowed";
     /// A Service with policy Local shares its address with others.
     pub const SHARED_LOCAL: &str = "SharedLocal";
 
-    /// The planning node is not in the node list.
+    /// The planning node, or one that a weight is given for, is not in the node list.
     pub const UNKNOWN_NODE: &str = "UnknownNode";
     /// A node has no InternalIP.
     pub const NO_NODE_ADDRESS: &str = "NoNodeAddress";

@@ -1,7 +1,7 @@
 //! The endpoints of one Service, merged from all its EndpointSlices: which get new flows and which only keep theirs.
 
-use super::nodes::Nodes;
-use crate::model::{Endpoint, EndpointSlice, Family, PortProtocol, Protocol, Service};
+use super::{nodes::Nodes, weights::Weights};
+use crate::model::{Endpoint, EndpointSlice, Family, PortProtocol, Protocol, Service, TrafficPolicy};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -20,6 +20,7 @@ type BySocket<'a> = BTreeMap<(IpAddr, u16), Found<'a>>;
 
 struct Found<'a> {
     state: State,
+    weight: u32,
     node: &'a str,
 }
 
@@ -28,6 +29,8 @@ struct Found<'a> {
 enum State {
     /// Neither; keeps the flows it has.
     Keeping,
+    /// Could take new flows, and is to get none: its weight is 0.
+    Withheld,
     /// Terminating and still serving: takes new flows if nobody else can.
     Leaving,
     /// Takes new flows.
@@ -39,11 +42,17 @@ pub(super) struct Target<'a> {
     pub address: IpAddr,
     pub port: u16,
     pub node: &'a str,
+    /// Not 0 if it is serving.
+    pub weight: u32,
 }
 
-/// The endpoints of one frontend.
+/// The endpoints of one frontend, as one node uses them.
 #[derive(Default)]
 pub(super) struct Targets<'a> {
+    /// Nodes to which the frontend's packets may be drawn: of those with endpoints, the ones whose endpoints are best.
+    pub nodes: BTreeSet<&'a str>,
+    /// Whether any of them takes new flows, on whatever node.
+    pub available: bool,
     /// Get new flows.
     pub serving: Vec<Target<'a>>,
     /// Keep the flows they have: terminating, or not ready now. A pod that fails a probe still has its connections.
@@ -55,9 +64,10 @@ impl<'a> Endpoints<'a> {
         service: &Service,
         slices: Option<&'a BTreeMap<String, EndpointSlice>>,
         nodes: &Nodes<'_>,
+        weights: &Weights<'_>,
     ) -> Self {
         let mut endpoints = Self::default();
-        for slice in slices.into_iter().flat_map(BTreeMap::values) {
+        for (name, slice) in slices.into_iter().flatten() {
             for endpoint in &slice.endpoints {
                 let Some(node) = endpoint
                     .node
@@ -67,7 +77,8 @@ impl<'a> Endpoints<'a> {
                     endpoints.unreachable.insert(endpoint.address);
                     continue;
                 };
-                let state = state(service, endpoint);
+                let weight = weights.of(name, node);
+                let state = state(service, endpoint, weight);
                 for port in &slice.ports {
                     let PortProtocol::Served(protocol) = port.protocol else {
                         continue;
@@ -78,29 +89,52 @@ impl<'a> Endpoints<'a> {
                         .entry(key)
                         .or_default()
                         .entry((endpoint.address, port.port))
-                        .or_insert(Found { state, node });
+                        .or_insert(Found { state, weight, node });
                     // A pod on its way from one slice to another is in both for a moment.
-                    found.state = found.state.max(state);
+                    (found.state, found.weight) = (found.state, found.weight).max((state, weight));
                 }
             }
         }
         endpoints
     }
 
-    /// Who serves a Service port in a family.
-    pub(super) fn targets(&self, port_name: &str, protocol: Protocol, family: Family) -> Targets<'a> {
+    /// Who serves a Service port in a family, and what is left of that on the node called `this`.
+    ///
+    /// The rules are kube-proxy's: ready endpoints get new flows; where there are none, those do that terminate and still
+    /// serve. With `Cluster` that is asked of all endpoints, with `Local` of each node's own, which are all that it uses.
+    pub(super) fn targets(
+        &self,
+        (port_name, protocol, family): (&str, Protocol, Family),
+        policy: TrafficPolicy,
+        this: &str,
+    ) -> Targets<'a> {
         let mut targets = Targets::default();
         let Some(found) = self.by_port.get(&(port_name, protocol, family)) else {
             return targets;
         };
-        let best = found.values().map(|found| found.state).max().unwrap_or(State::Keeping);
-        for ((address, port), found) in found {
+        let best_of = |used: &dyn Fn(&Found<'a>) -> bool| {
+            found
+                .values()
+                .filter(|found| used(found))
+                .map(|found| found.state)
+                .max()
+        };
+        let best = best_of(&|_| true).unwrap_or(State::Keeping);
+        if best > State::Keeping {
+            let nodes = found.values().filter(|found| found.state == best);
+            targets.nodes = nodes.map(|found| found.node).collect();
+        }
+        targets.available = best > State::Withheld;
+        let used = |found: &Found<'a>| policy == TrafficPolicy::Cluster || found.node == this;
+        let best = best_of(&used).unwrap_or(State::Keeping);
+        for ((address, port), found) in found.iter().filter(|(_, found)| used(found)) {
             let target = Target {
                 address: *address,
                 port: *port,
                 node: found.node,
+                weight: found.weight,
             };
-            if found.state == best && best != State::Keeping {
+            if found.state == best && best > State::Withheld {
                 targets.serving.push(target);
             } else {
                 targets.draining.push(target);
@@ -110,12 +144,13 @@ impl<'a> Endpoints<'a> {
     }
 }
 
-fn state(service: &Service, endpoint: &Endpoint) -> State {
-    if endpoint.ready || service.publish_not_ready {
-        State::Ready
-    } else if endpoint.terminating && endpoint.serving {
-        State::Leaving
-    } else {
-        State::Keeping
+fn state(service: &Service, endpoint: &Endpoint, weight: u32) -> State {
+    let ready = endpoint.ready || service.publish_not_ready;
+    let leaving = endpoint.terminating && endpoint.serving;
+    match (ready, leaving) {
+        (false, false) => State::Keeping,
+        _ if weight == 0 => State::Withheld,
+        (true, _) => State::Ready,
+        (false, true) => State::Leaving,
     }
 }

@@ -1,9 +1,14 @@
 //! What is served at each address, and from which nodes that can be done.
 
 use super::{
-    BackendKey, Condition, Frontend, FrontendKey, ThisNode, endpoints::Endpoints, endpoints::Target, nodes::Nodes,
+    BackendKey, Condition, Frontend, FrontendKey, ThisNode,
+    endpoints::{Endpoints, Target},
+    nodes::Nodes,
+    policy::Policies,
+    weights::Weights,
 };
 use crate::{
+    annotations,
     ipam::Allocations,
     model::{Cluster, Family, ObjectRef, PortProtocol, Service, ServiceKey, TrafficPolicy, reason},
 };
@@ -48,10 +53,13 @@ impl<'a> Frontends<'a> {
             let Some(service) = cluster.services.get(*key) else {
                 continue;
             };
+            let slices = cluster.endpoint_slices.get(*key);
+            let weights = Weights::new(key, service, slices, nodes, conditions);
             let mut one = OneService {
                 key,
                 service,
-                endpoints: Endpoints::new(service, cluster.endpoint_slices.get(*key), nodes),
+                endpoints: Endpoints::new(service, slices, nodes, &weights),
+                policies: Policies::new(key, service, conditions),
                 conditions,
             };
             one.check();
@@ -77,6 +85,7 @@ struct OneService<'a, 'c> {
     key: &'a ServiceKey,
     service: &'a Service,
     endpoints: Endpoints<'a>,
+    policies: Policies,
     conditions: &'c mut Vec<Condition>,
 }
 
@@ -110,8 +119,17 @@ impl<'a> OneService<'a, '_> {
 
     fn serve_at(&mut self, address: IpAddr, this: &ThisNode, allocations: &Allocations<'a>, all: &mut Frontends<'a>) {
         let family = Family::of(address);
-        let local = self.service.traffic_policy == TrafficPolicy::Local;
+        let traffic_policy = self.service.traffic_policy;
+        let policy = self.policies.of(family);
+        if let Some(field) = self.policies.shut_out(family).map(str::to_owned) {
+            let message = format!(
+                "no {family} range is in it, so {address} refuses everybody. Add the ranges that may connect to it, or take \
+                 {family} out of spec.ipFamilies."
+            );
+            self.say(&field, reason::NO_SOURCE_ALLOWED, message);
+        }
         let mut without: Vec<(usize, u16)> = Vec::new();
+        let mut withheld: Vec<u16> = Vec::new();
         let mut served = 0;
         for (index, port) in self.service.ports.iter().enumerate() {
             let PortProtocol::Served(protocol) = port.protocol else {
@@ -141,17 +159,21 @@ impl<'a> OneService<'a, '_> {
                 self.say(&format!("spec.ports[{index}].port"), reason::FRONTEND_TAKEN, message);
                 continue;
             }
-            let targets = self.endpoints.targets(&port.name, protocol, family);
-            if targets.serving.is_empty() {
-                without.push((index, port.port));
-            } else {
+            let targets = self
+                .endpoints
+                .targets((&port.name, protocol, family), traffic_policy, &this.name);
+            if !targets.nodes.is_empty() {
                 served += 1;
                 let delivery = all.deliveries.entry(address).or_default();
-                if local {
-                    delivery.nodes.extend(targets.serving.iter().map(|target| target.node));
-                } else {
-                    delivery.anywhere = true;
+                match traffic_policy {
+                    TrafficPolicy::Local => delivery.nodes.extend(&targets.nodes),
+                    TrafficPolicy::Cluster => delivery.anywhere = true,
                 }
+                if !targets.available {
+                    withheld.push(port.port);
+                }
+            } else {
+                without.push((index, port.port));
             }
             let backend = |target: &Target<'_>| BackendKey {
                 address: target.address,
@@ -160,19 +182,22 @@ impl<'a> OneService<'a, '_> {
                 node: target.node.into(),
                 local: target.node == this.name,
             };
-            let here = |target: &&Target<'_>| !local || target.node == this.name;
+            let weighted = |target: &Target<'_>| (backend(target), target.weight);
             let frontend = Frontend {
                 service: self.key.clone(),
                 port_name: port.name.clone(),
-                backends: targets
-                    .serving
-                    .iter()
-                    .filter(here)
-                    .map(|target| (backend(target), 1))
-                    .collect(),
-                draining: targets.draining.iter().filter(here).map(backend).collect(),
+                policy: policy.clone(),
+                backends: targets.serving.iter().map(weighted).collect(),
+                draining: targets.draining.iter().map(backend).collect(),
             };
             all.frontends.insert(key, frontend);
+        }
+        for port in withheld {
+            let message = format!(
+                "every {family} endpoint of port {port} has weight 0, so nobody takes new connections to {address} there, and \
+                 those that are there go on. Give one of them another weight."
+            );
+            self.say(&annotations::field(annotations::WEIGHTS), reason::NO_ENDPOINTS, message);
         }
         if served == 0 {
             let message = format!(

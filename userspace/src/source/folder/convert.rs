@@ -3,7 +3,7 @@
 use super::object::{Identity, Object};
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Service},
+        core::v1::{Namespace, Node, Service, SessionAffinityConfig},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -19,6 +19,8 @@ use weir_crds::{BgpConf, BgpPeer, Eip};
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// The label that keeps a node from announcing.
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Kubernetes: for how long a client stays with its backend unless said otherwise.
+const AFFINITY_SECONDS: u32 = 10_800;
 
 type Converted = (Identity, Object, Vec<Condition>);
 
@@ -94,6 +96,8 @@ pub(super) fn service(service: Service) -> Converted {
             })
             .collect(),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        affinity_seconds: affinity_seconds(spec.session_affinity, spec.session_affinity_config, &mut faults),
+        source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
         ingress: status
             .into_iter()
             .flatten()
@@ -102,6 +106,33 @@ pub(super) fn service(service: Service) -> Converted {
     };
     let faults = faults.conditions;
     (identity, Object::Service(object), faults)
+}
+
+/// How long a client stays with its backend; `None` if `spec.sessionAffinity` is not `ClientIP`.
+fn affinity_seconds(
+    affinity: Option<String>,
+    config: Option<SessionAffinityConfig>,
+    faults: &mut Faults<'_>,
+) -> Option<u32> {
+    let choices = [("None", false), ("ClientIP", true)];
+    if !faults.one_of("spec.sessionAffinity", &affinity?, &choices)? {
+        return None;
+    }
+    let Some(seconds) = config.and_then(|config| config.client_ip?.timeout_seconds) else {
+        return Some(AFFINITY_SECONDS);
+    };
+    let valid = u32::try_from(seconds).ok().filter(|seconds| (1..=86_400).contains(seconds));
+    if valid.is_none() {
+        let message = format!(
+            "{seconds} is not a time-out, so {AFFINITY_SECONDS} is used. Write a number of seconds from 1 to 86400."
+        );
+        faults.say(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            reason::INVALID_VALUE,
+            message,
+        );
+    }
+    valid.or(Some(AFFINITY_SECONDS))
 }
 
 pub(super) fn endpoint_slice(slice: EndpointSlice) -> Converted {
@@ -145,6 +176,7 @@ pub(super) fn endpoint_slice(slice: EndpointSlice) -> Converted {
         })
     });
     let object = model::EndpointSlice {
+        annotations: slice.metadata.annotations.unwrap_or_default(),
         ports,
         endpoints: endpoints.collect(),
     };

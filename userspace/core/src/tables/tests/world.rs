@@ -120,6 +120,7 @@ pub fn empty_frontend(key: &FrontendKey) -> Frontend {
     Frontend {
         service,
         port_name: String::new(),
+        policy: Default::default(),
         backends: BTreeMap::new(),
         draining: Default::default(),
     }
