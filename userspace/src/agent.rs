@@ -246,6 +246,7 @@ impl Agent {
     fn step_tables(&mut self, plan: &Plan, network: &Network) {
         let settings = tables::Settings {
             tunnel_port: self.settings.dataplane.tunnel_port,
+            jiffies_per_second: config::jiffies_per_second(),
         };
         let begun = Instant::now();
         let step = self.tables.step(plan, &network.links, &settings);

@@ -15,7 +15,7 @@ use std::{
 use weir_common::abi::LAYOUT_VERSION;
 use weir_core::{
     model::{Condition, Mode, Protocol, ServiceKey},
-    plan::{BackendKey, Plan},
+    plan::{BackendKey, Plan, Policy},
     tables::Step,
 };
 
@@ -138,6 +138,9 @@ pub struct FrontendReport {
     pub service: ServiceKey,
     /// Name of the Service port.
     pub port_name: String,
+    /// Who may connect, how often, and whether a client stays with its backend.
+    #[serde(default, skip_serializing_if = "Policy::is_none")]
+    pub policy: Policy,
     /// Its id in `FRONTEND_COUNTERS`; none when it is not programmed.
     pub id: Option<u32>,
     /// What is behind it.
@@ -340,6 +343,7 @@ fn frontends(plan: &Plan, step: &Step, network: &Network) -> Vec<FrontendReport>
             protocol: key.protocol,
             service: frontend.service.clone(),
             port_name: frontend.port_name.clone(),
+            policy: frontend.policy.clone(),
             id: step.frontend_ids.get(key).copied(),
             backends: frontend
                 .backends

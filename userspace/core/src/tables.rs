@@ -15,7 +15,9 @@
 //!    store of the displacement moves all readers over. The old copies stay until the next step.
 //! 4. Directory entries of the tunnel, of peers and of this node's backends: replies need them.
 //! 5. For each frontend: its rows, each a single word. Rows in place lead to old or new backends, both of which are there; a
-//!    new range is filled before one store points the frontend at it, and the old range stays until the next step.
+//!    new range is filled before one store points the frontend at it, and the old range stays until the next step. Then the
+//!    prefixes of sources it lets in, then the words that make the kernel look at them ([`sources`] says why no source finds
+//!    a third answer in between).
 //! 6. Filter bits, then responders: only now are packets drawn.
 //! 7. The reverse for what goes: responders, filter bits, directory entries. Ranges and ids without users are retired:
 //!    never used again in the same step, cleared and free in the next.
@@ -36,9 +38,11 @@ mod ids;
 mod key;
 mod maglev;
 mod nodes;
+mod policies;
 mod ranges;
 mod refusal;
 mod rows;
+mod sources;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -54,7 +58,7 @@ use directory::Directory;
 use frontends::Frontends;
 use nodes::Nodes;
 use std::collections::BTreeMap;
-use weir_common::abi::{Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, kind};
+use weir_common::abi::{Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind};
 
 /// One store into one map. Each is a single map element; the applier carries them out in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,13 @@ pub enum Write {
         slot: u32,
         rows: weir_common::abi::RowRange,
     },
+    /// The policy words of `DIRECTORY[slot]`, a live frontend, become those of `entry`; the applier stores the word of the
+    /// flags last. Readers in between may see a new value with the old flags.
+    FrontendPolicy { slot: u32, entry: DirectoryEntry },
+    /// Inserts or replaces in `SOURCES`.
+    SetSource { key: SourceKey, verdict: u32 },
+    /// Removes from `SOURCES`.
+    RemoveSource { key: SourceKey },
     /// `ROWS[index] = row`.
     Row { index: u32, row: Row },
     /// `HISTORY[index] = past`; goes before the `Row` of the same index, so that no owner is missing in between.
@@ -82,6 +93,15 @@ pub enum Write {
     SetResponder { key: ResponderKey, responder: Responder },
     /// Removes from `RESPONDERS`.
     RemoveResponder { key: ResponderKey },
+}
+
+/// A key of `SOURCES`: prefix length and data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceKey {
+    /// Bits that count: the 32 of the frontend id, then those of the 16-byte address.
+    pub length: u32,
+    /// Frontend id and address.
+    pub prefix: SourcePrefix,
 }
 
 /// What the maps hold now, read (or mapped) by the applier when it adopts them.
@@ -103,6 +123,8 @@ pub struct Contents<'a> {
     pub nodes: &'a [Node],
     /// `RESPONDERS`.
     pub responders: &'a [(ResponderKey, Responder)],
+    /// `SOURCES`.
+    pub sources: &'a [(SourceKey, u32)],
 }
 
 /// What writes depend on besides the plan and the links.
@@ -110,6 +132,8 @@ pub struct Contents<'a> {
 pub struct Settings {
     /// UDP port of the tunnel.
     pub tunnel_port: u16,
+    /// The kernel's HZ, which times and rates of policies are given to it in.
+    pub jiffies_per_second: u64,
 }
 
 /// The outcome of one step.
@@ -163,6 +187,7 @@ impl Tables {
                 _ => false,
             }
         });
+        frontends.adopt_sources(contents.sources);
         let announced = Announced::adopt(contents.filter, contents.responders);
         Self {
             announced,

@@ -4,6 +4,7 @@ use super::{CountedBackend, CountedFrontend, Status};
 use crate::report::{InterfaceReport, VipReport, seconds_since_1970};
 use comfy_table::{Table, presets::NOTHING};
 use std::{fmt::Write, net::SocketAddr};
+use weir_core::plan::Policy;
 
 /// All of it.
 pub fn render(status: &Status) -> String {
@@ -25,7 +26,9 @@ pub fn render(status: &Status) -> String {
     section(
         &mut text,
         "FRONTENDS",
-        &["frontend", "service", "backends", "packets", "bytes", "syns"],
+        &[
+            "frontend", "service", "backends", "packets", "bytes", "syns", "policies",
+        ],
         frontends,
     );
     let backends = status
@@ -173,7 +176,38 @@ fn frontend(frontend: &CountedFrontend) -> Vec<String> {
         frontend.packets.to_string(),
         bytes(frontend.bytes),
         frontend.syns.to_string(),
+        policies(&frontend.frontend.policy),
     ]
+}
+
+/// A frontend's policies in a few words, nothing if it has none.
+fn policies(policy: &Policy) -> String {
+    let mut words = Vec::new();
+    words.extend(policy.affinity_seconds.map(|seconds| format!("affinity {seconds} s")));
+    match &policy.sources.allowed {
+        Some(allowed) if allowed.is_empty() => words.push("nobody allowed".to_owned()),
+        Some(allowed) => words.push(format!("{} allowed", ranges(allowed.len()))),
+        None => {}
+    }
+    let denied = policy.sources.denied.len();
+    words.extend((denied > 0).then(|| format!("{} denied", ranges(denied))));
+    let limits = &policy.limits;
+    let rates = [
+        (limits.flows, "flows/s"),
+        (limits.packets, "packets/s"),
+        (limits.source_flows, "flows/s per source"),
+        (limits.source_packets, "packets/s per source"),
+    ];
+    words.extend(
+        rates
+            .iter()
+            .filter_map(|(rate, unit)| Some(format!("{} {unit}", (*rate)?))),
+    );
+    words.join(", ")
+}
+
+fn ranges(count: usize) -> String {
+    format!("{count} range{}", if count == 1 { "" } else { "s" })
 }
 
 fn backend(frontend: &CountedFrontend, counted: &CountedBackend) -> Vec<String> {
@@ -223,6 +257,33 @@ fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir_core::plan::{Limits, Sources};
+
+    #[test]
+    fn policies_take_few_words() {
+        assert_eq!(policies(&Policy::default()), "");
+        let limits = Limits {
+            flows: Some(100),
+            source_packets: Some(7),
+            ..Limits::default()
+        };
+        let allowed = |text: &[&str]| Some(text.iter().map(|text| text.parse().unwrap()).collect());
+        let policy = Policy {
+            affinity_seconds: Some(60),
+            sources: Sources {
+                allowed: allowed(&["10.0.0.0/8", "192.0.2.0/24"]),
+                denied: ["10.7.0.0/16".parse().unwrap()].into(),
+            },
+            limits,
+        };
+        let expected = "affinity 60 s, 2 ranges allowed, 1 range denied, 100 flows/s, 7 packets/s per source";
+        assert_eq!(policies(&policy), expected);
+        let nobody = Policy {
+            sources: Sources::nobody(),
+            ..Policy::default()
+        };
+        assert_eq!(policies(&nobody), "nobody allowed");
+    }
 
     #[test]
     fn sizes_and_ages_are_short() {

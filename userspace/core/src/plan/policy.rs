@@ -136,7 +136,7 @@ fn allowed(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> (Stri
             Some(prefix) => allowed.push(prefix),
             None => {
                 let message = format!(
-                    "`{text}` is not a range of addresses, so it lets nobody in; the other ranges do. Write an address and \
+                    "`{text}` is not a range of addresses, so it lets nobody in; only the others count. Write an address and \
                      a prefix length, as 192.0.2.0/24 or 2001:db8::/32."
                 );
                 say(&field, reason::SOURCE_RANGES, message);

@@ -186,20 +186,26 @@ impl Directory {
         if *held == entry {
             return;
         }
-        let only_rows = held.kind == kind::FRONTEND
-            && DirectoryEntry {
-                rows: entry.rows,
-                ..*held
-            } == entry;
-        writes.push(if only_rows {
-            Write::FrontendRows {
+        let changed = std::mem::replace(held, entry);
+        // A frontend that is there stays open while it changes: these words can be stored one by one.
+        let with_rows = DirectoryEntry {
+            rows: entry.rows,
+            ..changed
+        };
+        let live = changed.kind == kind::FRONTEND && with_policy_of(with_rows, &entry) == entry;
+        if !live {
+            writes.push(Write::Directory { slot: *slot, entry });
+            return;
+        }
+        if changed.rows != entry.rows {
+            writes.push(Write::FrontendRows {
                 slot: *slot,
                 rows: entry.rows,
-            }
-        } else {
-            Write::Directory { slot: *slot, entry }
-        });
-        *held = entry;
+            });
+        }
+        if with_rows != entry {
+            writes.push(Write::FrontendPolicy { slot: *slot, entry });
+        }
     }
 
     /// Takes a key out. Its slot can be used again from now on, so this comes after [`Directory::reserve`] in a step.
@@ -214,5 +220,18 @@ impl Directory {
                 entry: DirectoryEntry::default(),
             });
         }
+    }
+}
+
+/// `entry` with the policies of `other`.
+pub(super) fn with_policy_of(entry: DirectoryEntry, other: &DirectoryEntry) -> DirectoryEntry {
+    DirectoryEntry {
+        policies: other.policies,
+        affinity_ticks: other.affinity_ticks,
+        flow_interval: other.flow_interval,
+        packet_interval: other.packet_interval,
+        source_flow_interval: other.source_flow_interval,
+        source_packet_interval: other.source_packet_interval,
+        ..entry
     }
 }

@@ -1,23 +1,26 @@
 //! Frontends: an id and rows for each, kept in step with who serves it.
 
 use super::{
-    Write,
+    Settings, SourceKey, Write,
     backends::Backends,
     ids::Ids,
     key::Key,
     maglev::{self, Member},
+    policies::with_policy,
     refusal::{Refusal, refused},
     rows::{Rows, Table},
+    sources::SourcePrefixes,
     wanted::{Wanted, WantedFrontend},
 };
 use crate::model::{Condition, ObjectRef};
-use std::collections::BTreeMap;
-use weir_common::abi::{DirectoryEntry, FRONTENDS, Row, kind};
+use std::collections::{BTreeMap, BTreeSet};
+use weir_common::abi::{DirectoryEntry, FRONTENDS, Row, kind, policy};
 
 #[derive(Debug)]
 pub(super) struct Frontends {
     ids: Ids,
     rows: Rows,
+    sources: SourcePrefixes,
     held: BTreeMap<Key, Held>,
     /// Rows did not suffice in the last step: spare ones are to be given up.
     short: bool,
@@ -81,6 +84,7 @@ impl Frontends {
         Self {
             ids: Ids::new(0, FRONTENDS),
             rows: Rows::new(u32::try_from(rows).unwrap_or(u32::MAX), backends.max(1)),
+            sources: SourcePrefixes::default(),
             held: BTreeMap::new(),
             short: false,
             retry: false,
@@ -115,15 +119,22 @@ impl Frontends {
         true
     }
 
+    /// Takes over the source prefixes of the frontends taken over before.
+    pub fn adopt_sources(&mut self, contents: &[(SourceKey, u32)]) {
+        let ids: BTreeSet<u32> = self.held.values().map(|held| held.id).collect();
+        self.sources = SourcePrefixes::adopt(contents, |id| ids.contains(&id));
+    }
+
     /// Makes what the last step left behind available again.
-    pub fn release(&mut self) {
+    pub fn release(&mut self, writes: &mut Vec<Write>) {
+        self.sources.release(writes);
         self.ids.release();
         self.rows.release();
     }
 
     /// Whether something waits for that, or another step can find the rows that this one could not.
     pub fn waiting(&self) -> bool {
-        self.ids.waiting() || self.rows.waiting() || self.retry
+        self.ids.waiting() || self.rows.waiting() || self.sources.waiting() || self.retry
     }
 
     /// Forgets previous owners that the plan does not have, which frees their ids with the next step.
@@ -133,13 +144,14 @@ impl Frontends {
         }
     }
 
-    /// Brings the rows of every wanted frontend for which `has_room` up to date, and says with `point` what the
-    /// directory is to hold, each time right after the rows it leads to.
+    /// Brings the rows and policies of every wanted frontend for which `has_room` up to date, and says with `point` what the
+    /// directory is to hold, each time right after the rows and prefixes it leads to.
     pub fn update(
         &mut self,
         wanted: &Wanted<'_>,
         backends: &Backends,
         has_room: impl Fn(&Key) -> bool,
+        settings: &Settings,
         outcome: &mut Outcome<'_>,
         mut point: impl FnMut(DirectoryEntry, &mut Vec<Write>),
     ) {
@@ -179,7 +191,17 @@ impl Frontends {
                 );
                 outcome.refuse(frontend, Refusal::Rows, what);
             }
-            point(entry(key, *id, table), outcome.writes);
+            let policy = &frontend.frontend.policy;
+            let mut entry = with_policy(entry(key, *id, table), policy, settings);
+            if !self.sources.update(*id, &policy.sources, outcome.writes) {
+                entry.policies |= policy::SOURCES | policy::ALLOW_LISTED;
+                outcome.refuse(
+                    frontend,
+                    Refusal::Sources,
+                    format!("{} refuses everybody, as its source ranges do not fit", frontend.name),
+                );
+            }
+            point(entry, outcome.writes);
         }
         self.retry = self.short && !shrink;
     }
@@ -227,9 +249,16 @@ impl Frontends {
 
     /// Retires the frontends that are not wanted, once the directory does not lead to them any more.
     pub fn sweep(&mut self, wanted: &Wanted<'_>) {
-        let Self { ids, rows, held, .. } = self;
+        let Self {
+            ids,
+            rows,
+            sources,
+            held,
+            ..
+        } = self;
         for (_, gone) in held.extract_if(.., |key, _| !wanted.frontends.contains_key(key)) {
             ids.retire(gone.id);
+            sources.remove(gone.id);
             rows.remove(gone.table);
         }
     }

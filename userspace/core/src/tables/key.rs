@@ -1,12 +1,14 @@
 //! What the directory is asked about, and what a backend is known by: address, port and protocol.
 
+use super::SourceKey;
 use crate::{
     model::Protocol,
     plan::{BackendKey, FrontendKey},
 };
+use ipnet::IpNet;
 use std::net::IpAddr;
 use weir_common::{
-    abi::{Address, Backend, DirectoryEntry, protocol},
+    abi::{Address, Backend, DirectoryEntry, SourcePrefix, protocol},
     hash,
 };
 
@@ -90,6 +92,40 @@ impl From<&DirectoryEntry> for Key {
     }
 }
 
+impl SourceKey {
+    /// Bits of the frontend id.
+    const FRONTEND_BITS: u32 = 32;
+
+    /// The key of a frontend's prefix.
+    pub(super) fn new(frontend: u32, prefix: &IpNet) -> Self {
+        // IPv4 is mapped into the 16 bytes.
+        let mapped = if prefix.addr().is_ipv4() { 96 } else { 0 };
+        let key = Self {
+            length: Self::FRONTEND_BITS + mapped + u32::from(prefix.prefix_len()),
+            prefix: SourcePrefix {
+                frontend: frontend.to_be_bytes(),
+                address: address_of(prefix.addr()).octets,
+            },
+        };
+        key.masked()
+    }
+
+    /// With the bits that do not count cleared: to the kernel the same key.
+    pub(super) fn masked(mut self) -> Self {
+        let bytes = (0..).zip(self.prefix.frontend.iter_mut().chain(&mut self.prefix.address));
+        for (index, byte) in bytes {
+            let counting = self.length.saturating_sub(index * 8).min(8);
+            *byte &= !(0xff_u32 >> counting) as u8;
+        }
+        self
+    }
+
+    /// The frontend id, if all of it counts.
+    pub(super) fn frontend(&self) -> Option<u32> {
+        (self.length >= Self::FRONTEND_BITS).then(|| u32::from_be_bytes(self.prefix.frontend))
+    }
+}
+
 /// The sixteen bytes the kernel knows an address by.
 pub(super) fn address_of(address: IpAddr) -> Address {
     match address {
@@ -102,5 +138,40 @@ fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => protocol::TCP,
         Protocol::Udp => protocol::UDP,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_key_counts_the_bits_of_frontend_and_mapped_address() {
+        let key = SourceKey::new(0x0102_0304, &"192.0.2.0/25".parse().unwrap());
+        let mut address = [0; 16];
+        address[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 0]);
+        let prefix = SourcePrefix {
+            frontend: [1, 2, 3, 4],
+            address,
+        };
+        assert_eq!((key.length, key.prefix), (32 + 96 + 25, prefix));
+        assert_eq!(SourceKey::new(7, &"2001:db8::/32".parse().unwrap()).length, 32 + 32);
+        assert_eq!(key.frontend(), Some(0x0102_0304));
+    }
+
+    #[test]
+    fn bits_beyond_the_length_do_not_tell_two_keys_apart() {
+        let key = |length, last| SourceKey {
+            length,
+            prefix: SourcePrefix {
+                frontend: [0xff; 4],
+                address: [last; 16],
+            },
+        };
+        assert_eq!(key(35, 0b1011_1111).masked(), key(35, 0b1010_0000).masked());
+        assert_ne!(key(36, 0b1011_1111).masked(), key(36, 0b1010_0000).masked());
+        assert_eq!(key(160, 0xff).masked(), key(160, 0xff));
+        assert_eq!(key(31, 0).masked().prefix.frontend, [0xff, 0xff, 0xff, 0xfe]);
+        assert_eq!(key(31, 0).frontend(), None);
     }
 }

@@ -12,6 +12,7 @@ pub(super) enum Refusal {
     Nodes,
     Responders,
     Rows,
+    Sources,
 }
 
 impl Refusal {
@@ -35,6 +36,10 @@ impl Refusal {
             Self::Rows => (
                 "RowsFull",
                 "Reduce the number of Service ports or endpoints, or load larger ROWS.",
+            ),
+            Self::Sources => (
+                "SourcesFull",
+                "Reduce the number of source ranges of all Services together.",
             ),
         }
     }

@@ -33,7 +33,7 @@ impl Tables {
         self.enter_backends(&wanted, &mut step);
         let no_room = self.make_room(&wanted, plan, &mut step);
         self.enter_support(&wanted, &mut step.writes);
-        let served = self.enter_frontends(&wanted, &no_room, &mut step);
+        let served = self.enter_frontends(&wanted, &no_room, settings, &mut step);
         self.announce(&wanted, &served, plan, links, &mut step);
         self.remove_unwanted(&wanted, &served, plan, &mut step.writes);
         step.conditions.sort();
@@ -51,7 +51,7 @@ impl Tables {
     /// Clears what the last step took out of use: no packet that read the maps then is still under way.
     fn release(&mut self, writes: &mut Vec<Write>) {
         self.directory.release(writes);
-        self.frontends.release();
+        self.frontends.release(writes);
         self.backends.release(writes);
         self.nodes.release(writes);
     }
@@ -119,7 +119,13 @@ impl Tables {
     }
 
     /// Frontends with their rows, then the VIPs; gives the addresses at which something is served.
-    fn enter_frontends(&mut self, wanted: &Wanted<'_>, no_room: &BTreeSet<Key>, step: &mut Step) -> BTreeSet<Address> {
+    fn enter_frontends(
+        &mut self,
+        wanted: &Wanted<'_>,
+        no_room: &BTreeSet<Key>,
+        settings: &Settings,
+        step: &mut Step,
+    ) -> BTreeSet<Address> {
         let directory = &mut self.directory;
         let mut served = BTreeSet::new();
         let mut outcome = Outcome {
@@ -130,6 +136,7 @@ impl Tables {
             wanted,
             &self.backends,
             |key| !no_room.contains(key),
+            settings,
             &mut outcome,
             |entry, writes| {
                 served.insert(entry.address);

@@ -10,7 +10,10 @@ use super::{Settings, Step, Tables};
 use crate::plan::Plan;
 use image::Image;
 
-const SETTINGS: Settings = Settings { tunnel_port: 6081 };
+const SETTINGS: Settings = Settings {
+    tunnel_port: 6081,
+    jiffies_per_second: 250,
+};
 
 /// Steps until nothing is left to release; gives the last outcome, which says all but the writes.
 fn settle(tables: &mut Tables, image: &mut Image, plan: &Plan) -> Step {

@@ -83,7 +83,8 @@ pub fn fixed(selection_seed: u64, flow_seed: u64, flow_buckets: u32, cache_bucke
 }
 
 /// The kernel's HZ: its coarse clocks advance once a jiffy.
-fn jiffies_per_second() -> u64 {
+#[must_use]
+pub fn jiffies_per_second() -> u64 {
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::from_millis(4), Duration::from);
     let nanoseconds = u64::try_from(resolution.as_nanos()).unwrap_or(u64::MAX).max(1);
     // Rounded: a jiffy of HZ 300 is 3,333,333 ns.

@@ -6,15 +6,25 @@
 use super::{abi::Abi, error::Error, layout::Shape, mapped::Mapped, tallies::Tallies};
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData},
+    maps::{
+        HashMap, Map, MapData, MapError,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use std::{collections::BTreeMap, os::fd::AsFd};
-use weir_common::abi::{Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, RowRange, kind};
-use weir_core::tables::{Contents, Write};
+use weir_common::abi::{
+    Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, RowRange, SourcePrefix, kind,
+};
+use weir_core::tables::{Contents, SourceKey, Write};
 
-/// Word of a [`DirectoryEntry`] that readers compare (`port..id`), and of its rows.
+/// Word of a [`DirectoryEntry`] that readers compare (`port..id`), of its rows, and of its policies: flags, then values.
 const DIRECTORY_KEY: usize = std::mem::offset_of!(DirectoryEntry, port) / 8;
 const DIRECTORY_ROWS: usize = std::mem::offset_of!(DirectoryEntry, rows) / 8;
+const DIRECTORY_FLAGS: usize = std::mem::offset_of!(DirectoryEntry, policies) / 8;
+const DIRECTORY_LIMITS: [usize; 2] = [
+    std::mem::offset_of!(DirectoryEntry, flow_interval) / 8,
+    std::mem::offset_of!(DirectoryEntry, source_flow_interval) / 8,
+];
 /// Word of a [`Node`] with its interface.
 const NODE_INTERFACE: usize = std::mem::offset_of!(Node, ifindex) / 8;
 
@@ -29,6 +39,7 @@ pub struct Maps {
     backends: Mapped<Backend>,
     nodes: Mapped<Node>,
     responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
+    sources: LpmTrie<MapData, Abi<SourcePrefix>, u32>,
     tallies: Tallies,
 }
 
@@ -45,6 +56,7 @@ impl std::fmt::Debug for Maps {
 pub struct Copied {
     displacement: Vec<u32>,
     responders: Vec<(ResponderKey, Responder)>,
+    sources: Vec<(SourceKey, u32)>,
 }
 
 impl Maps {
@@ -55,6 +67,7 @@ impl Maps {
     /// [`Error::NoMap`], [`Error::Map`], [`Error::Mmap`].
     pub fn take(ebpf: &mut Ebpf, shapes: &BTreeMap<String, Shape>) -> Result<Self, Error> {
         let responders = ebpf.take_map("RESPONDERS").ok_or(Error::NoMap("RESPONDERS"))?;
+        let sources = ebpf.take_map("SOURCES").ok_or(Error::NoMap("SOURCES"))?;
         let directory: Mapped<DirectoryEntry> = mapped(ebpf, shapes, "DIRECTORY")?;
         let tallies = Tallies::take(ebpf, directory.values())?;
         Ok(Self {
@@ -67,6 +80,7 @@ impl Maps {
             backends: mapped(ebpf, shapes, "BACKENDS")?,
             nodes: mapped(ebpf, shapes, "NODES")?,
             responders: HashMap::try_from(responders).map_err(Error::map("open", "RESPONDERS"))?,
+            sources: LpmTrie::try_from(sources).map_err(Error::map("open", "SOURCES"))?,
             tallies,
         })
     }
@@ -94,7 +108,16 @@ impl Maps {
             .responders
             .iter()
             .map(|entry| entry.map(|(Abi(key), Abi(value))| (key, value)));
+        let sources = self.sources.iter().map(|entry| {
+            entry.map(|(key, verdict)| {
+                let (length, Abi(prefix)) = (key.prefix_len(), key.data());
+                (SourceKey { length, prefix }, verdict)
+            })
+        });
         Ok(Copied {
+            sources: sources
+                .collect::<Result<_, _>>()
+                .map_err(Error::map("read", "SOURCES"))?,
             displacement: displacement.collect::<Result<_, _>>()?,
             responders: responders
                 .collect::<Result<_, _>>()
@@ -114,6 +137,7 @@ impl Maps {
             backends: self.backends.values(),
             nodes: self.nodes.values(),
             responders: &copied.responders,
+            sources: &copied.sources,
         }
     }
 
@@ -143,6 +167,18 @@ impl Maps {
                 self.directory
                     .store_word(slot, DIRECTORY_ROWS, bytemuck::must_cast::<RowRange, u64>(rows))
             }
+            Write::FrontendPolicy { slot, entry } => {
+                let words: [u64; size_of::<DirectoryEntry>() / 8] = bytemuck::must_cast(entry);
+                for word in DIRECTORY_LIMITS.into_iter().chain([DIRECTORY_FLAGS]) {
+                    self.directory.store_word(slot, word, words[word])?;
+                }
+                Ok(())
+            }
+            Write::SetSource { key, verdict } => self
+                .sources
+                .insert(&trie_key(key), verdict, 0)
+                .map_err(Error::map("write", "SOURCES")),
+            Write::RemoveSource { key } => removed(self.sources.remove(&trie_key(key)), "SOURCES"),
             Write::Row { index, row } => self.rows.store(index, &[bytemuck::must_cast(row)]),
             Write::Past { index, past } => self
                 .history
@@ -162,11 +198,21 @@ impl Maps {
                 .responders
                 .insert(Abi(key), Abi(responder), 0)
                 .map_err(Error::map("write", "RESPONDERS")),
-            Write::RemoveResponder { key } => match self.responders.remove(&Abi(key)) {
-                Err(aya::maps::MapError::KeyNotFound) | Ok(()) => Ok(()),
-                Err(error) => Err(Error::map("write", "RESPONDERS")(error)),
-            },
+            Write::RemoveResponder { key } => removed(self.responders.remove(&Abi(key)), "RESPONDERS"),
         }
+    }
+}
+
+fn trie_key(key: SourceKey) -> Key<Abi<SourcePrefix>> {
+    Key::new(key.length, Abi(key.prefix))
+}
+
+/// That something is gone already is as good as its removal.
+fn removed(outcome: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
+    match outcome {
+        Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::map("write", map)(error)),
     }
 }
 

@@ -121,7 +121,9 @@ fn affinity_seconds(
     let Some(seconds) = config.and_then(|config| config.client_ip?.timeout_seconds) else {
         return Some(AFFINITY_SECONDS);
     };
-    let valid = u32::try_from(seconds).ok().filter(|seconds| (1..=86_400).contains(seconds));
+    let valid = u32::try_from(seconds)
+        .ok()
+        .filter(|seconds| (1..=86_400).contains(seconds));
     if valid.is_none() {
         let message = format!(
             "{seconds} is not a time-out, so {AFFINITY_SECONDS} is used. Write a number of seconds from 1 to 86400."

@@ -17,6 +17,8 @@ pub struct Between<'a> {
     /// The plan before, or several where an agent died on the way.
     pub old: &'a [Plan],
     pub new: &'a Plan,
+    /// Plans before those: what the last step left behind may still say who is let in.
+    pub earlier: &'a [Plan],
     /// Frontends that were there and are to stay.
     pub kept: Vec<FrontendKey>,
     pub before: &'a Image,
@@ -70,6 +72,29 @@ impl Between<'_> {
     fn check_frontend(&self, name: &FrontendKey, entry: &DirectoryEntry, now: &Image) {
         assert_eq!(entry.kind, kind::FRONTEND);
         self.check_rows(name, now.range(entry.rows), now);
+    }
+
+    /// Every source finds an answer at frontend `id` that one of the plans gives, also at an entry read before the step.
+    pub fn check_sources(&self, id: Option<u32>, now: &Image) {
+        for name in frontends() {
+            let key = Key::from(&name);
+            let [early, late] = [self.before.entry(&key), now.entry(&key)];
+            let kept = early.filter(|_| self.kept.contains(&name));
+            let entries = kept.into_iter().chain(late);
+            for entry in entries.filter(|entry| Some(entry.id) == id) {
+                self.check_sources_of(&name, entry, now);
+            }
+        }
+    }
+
+    fn check_sources_of(&self, name: &FrontendKey, entry: &DirectoryEntry, now: &Image) {
+        let plans = || self.plans().chain(self.earlier);
+        let planned = || plans().filter_map(|plan| plan.frontends.get(name));
+        for source in world::sources(name.address) {
+            let admitted = now.admits(entry, source);
+            let as_planned = planned().any(|of| world::admits(&of.policy.sources, source) == admitted);
+            assert!(as_planned, "{name}: {source} is let in: {admitted}, which no plan says");
+        }
     }
 
     pub fn check_written_row(&self, index: u32, now: &Image) {

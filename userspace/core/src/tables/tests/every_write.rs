@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     plan::{FrontendKey, Plan},
-    tables::{Step, Tables, Write, key::Key},
+    tables::{SourceKey, Step, Tables, Write, directory::with_policy_of, key::Key},
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use weir_common::abi::{Backend, Row, RowRange, kind};
+use weir_common::abi::{Backend, Row, RowRange, SourcePrefix, kind};
 
 /// Half the slots do not exist, so every second new key has to move its bucket.
 fn image() -> Image {
@@ -26,6 +26,8 @@ struct Run {
     image: Image,
     tables: Tables,
     plans: Vec<Plan>,
+    /// Those before the last step.
+    earlier: Vec<Plan>,
     known: BTreeSet<Key>,
 }
 
@@ -36,6 +38,7 @@ impl Run {
             tables: image.adopt(),
             image,
             plans: Vec::new(),
+            earlier: Vec::new(),
             known: BTreeSet::new(),
         }
     }
@@ -54,6 +57,7 @@ impl Run {
         let between = Between {
             old: &self.plans,
             new,
+            earlier: &self.earlier,
             kept,
             before: &before,
             known: self.known.clone(),
@@ -62,8 +66,14 @@ impl Run {
             self.image.write(write);
             match write {
                 // Most writes are rows, and concern that row alone.
+                Write::SetSource { key, .. } | Write::RemoveSource { key } => {
+                    between.check_sources(key.frontend(), &self.image);
+                }
                 Write::Row { index, .. } if count % 256 != 0 => between.check_written_row(*index, &self.image),
                 _ => between.check(&self.image),
+            }
+            if let Write::Directory { entry, .. } | Write::FrontendPolicy { entry, .. } = write {
+                between.check_sources(Some(entry.id), &self.image);
             }
         }
         if limit >= step.writes.len() {
@@ -71,6 +81,7 @@ impl Run {
                 assert!(step.frontend_ids.contains_key(name), "{name} was pushed out");
             }
             self.check_reuse(&before);
+            self.earlier.clone_from(&self.plans);
         }
         step
     }
@@ -122,6 +133,8 @@ fn check_same_as_fresh(image: &Image, plan: &Plan) {
             kind::PEER => assert_eq!(image.nodes[found.id as usize], fresh.nodes[entry.id as usize]),
             kind::BACKEND => assert_eq!(image.backends[found.id as usize], fresh.backends[entry.id as usize]),
             kind::FRONTEND => {
+                assert_eq!(with_policy_of(*entry, found), *entry, "other policies");
+                assert_eq!(image.sources_of(found.id), fresh.sources_of(entry.id));
                 let [rows, expected] = [image.range(found.rows), fresh.range(entry.rows)];
                 for index in 0..rows.len().max(expected.len()) {
                     let row = image.backends[rows[index & (rows.len() - 1)].current as usize];
@@ -132,6 +145,7 @@ fn check_same_as_fresh(image: &Image, plan: &Plan) {
             _ => {}
         }
     }
+    assert_eq!(image.sources.len(), fresh.sources.len(), "prefixes are left over");
     // Mark and sweep, done plainly: nothing else is there, but for backends that rows remember.
     let named = image.named();
     for entry in image.directory.iter().filter(|entry| entry.kind != kind::FREE) {
@@ -239,7 +253,7 @@ proptest! {
     #[test]
     fn garbage_is_replaced(
         plans in (plan(), plan()),
-        noise in proptest::collection::vec((0..7_u8, any::<u16>(), 0..20_u32, 0..300_u32), 0..200),
+        noise in proptest::collection::vec((0..9_u8, any::<u16>(), 0..20_u32, 0..300_u32), 0..200),
     ) {
         let mut run = Run::new();
         settle(&mut run.tables, &mut run.image, &plans.0);
@@ -274,6 +288,16 @@ fn scramble(image: &mut Image, map: u8, at: usize, a: u32, b: u32) {
                 current: a,
                 previous: b,
             }
+        }
+        6 => image.directory[slot].policies = a,
+        7 => {
+            let prefix = SourcePrefix {
+                frontend: (b % 16).to_be_bytes(),
+                address: [at as u8; 16],
+            };
+            let length = at as u32 % 161;
+            // Bits beyond the length do not count, as in the kernel.
+            image.sources.insert(SourceKey { length, prefix }.masked(), a);
         }
         _ => {
             let backend = image.backends[at % 64];

@@ -1,10 +1,15 @@
 //! The maps as plain arrays, written one element at a time and read the way the kernel reads them.
 
-use crate::tables::{Contents, Tables, Write, key::Key};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::tables::{Contents, SourceKey, Tables, Write, directory::with_policy_of, key::Key};
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 use weir_common::{
     abi::{
         Backend, DISPLACEMENTS, DirectoryEntry, FILTER_WORDS, Node, Past, Responder, ResponderKey, Row, RowRange, kind,
+        policy, source,
     },
     hash,
 };
@@ -19,6 +24,7 @@ pub struct Image {
     pub backends: Vec<Backend>,
     pub nodes: Vec<Node>,
     pub responders: BTreeMap<ResponderKey, Responder>,
+    pub sources: BTreeMap<SourceKey, u32>,
 }
 
 impl Image {
@@ -32,6 +38,7 @@ impl Image {
             backends: vec![Backend::default(); backends],
             nodes: vec![Node::default(); nodes],
             responders: BTreeMap::new(),
+            sources: BTreeMap::new(),
         }
     }
 
@@ -43,6 +50,19 @@ impl Image {
             Write::FrontendRows { slot, rows } => {
                 assert_eq!(self.directory[slot as usize].kind, kind::FRONTEND);
                 self.directory[slot as usize].rows = rows;
+            }
+            Write::FrontendPolicy { slot, entry } => {
+                let held = &mut self.directory[slot as usize];
+                assert_eq!((held.kind, held.id), (kind::FRONTEND, entry.id));
+                *held = with_policy_of(*held, &entry);
+            }
+            Write::SetSource { key, verdict } => {
+                self.sources.insert(key, verdict);
+            }
+            Write::RemoveSource { key } => {
+                self.sources
+                    .remove(&key)
+                    .unwrap_or_else(|| panic!("{key:?} is removed and not there"));
             }
             Write::Row { index, row } => self.rows[index as usize] = row,
             Write::Past { index, past } => self.history[index as usize] = past,
@@ -63,6 +83,7 @@ impl Image {
             .iter()
             .map(|(key, responder)| (*key, *responder))
             .collect();
+        let sources: Vec<_> = self.sources.iter().map(|(key, verdict)| (*key, *verdict)).collect();
         Tables::adopt(&Contents {
             filter: &self.filter,
             displacement: &self.displacement,
@@ -72,6 +93,7 @@ impl Image {
             backends: &self.backends,
             nodes: &self.nodes,
             responders: &responders,
+            sources: &sources,
         })
     }
 
@@ -95,6 +117,31 @@ impl Image {
 
     pub fn entry(&self, key: &Key) -> Option<&DirectoryEntry> {
         self.entry_in(self.slot(key), key)
+    }
+
+    /// Whether a frontend lets a source in, by the words of its entry and the longest prefix.
+    pub fn admits(&self, entry: &DirectoryEntry, from: IpAddr) -> bool {
+        if entry.policies & policy::SOURCES == 0 {
+            return true;
+        }
+        let address = if from.is_ipv4() { 32 } else { 128 };
+        let whole = SourceKey::new(entry.id, &IpNet::new(from, address).expect("a whole address"));
+        let longest = (0..=whole.length).rev().find_map(|length| {
+            let key = SourceKey { length, ..whole };
+            self.sources.get(&key.masked())
+        });
+        match longest.copied().unwrap_or(source::UNKNOWN) {
+            source::ALLOWED => true,
+            source::UNKNOWN => entry.policies & policy::ALLOW_LISTED == 0,
+            _ => false,
+        }
+    }
+
+    /// What prefixes of a frontend say, by prefix without the frontend.
+    pub fn sources_of(&self, id: u32) -> BTreeMap<(u32, [u8; 16]), u32> {
+        let own = self.sources.iter().filter(|(key, _)| key.frontend() == Some(id));
+        own.map(|(key, verdict)| ((key.length, key.prefix.address), *verdict))
+            .collect()
     }
 
     pub fn range(&self, range: RowRange) -> &[Row] {

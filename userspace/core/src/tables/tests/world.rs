@@ -4,13 +4,14 @@
 use crate::{
     links::{Interface, Links, NextHop},
     model::{Mode, Protocol, ServiceKey},
-    plan::{BackendKey, Frontend, FrontendKey, Plan, Vip},
+    plan::{BackendKey, Frontend, FrontendKey, Limits, Plan, Policy, Sources, Vip},
     tables::key::Key,
 };
+use ipnet::IpNet;
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::LazyLock,
 };
 use weir_common::hash;
@@ -74,7 +75,7 @@ pub fn plan() -> impl Strategy<Value = Plan> {
         PODS,
     );
     let members = proptest::collection::vec((0..PODS, 0..5_u32), 0..PODS);
-    let frontend = proptest::option::weighted(0.7, members);
+    let frontend = proptest::option::weighted(0.7, (members, policy()));
     let frontends = proptest::collection::vec(frontend, 24);
     let nodes = proptest::collection::vec(proptest::bool::weighted(0.85), NODES.len());
     (pods, frontends, nodes).prop_map(|(pods, wanted, nodes)| {
@@ -85,8 +86,12 @@ pub fn plan() -> impl Strategy<Value = Plan> {
         for (name, _) in NODES.iter().zip(nodes).filter(|(_, there)| *there) {
             plan.nodes.insert((*name).into(), node_address(name));
         }
-        for (key, wanted) in frontends_of(wanted) {
+        for (key, (wanted, policy)) in frontends_of(wanted) {
             let mut frontend = empty_frontend(&key);
+            frontend.policy = Policy {
+                sources: of_family(policy.sources, key.address),
+                ..policy
+            };
             for (pod, weight) in wanted {
                 let backend = backend(pod, pods[pod]);
                 if weight == 0 && !frontend.backends.contains_key(&backend) {
@@ -101,8 +106,76 @@ pub fn plan() -> impl Strategy<Value = Plan> {
     })
 }
 
-/// Pods with weights; 0 is draining.
-type Choice = Vec<(usize, u32)>;
+/// Pods with weights (0 is draining), and policies.
+type Choice = (Vec<(usize, u32)>, Policy);
+
+/// Addresses that the prefixes of [`policy`] tell apart.
+pub fn sources(family: IpAddr) -> impl Iterator<Item = IpAddr> {
+    (0..=u8::MAX)
+        .step_by(16)
+        .chain([254])
+        .map(move |last| source(family, last))
+}
+
+fn source(family: IpAddr, last: u8) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, last).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into()).into(),
+    }
+}
+
+/// Random policies; the prefixes are of IPv4.
+fn policy() -> impl Strategy<Value = Policy> {
+    let prefix = (any::<u8>(), 24_u8..=30);
+    let prefix = prefix.prop_map(|(last, length)| {
+        let address = source(Ipv4Addr::UNSPECIFIED.into(), last);
+        IpNet::new(address, length).unwrap().trunc()
+    });
+    let prefixes = proptest::collection::btree_set(prefix, 0..4);
+    let sources = (proptest::option::weighted(0.5, prefixes.clone()), prefixes);
+    let sources = sources.prop_map(|(allowed, denied)| Sources { allowed, denied });
+    let rates = proptest::option::of(1_u32..5);
+    (proptest::option::of(1_u32..3), proptest::option::of(sources), rates).prop_map(
+        |(affinity_seconds, sources, rate)| Policy {
+            affinity_seconds,
+            sources: sources.unwrap_or_default(),
+            limits: Limits {
+                flows: rate,
+                source_packets: rate.filter(|rate| rate % 2 == 0),
+                ..Limits::default()
+            },
+        },
+    )
+}
+
+/// The same for the family of `vip`. No prefix is both allowed and denied.
+fn of_family(sources: Sources, vip: IpAddr) -> Sources {
+    let turn = |prefix: &IpNet| {
+        let length = prefix.max_prefix_len() - prefix.prefix_len();
+        let last = match prefix.addr() {
+            IpAddr::V4(v4) => v4.octets()[3],
+            IpAddr::V6(v6) => v6.octets()[15],
+        };
+        let address = source(vip, last);
+        IpNet::new(address, if vip.is_ipv4() { 32 } else { 128 } - length).unwrap()
+    };
+    let allowed: Option<BTreeSet<IpNet>> = sources.allowed.map(|set| set.iter().map(turn).collect());
+    let mut denied: BTreeSet<IpNet> = sources.denied.iter().map(turn).collect();
+    denied.retain(|prefix| !allowed.iter().any(|set| set.contains(prefix)));
+    Sources { allowed, denied }
+}
+
+/// What the longest prefix says, which is what the kernel asks.
+pub fn admits(sources: &Sources, source: IpAddr) -> bool {
+    let longest = |set: &BTreeSet<IpNet>| {
+        let matching = set.iter().filter(|prefix| prefix.contains(&source));
+        matching.map(|prefix| prefix.prefix_len()).max()
+    };
+    match (&sources.allowed, longest(&sources.denied)) {
+        (None, denied) => denied.is_none(),
+        (Some(allowed), denied) => longest(allowed) > denied,
+    }
+}
 
 fn frontends_of(wanted: Vec<Option<Choice>>) -> Vec<(FrontendKey, Choice)> {
     frontends()
