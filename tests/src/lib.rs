@@ -4,4 +4,5 @@ pub mod bench;
 pub mod demo;
 pub mod lab;
 pub mod packets;
+pub mod release;
 pub mod survival;

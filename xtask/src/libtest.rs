@@ -23,12 +23,22 @@ impl AddAssign for Count {
     }
 }
 
+impl Count {
+    /// The count of a command that ended so. When it fails without any failed test (it does not compile, or a test binary
+    /// died), that counts as one.
+    pub(crate) fn of_a_command_that(mut self, succeeded: bool) -> Self {
+        if !succeeded && self.failed == 0 {
+            self.failed = 1;
+        }
+        self
+    }
+}
+
 /// Runs `command` and shows its stdout on ours.
 pub(crate) fn run(command: &mut Command) -> Result<Count> {
     run_showing(command, &mut std::io::stdout())
 }
 
-/// When it fails without any failed test (it does not compile, or a test binary died), that counts as one.
 fn run_showing(command: &mut Command, show: &mut impl Write) -> Result<Count> {
     let mut child = command
         .stdout(Stdio::piped())
@@ -44,14 +54,11 @@ fn run_showing(command: &mut Command, show: &mut impl Write) -> Result<Count> {
         count += summary(&text).unwrap_or_default();
     }
     let status = child.wait().context("cannot wait for cargo test")?;
-    if !status.success() && count.failed == 0 {
-        count.failed = 1;
-    }
-    Ok(count)
+    Ok(count.of_a_command_that(status.success()))
 }
 
 /// Reads `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s`.
-fn summary(line: &str) -> Option<Count> {
+pub(crate) fn summary(line: &str) -> Option<Count> {
     let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let number = |what: &str| {
         let mut parts = numbers.split("; ").filter_map(|part| part.split_once(' '));

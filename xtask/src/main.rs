@@ -5,6 +5,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod elf;
+mod kernels;
 mod libtest;
 mod process;
 mod setup;
@@ -24,6 +25,8 @@ enum Verb {
     BuildEbpf,
     /// Run every kind of test, or only those named. Needs root.
     Test(test::Args),
+    /// Boot other kernels under qemu and run the object and the tests there. Needs root.
+    Kernels(kernels::Args),
     /// What CI runs: format, clippy, licences, tests.
     Ci,
     /// Show Weir at work in a lab of network namespaces. Needs root.
@@ -45,9 +48,10 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Setup => setup::run(setup::Scope::Everything).map(drop),
+        Verb::Setup => setup::run(setup::Scope::Kernels).map(drop),
         Verb::BuildEbpf => build_ebpf::run(),
         Verb::Test(args) => test::run(&args),
+        Verb::Kernels(args) => kernels::run(&args),
         Verb::Ci => ci::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -21,6 +21,8 @@ pub(crate) enum Scope {
     Build,
     /// That, the tools of the lab, and a mounted bpf file system.
     Everything,
+    /// That, and what boots other kernels.
+    Kernels,
 }
 
 /// What builds the kernel half.
@@ -36,8 +38,11 @@ pub(crate) struct Tools {
 pub(crate) fn run(scope: Scope) -> Result<Tools> {
     let start = Instant::now();
     let mut steps = Vec::new();
-    if scope == Scope::Everything {
+    if scope != Scope::Build {
         steps.extend([packages::lab(), bpffs::mount()]);
+    }
+    if scope == Scope::Kernels {
+        steps.push(packages::kernels());
     }
     let tools = toolchain::find_or_install().and_then(|(toolchain, installed)| {
         let (linker, built) = linker::find_or_install(&toolchain)?;

@@ -24,9 +24,28 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("cc", "gcc"),
 ];
 
-/// Installs the packages of the programs that are missing; false when none is.
+/// Programs that fetch, prepare and boot other kernels.
+const EMULATION: [(&str, &str); 6] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("modprobe", "kmod"),
+    ("xz", "xz-utils"),
+    ("strip", "binutils"),
+    ("setpriv", "util-linux"),
+];
+
+/// Installs the packages of the lab's programs that are missing; false when none is.
 pub(super) fn lab() -> Result<bool> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).collect();
+    install_missing(&PROGRAMS)
+}
+
+/// As [`lab`], for `cargo xtask kernels`.
+pub(super) fn kernels() -> Result<bool> {
+    install_missing(&EMULATION)
+}
+
+fn install_missing(programs: &[(&str, &str)]) -> Result<bool> {
+    let missing: Vec<_> = programs.iter().filter(|(program, _)| find(program).is_none()).collect();
     if missing.is_empty() {
         return Ok(false);
     }

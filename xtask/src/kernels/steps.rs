@@ -1,0 +1,139 @@
+//! What is run in a guest, and how its output is read.
+//!
+//! The guest's `init.sh` frames each step's output by lines that start with [`MARK`].
+
+use crate::libtest::{self, Count};
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+
+/// Starts a line of `init.sh` about a step; libtest prints none like it.
+const MARK: &str = "@weir ";
+
+/// One test binary, run once in a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Step {
+    /// The kernel takes the object; instructions walked.
+    Verifier,
+    /// Golden packets through `BPF_PROG_TEST_RUN`.
+    Packets,
+}
+
+impl Step {
+    /// All, the quickest first.
+    pub(super) fn all() -> Vec<Self> {
+        Self::value_variants().to_vec()
+    }
+
+    /// Its test target, also its name.
+    pub(super) fn target(self) -> &'static str {
+        match self {
+            Self::Verifier => "verifier",
+            Self::Packets => "packets",
+        }
+    }
+
+    fn arguments(self) -> &'static str {
+        match self {
+            Self::Verifier => "--show-output --test-threads=1",
+            Self::Packets => "kernel --test-threads=1",
+        }
+    }
+
+    /// The line of `/steps` that `init.sh` reads: name, program, arguments.
+    pub(super) fn line(self) -> String {
+        let target = self.target();
+        format!("{target} /job/{target} {}\n", self.arguments())
+    }
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Ended {
+    pub(super) count: Count,
+    /// Of the guest's time.
+    pub(super) seconds: f64,
+}
+
+/// What a guest has said so far.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    running: Option<(String, Count)>,
+    /// Steps that have ended, by name.
+    pub(super) ended: BTreeMap<String, Ended>,
+    /// Instructions the verifier walked, by program.
+    pub(super) verified: BTreeMap<String, u64>,
+}
+
+impl Progress {
+    /// Reads one line; whether it is for people.
+    pub(super) fn read(&mut self, line: &str) -> bool {
+        if let Some(mark) = line.strip_prefix(MARK) {
+            self.mark(mark);
+            return false;
+        }
+        if let Some((_, count)) = &mut self.running {
+            *count += libtest::summary(line).unwrap_or_default();
+        }
+        if let Some((program, count)) = verified(line) {
+            self.verified.insert(program, count);
+        }
+        true
+    }
+
+    /// `begin NAME`, or `end STATUS SECONDS`.
+    fn mark(&mut self, mark: &str) {
+        let words: Vec<&str> = mark.split_whitespace().collect();
+        match words[..] {
+            ["begin", name] => self.running = Some((name.to_owned(), Count::default())),
+            ["end", status, seconds] => {
+                if let Some((name, count)) = self.running.take() {
+                    let count = count.of_a_command_that(status == "0");
+                    let seconds = seconds.parse().unwrap_or_default();
+                    self.ended.insert(name, Ended { count, seconds });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads `weir_ingress: 79579 instructions verified, ...`, the line of the verifier tests.
+fn verified(line: &str) -> Option<(String, u64)> {
+    let (program, rest) = line.split_once(": ")?;
+    let (count, _) = rest.split_once(" instructions verified,")?;
+    Some((program.to_owned(), count.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(lines: &[&str]) -> Progress {
+        let mut progress = Progress::default();
+        for line in lines {
+            progress.read(line);
+        }
+        progress
+    }
+
+    #[test]
+    fn a_step_is_counted_between_its_marks() {
+        let progress = after(&[
+            "@weir begin verifier",
+            "weir_ingress: 321004 instructions verified, 49480 bytes after translation, budget 500000",
+            "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 5.00s",
+            "@weir end 0 5.25",
+            "@weir begin packets",
+        ]);
+        let ended = progress.ended["verifier"];
+        assert_eq!((ended.count.passed, ended.count.failed, ended.seconds), (4, 0, 5.25));
+        assert_eq!(progress.verified["weir_ingress"], 321_004);
+        assert!(!progress.ended.contains_key("packets"));
+    }
+
+    #[test]
+    fn a_step_that_dies_without_a_word_has_failed() {
+        let progress = after(&["@weir begin devices", "Segmentation fault", "@weir end 139 0.50"]);
+        assert_eq!(progress.ended["devices"].count.failed, 1);
+    }
+}
