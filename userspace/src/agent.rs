@@ -302,15 +302,15 @@ impl Agent {
         self.report(plan, network, &devices);
     }
 
-    /// Ends what a take-over began: flows move, interfaces nobody asks for are let go.
+    /// Ends what a take-over began: interfaces nobody asks for are let go, flows move.
     fn tidy(&mut self, network: &Network) -> Result<(), bpf::Error> {
+        if let Some(devices) = self.interfaces.devices(network) {
+            self.dataplane.keep_only(&devices)?;
+        }
         if self.interfaces.all_taken_over() {
             self.dataplane.finish_move()?;
         }
-        match self.interfaces.devices(network) {
-            Some(devices) => self.dataplane.keep_only(&devices),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {

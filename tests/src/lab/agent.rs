@@ -4,7 +4,7 @@ use super::{Lab, Node, process::Process, status::Status, wait::PATIENCE};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
     thread,
 };
@@ -44,7 +44,15 @@ impl Agent {
     /// # Errors
     /// When there is no such program.
     pub fn launch(lab: &Lab, node: &Node, arguments: &[&str]) -> Result<Self> {
-        let mut command = weir(lab, node, "run");
+        Self::launch_program(&binary(), lab, node, arguments)
+    }
+
+    /// As [`Agent::launch`], with a program of the caller's: the agent of another version.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn launch_program(program: &Path, lab: &Lab, node: &Node, arguments: &[&str]) -> Result<Self> {
+        let mut command = command(program, lab, node, "run");
         command
             .arg("--manifests")
             .arg(lab.manifest_directory(node))
@@ -158,7 +166,11 @@ pub fn status_table(lab: &Lab, node: &Node) -> Result<String> {
 
 /// `weir VERB` in the namespace of `node`, told where that node's pins and state are.
 pub(super) fn weir(lab: &Lab, node: &Node, verb: &str) -> Command {
-    let mut command = node.namespace.command(&binary().to_string_lossy());
+    command(&binary(), lab, node, verb)
+}
+
+fn command(program: &Path, lab: &Lab, node: &Node, verb: &str) -> Command {
+    let mut command = node.namespace.command(&program.to_string_lossy());
     command.arg(verb).arg("--pin-dir").arg(lab.pin_directory(node));
     command.arg("--state-dir").arg(lab.state_directory(node));
     command

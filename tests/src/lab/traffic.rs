@@ -16,7 +16,7 @@ use std::{
 /// Between one request and the next.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// One request after the other, each over a connection of its own.
+/// One request after the other: over TCP each with a connection of its own.
 #[derive(Debug)]
 pub struct Requests {
     stop: Arc<AtomicBool>,
@@ -44,14 +44,31 @@ impl Tally {
 impl Requests {
     /// Starts to ask the web servers behind `address` from `namespace`.
     pub fn start(namespace: &Namespace, address: SocketAddr) -> Self {
+        Self::repeat(namespace, move || Ok(move || client::ask(address)))
+    }
+
+    /// Starts to ask the UDP echoes behind `address` from `namespace`, all over one socket: one flow, and one pod.
+    pub fn start_udp(namespace: &Namespace, address: SocketAddr) -> Self {
+        Self::repeat(namespace, move || {
+            let socket = client::udp_socket(address)?;
+            Ok(move || client::ask_udp_again(&socket))
+        })
+    }
+
+    /// Repeats what `prepare` gives, both inside `namespace`.
+    fn repeat<A: FnMut() -> Result<client::Answer>>(
+        namespace: &Namespace,
+        prepare: impl FnOnce() -> Result<A> + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (namespace, asked_to_stop) = (namespace.clone(), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             namespace.enter()?;
+            let mut ask = prepare()?;
             let mut tally = Tally::default();
             let mut last = Instant::now();
             while !asked_to_stop.load(Ordering::Relaxed) {
-                match client::ask(address) {
+                match ask() {
                     Ok(answer) => {
                         *tally.answers.entry(answer.pod).or_default() += 1;
                         tally.longest_gap = tally.longest_gap.max(last.elapsed());

@@ -16,3 +16,4 @@ mod serving;
 mod status;
 mod surviving;
 mod transfers;
+mod upgrading;

@@ -3,6 +3,9 @@
 //! Takes one interface as netlink shows it and makes it run this agent's programs: a link an earlier agent pinned gets
 //! the new program in one step, a link whose interface is gone is thrown away, a program of somebody else is left alone
 //! and named. Which interfaces there should be is the agent's affair.
+//!
+//! While flows move to another map, the former egress program goes on behind the new one, and either leaves alone what the
+//! other has rewritten: a flow that only the former map has yet loses no reply. [`Attacher::part`] ends that.
 
 use super::{
     error::Error,
@@ -30,6 +33,10 @@ const EGRESS: &str = "weir_egress";
 /// Where our filter stands in clsact on kernels without tcx; fixed, so that a new agent replaces it.
 const TC_PRIORITY: u16 = 50;
 const TC_HANDLE: TcHandle = TcHandle::new(0, 0x5745);
+/// Where it stands, before the former one, while flows move.
+const TC_PRIORITY_BESIDE: u16 = 49;
+/// Kind of the pin of a tcx link that is to take the place of the one pinned as `tc`.
+const BESIDE: &str = "tc_beside";
 
 /// Which XDP mode to ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -166,15 +173,37 @@ impl Attacher {
         self.ingress
     }
 
-    /// Makes `device` run both programs. Calling it again changes nothing.
+    /// Makes `device` run both programs; with `moving` beside the former egress program, where there is one. Calling it
+    /// again changes nothing.
     ///
     /// # Errors
     ///
     /// See [`AttachError`]; the interface is then as it was, except that a stale pin may be gone.
-    pub fn attach(&self, ebpf: &mut Ebpf, device: &Device) -> Result<(), AttachError> {
+    pub fn attach(&self, ebpf: &mut Ebpf, device: &Device, moving: bool) -> Result<(), AttachError> {
         // Egress first: a reply that leaves unchanged breaks a connection, a request that is not taken does not.
-        self.attach_egress(ebpf, device)?;
+        self.attach_egress(ebpf, device, moving)?;
         self.attach_ingress(ebpf, device)
+    }
+
+    /// Takes the former egress programs away, now that flows have moved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`], [`Error::Clsact`].
+    pub fn part(&self, ebpf: &mut Ebpf) -> Result<(), Error> {
+        for (kind, interface, _) in self.pins.linked()? {
+            if kind == BESIDE {
+                self.pins.replace_link(BESIDE, "tc", &interface)?;
+            } else if kind == "xdp" && !self.tcx {
+                let clsact = |cause| Error::Clsact {
+                    interface: interface.clone(),
+                    cause,
+                };
+                attach_clsact(egress(ebpf)?, &interface, TC_PRIORITY).map_err(clsact)?;
+                let _ = detach_filter(&interface, TC_PRIORITY_BESIDE);
+            }
+        }
+        Ok(())
     }
 
     fn attach_ingress(&self, ebpf: &mut Ebpf, device: &Device) -> Result<(), AttachError> {
@@ -247,22 +276,34 @@ impl Attacher {
         })
     }
 
-    fn attach_egress(&self, ebpf: &mut Ebpf, device: &Device) -> Result<(), AttachError> {
+    fn attach_egress(&self, ebpf: &mut Ebpf, device: &Device, moving: bool) -> Result<(), AttachError> {
         let refused = |cause| AttachError::Egress {
             interface: device.name.clone(),
             cause,
         };
         let program = egress(ebpf)?;
         let path = self.pins.link("tc", &device.name);
-        let running = self.live_pin(&path, device)?;
         if !self.tcx {
-            attach_clsact(program, device).map_err(refused)?;
-            remove_if_there(&path)?;
+            let priority = if moving { TC_PRIORITY_BESIDE } else { TC_PRIORITY };
+            attach_clsact(program, &device.name, priority).map_err(refused)?;
+            if !moving {
+                remove_if_there(&path)?;
+            }
             return Ok(());
         }
+        let beside = self.pins.link(BESIDE, &device.name);
+        // The order matters: what stands beside is the later one.
+        let mut running = None;
+        for path in [&beside, &path] {
+            if let Some(program) = self.live_pin(path, device)? {
+                running = Some((path, program));
+                break;
+            }
+        }
         match running {
-            Some(running) if running == self.egress => Ok(()),
-            Some(_) => replace_tcx(program, &path).map_err(refused),
+            Some((_, running)) if running == self.egress => Ok(()),
+            Some((at, _)) if !moving || *at == beside => replace_tcx(program, at).map_err(refused),
+            Some(_) => attach_tcx(program, &device.name, &beside).map_err(refused),
             None => {
                 attach_tcx(program, &device.name, &path).map_err(refused)?;
                 if detach_clsact(&device.name) {
@@ -340,21 +381,21 @@ fn replace_tcx(program: &mut SchedClassifier, path: &Path) -> Result<(), String>
     program.take_link(id).map(drop).map_err(|error| chain(&error))
 }
 
-fn attach_clsact(program: &mut SchedClassifier, device: &Device) -> Result<(), String> {
+fn attach_clsact(program: &mut SchedClassifier, interface: &str, priority: u16) -> Result<(), String> {
     // It may be there already; if it could not be made, attaching says so.
-    let _ = tc::qdisc_add_clsact(&device.name);
-    let earlier = SchedClassifierLink::attached(&device.name, TcAttachType::Egress, TC_PRIORITY, TC_HANDLE, None)
+    let _ = tc::qdisc_add_clsact(interface);
+    let earlier = SchedClassifierLink::attached(interface, TcAttachType::Egress, priority, TC_HANDLE, None)
         .map_err(|error| chain(&error))?;
     let id = match program.attach_to_link(earlier) {
         Ok(id) => id,
         Err(_) => {
             let options = NlOptions {
-                priority: TC_PRIORITY,
+                priority,
                 handle: TC_HANDLE,
                 classid: None,
             };
             program
-                .attach_with_options(&device.name, TcAttachType::Egress, TcAttachOptions::Netlink(options))
+                .attach_with_options(interface, TcAttachType::Egress, TcAttachOptions::Netlink(options))
                 .map_err(|error| chain(&error))?
         }
     };
@@ -363,10 +404,15 @@ fn attach_clsact(program: &mut SchedClassifier, device: &Device) -> Result<(), S
     Ok(())
 }
 
-/// Takes our filter off `interface`; whether there was one.
+/// Takes our filters off `interface`; whether there was one.
 #[must_use]
 pub fn detach_clsact(interface: &str) -> bool {
-    SchedClassifierLink::attached(interface, TcAttachType::Egress, TC_PRIORITY, TC_HANDLE, None)
+    let beside = detach_filter(interface, TC_PRIORITY_BESIDE);
+    detach_filter(interface, TC_PRIORITY) || beside
+}
+
+fn detach_filter(interface: &str, priority: u16) -> bool {
+    SchedClassifierLink::attached(interface, TcAttachType::Egress, priority, TC_HANDLE, None)
         .is_ok_and(|link| aya::programs::links::Link::detach(link).is_ok())
 }
 

@@ -51,9 +51,7 @@ pub fn mss(tunnel: Option<IpAddr>, mtu: Option<u16>) -> (u16, u16) {
 /// 0 leaves the MSS alone. What a client offers in its SYN is for replies, which do not take the tunnel.
 #[must_use]
 pub fn syn_mss(mtu: Option<u16>) -> (u16, u16) {
-    mtu.map_or((0, 0), |mtu| {
-        (mtu.saturating_sub(20 + 20), mtu.saturating_sub(40 + 20))
-    })
+    mtu.map_or((0, 0), |mtu| (mtu.saturating_sub(20 + 20), mtu.saturating_sub(40 + 20)))
 }
 
 /// One second in limiter units.

@@ -43,10 +43,11 @@ pub enum Error {
     /// Two agents would undo each other's work.
     #[error("another weir already uses {}; stop it first, or give this one its own --pin-dir and --state-dir", .0.display())]
     PinDirInUse(PathBuf),
-    /// Pins of another layout version.
+    /// Pins of a layout version that this agent does not know.
     #[error(
-        "{} holds maps of layout version {found}, this weir has version {ours}; run `weir run --detach --pin-dir {}` \
-         first: it removes them, and forwarding stops until the new agent has started",
+        "{} holds maps of layout version {found}, this weir has version {ours} and cannot take them over; start a newer \
+         weir, or run `weir run --detach --pin-dir {}` first: it removes them, and forwarding stops until the new agent \
+         has started",
         .pin_dir.display(), .pin_dir.display()
     )]
     OtherVersion {
@@ -56,6 +57,18 @@ pub enum Error {
         found: String,
         /// Ours.
         ours: u32,
+    },
+    /// Flows that an earlier agent pinned, or somebody else in their place.
+    #[error(
+        "the flows pinned at {} are in no form that any weir has used, so they cannot be taken over; run `weir run --detach \
+         --pin-dir {}` first: it removes the pins, and forwarding stops until the new agent has started",
+        .path.display(), .pin_dir.display()
+    )]
+    FormerMap {
+        /// The pin.
+        path: PathBuf,
+        /// The folder of pins.
+        pin_dir: PathBuf,
     },
     /// Pins of our version that are not ours.
     #[error(
@@ -68,6 +81,14 @@ pub enum Error {
         pin_dir: PathBuf,
         /// What differs.
         mismatch: Mismatch,
+    },
+    /// The filter of a kernel without tcx could not be put in its place.
+    #[error("cannot put the tc filter of interface {interface} in its place: {cause}")]
+    Clsact {
+        /// The interface.
+        interface: String,
+        /// Why.
+        cause: String,
     },
     /// aya could not load the object.
     #[error("the kernel refused the eBPF object")]

@@ -1,4 +1,4 @@
-//! Moves flows from one `FLOWS` map into another of a different capacity or seed, while packets pass.
+//! Moves flows from one `FLOWS` map into another of a different capacity, seed or layout, while packets pass.
 //!
 //! An entry holds everything its two buckets follow from, so it can be placed again under any mask and seed. The new
 //! program may write the new map at the same time: places are taken by compare-and-swap of the control word, as
@@ -17,6 +17,23 @@ const CONTROL: usize = 6;
 /// The control word without state and VIP port: who the flow belongs to.
 const IDENTITY: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0]);
 
+/// How an entry is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// The flow in an entry's words; `None` when there is none, or somebody is writing it.
+    pub flow: fn(&[u64; WORDS]) -> Option<Flow>,
+}
+
+impl Reading {
+    /// An entry of our own layout.
+    pub const OURS: Self = Self { flow: ours };
+}
+
+fn ours(words: &[u64; WORDS]) -> Option<Flow> {
+    let flow: Flow = bytemuck::must_cast(*words);
+    (flow.state >= flow_state::OPENING).then_some(flow)
+}
+
 /// What became of the flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
@@ -26,17 +43,20 @@ pub struct Moved {
     pub lost: usize,
 }
 
-/// Puts every flow of `old` into `new`, whose buckets are named under `seed`, unless it is there already.
+/// Puts every flow of `old`, read by `reading`, into `new`, whose buckets are named under `seed`, unless it is there
+/// already.
 ///
 /// # Errors
 ///
 /// None that a correct capacity does not exclude: [`Error::OutOfBounds`].
-pub fn copy(old: &Mapped<FlowBucket>, new: &Mapped<FlowBucket>, seed: u64) -> Result<Moved, Error> {
+pub fn copy(old: &Mapped<FlowBucket>, reading: Reading, new: &Mapped<FlowBucket>, seed: u64) -> Result<Moved, Error> {
     let mut moved = Moved::default();
     for index in 0..old.entries() {
         for entry in old.words(index)?.chunks_exact(WORDS) {
-            let Some(words) = snapshot(entry) else { continue };
-            match place(&bytemuck::must_cast(words), new, seed)? {
+            let Some(flow) = snapshot(entry).as_ref().and_then(reading.flow) else {
+                continue;
+            };
+            match place(&flow, new, seed)? {
                 Some(true) => moved.placed += 1,
                 Some(false) => {}
                 None => moved.lost += 1,
@@ -46,15 +66,12 @@ pub fn copy(old: &Mapped<FlowBucket>, new: &Mapped<FlowBucket>, seed: u64) -> Re
     Ok(moved)
 }
 
-/// The words of an entry that holds a flow, all of the same flow; `None` when there is none, or when it keeps changing.
+/// The words of an entry, all of the same flow; `None` when it keeps changing.
 fn snapshot(entry: &[AtomicU64]) -> Option<[u64; WORDS]> {
     // A live flow changes its state now and then, and must not be left behind for that.
     const ATTEMPTS: usize = 4;
     (0..ATTEMPTS).find_map(|_| {
         let control = load(entry, CONTROL);
-        if state(control) < flow_state::OPENING {
-            return None;
-        }
         let words = std::array::from_fn(|position| load(entry, position));
         unchanged(&words, control, load(entry, CONTROL)).then_some(words)
     })
@@ -190,8 +207,14 @@ mod tests {
         let mut old = anonymous(16);
         fill(&mut old, &flows);
         let new = anonymous(64);
-        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 40, lost: 0 });
-        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 0, lost: 0 });
+        assert_eq!(
+            copy(&old, Reading::OURS, &new, 9).unwrap(),
+            Moved { placed: 40, lost: 0 }
+        );
+        assert_eq!(
+            copy(&old, Reading::OURS, &new, 9).unwrap(),
+            Moved { placed: 0, lost: 0 }
+        );
         assert_eq!(all(&new).len(), 40);
         for index in 0..new.entries() {
             for flow in new
@@ -213,9 +236,15 @@ mod tests {
         let new = anonymous(1);
         let mut old = anonymous(4);
         fill(&mut old, &half_open);
-        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 4, lost: 4 });
+        assert_eq!(
+            copy(&old, Reading::OURS, &new, 9).unwrap(),
+            Moved { placed: 4, lost: 4 }
+        );
         fill(&mut old, &established);
-        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 4, lost: 6 });
+        assert_eq!(
+            copy(&old, Reading::OURS, &new, 9).unwrap(),
+            Moved { placed: 4, lost: 6 }
+        );
         assert!(all(&new).iter().all(|flow| flow.state == flow_state::ESTABLISHED));
     }
 
@@ -240,6 +269,9 @@ mod tests {
             ],
         );
         let new = anonymous(8);
-        assert_eq!(copy(&old, &new, 9).unwrap(), Moved { placed: 1, lost: 0 });
+        assert_eq!(
+            copy(&old, Reading::OURS, &new, 9).unwrap(),
+            Moved { placed: 1, lost: 0 }
+        );
     }
 }

@@ -12,6 +12,7 @@ pub mod counters;
 pub mod detach;
 mod error;
 mod flows;
+mod former;
 pub mod layout;
 mod mapped;
 mod maps;
@@ -28,7 +29,8 @@ use crate::source::netlink::Device;
 use attach::{AttachError, Attacher, EgressPolicy, ModePolicy};
 use aya::{Ebpf, EbpfLoader, maps::MapData};
 use aya_log::EbpfLogger;
-use flows::Moved;
+use flows::{Moved, Reading};
+use former::Former;
 use layout::{Decision, Fate, Shape};
 use mapped::Mapped;
 use maps::Maps;
@@ -84,18 +86,23 @@ pub struct Dataplane {
 /// Flows on their way from the former map to the new one. Mapped only meanwhile: they are the largest maps.
 #[derive(Debug)]
 struct Moving {
-    old: Vec<Mapped<FlowBucket>>,
+    old: Vec<(Mapped<FlowBucket>, Reading)>,
     new: Mapped<FlowBucket>,
 }
 
 impl Moving {
-    fn new(old: &[MapData], ebpf: &mut Ebpf, shapes: &BTreeMap<String, Shape>) -> Result<Option<Self>, Error> {
+    fn new(
+        old: &[(MapData, Reading)],
+        ebpf: &mut Ebpf,
+        shapes: &BTreeMap<String, Shape>,
+    ) -> Result<Option<Self>, Error> {
         if old.is_empty() {
             return Ok(None);
         }
-        let open = |map: &MapData| {
+        let open = |(map, reading): &(MapData, Reading)| {
             let info = map.info().map_err(Error::map("look at", "FLOWS"))?;
-            Mapped::open("FLOWS", map.fd().as_fd(), info.max_entries())
+            let mapped = Mapped::open("FLOWS", map.fd().as_fd(), info.max_entries())?;
+            Ok::<_, Error>((mapped, *reading))
         };
         let old = old.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Some(Self {
@@ -120,13 +127,24 @@ impl Dataplane {
         let Prepared {
             decision,
             config: former,
+            formers,
             old_flows,
         } = pins.prepare(&shapes)?;
-        report_adoption(&decision, &pins);
+        report_adoption(&decision, &formers, &pins);
 
-        let mut ebpf = load(options, &pins, &decision, &overrides)?;
-        let attacher = Attacher::load(&mut ebpf, pins.clone(), options.mode, options.egress.is_tcx())?;
+        let (mut ebpf, attacher) = load(options, &pins, &decision, &overrides).inspect_err(|_| {
+            if decision.creates_all()
+                && let Err(problem) = pins.withdraw(&decision)
+            {
+                let problem = &problem as &dyn std::error::Error;
+                warn!(problem, "empty maps are left behind");
+            }
+        })?;
         pins.commit(&decision)?;
+        // `CONFIG` is written last: as long as there is none, this is done again.
+        if let (None, Some(latest)) = (former, formers.last()) {
+            former::carry(latest, &pins, &shapes)?;
+        }
         let mut maps = Maps::take(&mut ebpf, &shapes)?;
 
         let capacity = |name: &'static str| {
@@ -208,7 +226,7 @@ impl Dataplane {
     ///
     /// [`AttachError`].
     pub fn attach(&mut self, device: &Device) -> Result<(), AttachError> {
-        self.attacher.attach(&mut self.ebpf, device)
+        self.attacher.attach(&mut self.ebpf, device, self.moving.is_some())
     }
 
     /// Takes the programs off every interface but `devices`.
@@ -239,20 +257,21 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`], [`Error::File`].
+    /// [`Error::OutOfBounds`], [`Error::File`], [`Error::Clsact`].
     pub fn finish_move(&mut self) -> Result<(), Error> {
         if self.moving.is_some() {
             self.move_flows()?;
+            self.attacher.part(&mut self.ebpf)?;
             self.moving = None;
-            self.pins.forget_old_flows()?;
+            self.pins.forget_former()?;
         }
         Ok(())
     }
 
     fn move_flows(&self) -> Result<(), Error> {
         if let Some(Moving { old, new }) = &self.moving {
-            for old in old {
-                let Moved { placed, lost } = flows::copy(old, new, self.config.flow_seed)?;
+            for (old, reading) in old {
+                let Moved { placed, lost } = flows::copy(old, *reading, new, self.config.flow_seed)?;
                 if lost > 0 {
                     warn!(
                         placed,
@@ -290,7 +309,7 @@ fn load(
     pins: &PinDir,
     decision: &Decision,
     overrides: &[(&'static str, u32)],
-) -> Result<Ebpf, Error> {
+) -> Result<(Ebpf, Attacher), Error> {
     let level = options.log.map_or(0, |level| level as u8);
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, false);
@@ -300,13 +319,22 @@ fn load(
     for (name, capacity) in overrides {
         loader.map_max_entries(name, *capacity);
     }
-    loader
+    let mut ebpf = loader
         .load(object::OBJECT)
-        .map_err(|error| Error::Load(Box::new(error)))
+        .map_err(|error| Error::Load(Box::new(error)))?;
+    let attacher = Attacher::load(&mut ebpf, pins.clone(), options.mode, options.egress.is_tcx())?;
+    Ok((ebpf, attacher))
 }
 
-fn report_adoption(decision: &Decision, pins: &PinDir) {
+fn report_adoption(decision: &Decision, formers: &[Former], pins: &PinDir) {
     let pin_dir = pins.root().display();
+    for Former { version, .. } in formers {
+        info!(%pin_dir, version, "taking over the data path of an agent with an earlier map layout");
+    }
+    if !formers.is_empty() {
+        debug!(?decision, "fate of each map");
+        return;
+    }
     if decision.creates_all() {
         info!(%pin_dir, "no data path here yet, creating one");
     } else if decision.adopts_all() {

@@ -5,10 +5,12 @@
 
 use super::{
     error::Error,
+    flows::Reading,
+    former::{self, Former},
     layout::{self, Decision, Fate, Shape},
     mapped::Mapped,
 };
-use aya::maps::{MapData, MapInfo};
+use aya::maps::{MapData, MapInfo, MapType};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
     collections::BTreeMap,
@@ -17,10 +19,13 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
-use weir_common::abi::{Config, LAYOUT_VERSION};
+use weir_common::abi::{Config, FlowBucket, LAYOUT_VERSION};
 
 /// Under this name lie the flows of the former map while they move.
 const OLD_FLOWS: &str = "FLOWS_OLD";
+
+/// Flag of arrays that user space can map.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// The folder of pins of one data path.
 #[derive(Clone, Debug)]
@@ -47,11 +52,21 @@ impl PinDir {
         self.maps().join(name)
     }
 
-    /// Where the link of `kind` (`xdp` or `tc`) on `interface` is pinned.
+    /// Where the link of `kind` (`xdp`, `tc` or, while flows move, another beside `tc`) on `interface` is pinned.
     #[must_use]
     pub fn link(&self, kind: &str, interface: &str) -> PathBuf {
         // The BPF file system refuses dots in names, and interfaces may have them.
         self.links().join(format!("{kind}-{}", interface.replace('.', "%2e")))
+    }
+
+    /// Puts the link pinned as `from` in the place of the one pinned as `to`, which ends it, in one step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn replace_link(&self, from: &str, to: &str, interface: &str) -> Result<(), Error> {
+        let (from, to) = (self.link(from, interface), self.link(to, interface));
+        fs::rename(&from, to).map_err(Error::file("rename", from))
     }
 
     fn parse_link(file_name: &str) -> Option<(&str, String)> {
@@ -79,8 +94,18 @@ impl PinDir {
         self.root.join("links")
     }
 
+    /// Where the map `name` of an earlier layout is pinned.
+    #[must_use]
+    pub fn former_map(&self, former: &Former, name: &str) -> PathBuf {
+        self.version(former.version).join(name)
+    }
+
     fn maps(&self) -> PathBuf {
-        self.root.join(format!("v{LAYOUT_VERSION}"))
+        self.version(LAYOUT_VERSION)
+    }
+
+    fn version(&self, version: u32) -> PathBuf {
+        self.root.join(format!("v{version}"))
     }
 
     /// Makes the folders and takes the lock that keeps a second agent out. It is free again when the value is dropped,
@@ -102,15 +127,9 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::OtherVersion`], [`Error::Mismatch`], or what the file system says.
+    /// [`Error::OtherVersion`], [`Error::Mismatch`], [`Error::FormerMap`], or what the file system says.
     pub fn prepare(&self, wanted: &BTreeMap<String, Shape>) -> Result<Prepared, Error> {
-        if let Some(found) = self.other_version()? {
-            return Err(Error::OtherVersion {
-                pin_dir: self.root.clone(),
-                found,
-                ours: LAYOUT_VERSION,
-            });
-        }
+        let formers = self.formers()?;
         for folder in [self.maps(), self.links()] {
             fs::create_dir_all(&folder).map_err(Error::file("create", folder))?;
         }
@@ -126,23 +145,27 @@ impl PinDir {
                 mismatch,
             })?;
         // Also what an agent left behind that was killed while flows moved.
-        let mut old_flows = vec![self.map(OLD_FLOWS)];
+        let mut old_flows = vec![(self.map(OLD_FLOWS), Reading::OURS)];
         if decision.fates.get("FLOWS") == Some(&Fate::Move) {
-            old_flows.push(self.map("FLOWS"));
+            old_flows.push((self.map("FLOWS"), Reading::OURS));
         }
-        let old_flows = old_flows
-            .into_iter()
-            .filter(|path| path.exists())
-            .map(MapData::from_pin);
-        let old_flows = old_flows
-            .collect::<Result<_, _>>()
-            .map_err(Error::map("open", "FLOWS"))?;
+        for former in &formers {
+            old_flows.push((self.former_map(former, "FLOWS"), Reading { flow: former.flow }));
+        }
+        old_flows.retain(|(path, _)| path.exists());
+        let old_flows = old_flows.into_iter().map(|(path, reading)| {
+            self.check_flows(&path)?;
+            let map = MapData::from_pin(&path).map_err(Error::map("open", "FLOWS"))?;
+            Ok((map, reading))
+        });
+        let old_flows = old_flows.collect::<Result<_, Error>>()?;
         for name in decision.fates.keys() {
             remove_if_there(&self.fresh(name))?;
         }
         Ok(Prepared {
             decision,
             config,
+            formers,
             old_flows,
         })
     }
@@ -186,28 +209,69 @@ impl PinDir {
         self.map(&format!("{name}_NEW"))
     }
 
-    /// Removes the former flow map, whose flows have moved.
+    /// Takes back what loading has pinned where nothing was before: an earlier agent finds its data path as it left it.
     ///
     /// # Errors
     ///
     /// [`Error::File`].
-    pub fn forget_old_flows(&self) -> Result<(), Error> {
-        remove_if_there(&self.map(OLD_FLOWS))
+    pub fn withdraw(&self, decision: &Decision) -> Result<(), Error> {
+        for name in decision.fates.keys() {
+            remove_if_there(&self.loading(name, decision))?;
+        }
+        fs::remove_dir(self.maps()).map_err(Error::file("remove", self.maps()))
     }
 
-    fn other_version(&self) -> Result<Option<String>, Error> {
-        let ours = format!("v{LAYOUT_VERSION}");
-        for entry in fs::read_dir(&self.root).map_err(Error::file("read", &self.root))? {
-            let name = entry.map_err(Error::file("read", &self.root))?.file_name();
-            if let Some(version) = name
-                .to_str()
-                .filter(|name| *name != ours)
-                .and_then(|name| name.strip_prefix('v'))
-            {
-                return Ok(Some(version.to_owned()));
+    /// Removes the former flow map and the maps of earlier layouts: what was in them has moved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn forget_former(&self) -> Result<(), Error> {
+        remove_if_there(&self.map(OLD_FLOWS))?;
+        for former in self.formers()? {
+            let folder = self.version(former.version);
+            for path in listing(&folder, |_| true)? {
+                remove_if_there(&path)?;
             }
+            fs::remove_dir(&folder).map_err(Error::file("remove", folder))?;
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// The earlier layouts that have pins here, the latest last.
+    fn formers(&self) -> Result<Vec<Former>, Error> {
+        let mut formers = Vec::new();
+        for folder in listing(&self.root, Path::is_dir)? {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            let former = former::of_folder(&name).map_err(|found| Error::OtherVersion {
+                pin_dir: self.root.clone(),
+                found: found.to_owned(),
+                ours: LAYOUT_VERSION,
+            })?;
+            formers.extend(former);
+        }
+        formers.sort_by_key(|former| former.version);
+        Ok(formers)
+    }
+
+    /// That flows can be read from the map at `path`: every layout so far has had buckets of the same size.
+    fn check_flows(&self, path: &Path) -> Result<(), Error> {
+        let info = MapInfo::from_pin(path).map_err(Error::map("look at", "FLOWS"))?;
+        let found = shape(&info).map_err(Error::map("look at", "FLOWS"))?;
+        let readable = Shape {
+            map_type: MapType::Array as u32,
+            key_size: 4,
+            value_size: size_of::<FlowBucket>() as u32,
+            max_entries: found.max_entries,
+            flags: BPF_F_MMAPABLE,
+        };
+        if found == readable && found.max_entries.is_power_of_two() {
+            return Ok(());
+        }
+        Err(Error::FormerMap {
+            path: path.to_owned(),
+            pin_dir: self.root.clone(),
+        })
     }
 
     fn shapes(&self) -> Result<BTreeMap<String, Shape>, Error> {
@@ -239,11 +303,18 @@ pub struct Prepared {
     pub decision: Decision,
     /// `CONFIG` as the last agent left it.
     pub config: Option<Config>,
-    /// Former `FLOWS` maps whose flows have to move.
-    pub old_flows: Vec<MapData>,
+    /// Earlier layouts that are taken over, the latest last.
+    pub formers: Vec<Former>,
+    /// Former `FLOWS` maps whose flows have to move, and how they are read.
+    pub old_flows: Vec<(MapData, Reading)>,
 }
 
-fn shape(info: &MapInfo) -> Result<Shape, aya::maps::MapError> {
+/// What the kernel says of a map.
+///
+/// # Errors
+///
+/// When it is of a type that aya does not know.
+pub fn shape(info: &MapInfo) -> Result<Shape, aya::maps::MapError> {
     Ok(Shape {
         map_type: info.map_type()? as u32,
         key_size: info.key_size(),
@@ -299,6 +370,22 @@ mod tests {
         assert!(!pins.was_cut());
         File::create(pins.fresh("ROWS")).unwrap();
         assert!(pins.was_cut());
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn what_was_loaded_in_vain_is_taken_back_and_an_earlier_layout_left_alone() {
+        let root = std::env::temp_dir().join(format!("weir-pins-vain-{}", std::process::id()));
+        let pins = PinDir::new(&root);
+        let earlier = pins.version(1).join("FLOWS");
+        fs::create_dir_all(pins.version(1)).unwrap();
+        File::create(&earlier).unwrap();
+        fs::create_dir_all(pins.maps()).unwrap();
+        // Loading came as far as the first of the two.
+        File::create(pins.map("FLOWS")).unwrap();
+        let fates = [("FLOWS", Fate::Create), ("ROWS", Fate::Create)].into();
+        pins.withdraw(&Decision { fates }).unwrap();
+        assert!(!pins.maps().exists() && earlier.exists());
         fs::remove_dir_all(root).unwrap();
     }
 
