@@ -7,10 +7,12 @@
 
 mod allocations;
 mod conditions;
+mod exposing;
 mod interfaces;
 
 use crate::{
     apply::bpf::{self, Dataplane, config},
+    metrics::Telemetry,
     report::Reporter,
     source::{
         folder::{Folder, FolderError},
@@ -20,8 +22,15 @@ use crate::{
 };
 use allocations::Allocations;
 use conditions::Conditions;
+use exposing::Exposing;
 use interfaces::Interfaces;
-use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -52,6 +61,8 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Folder of the agent's own files.
     pub state_dir: PathBuf,
+    /// Where metrics are served; `None` is nowhere.
+    pub metrics: Option<SocketAddr>,
     /// The data path.
     pub dataplane: bpf::Options,
 }
@@ -103,16 +114,20 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     agent.cluster = Some(folder.read().cluster);
     loop {
+        agent.telemetry.beat();
         agent.advance(&queries).await;
         let wake_at = agent.wake_at.unwrap_or_else(Instant::now);
         tokio::select! {
-            () = folder.changed() => agent.set_cluster(folder.read().cluster),
+            () = folder.changed() => {
+                let seen = Instant::now();
+                agent.set_cluster(folder.read().cluster, seen);
+            }
             changed = networks.changed() => {
                 changed.map_err(|_| Error::SourceEnded)?;
                 agent.set_network(networks.borrow_and_update().clone());
             }
             () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
-            _ = retry.tick() => agent.retry(),
+            _ = retry.tick() => agent.retry().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -133,6 +148,8 @@ struct Agent {
     conditions: Conditions,
     interfaces: Interfaces,
     reporter: Reporter,
+    telemetry: Telemetry,
+    exposing: Exposing,
     wanted: watch::Sender<Wanted>,
     cluster: Option<Cluster>,
     network: Option<Arc<Network>>,
@@ -145,6 +162,8 @@ struct Agent {
     restep: bool,
     /// Interfaces that failed are to be tried again.
     retry: bool,
+    /// When the first change was seen that the maps do not show yet.
+    changed: Option<Instant>,
     /// When to look again without anything having changed.
     wake_at: Option<Instant>,
     /// Until when the first step waits for next hops.
@@ -168,7 +187,10 @@ impl Agent {
                 &settings.node,
                 &options.pin_dir,
                 options.tunnel_port,
+                dataplane.adopted(),
             ),
+            telemetry: Telemetry::default(),
+            exposing: Exposing::new(settings.node.clone(), settings.metrics),
             wanted,
             cluster: None,
             network: None,
@@ -177,6 +199,7 @@ impl Agent {
             replan: true,
             restep: true,
             retry: false,
+            changed: Some(Instant::now()),
             wake_at: None,
             patience: Instant::now() + PATIENCE,
             settings,
@@ -184,16 +207,18 @@ impl Agent {
         })
     }
 
-    fn set_cluster(&mut self, cluster: Cluster) {
+    fn set_cluster(&mut self, cluster: Cluster, seen: Instant) {
         if self.cluster.as_ref() != Some(&cluster) {
             self.cluster = Some(cluster);
             self.replan = true;
+            self.changed.get_or_insert(seen);
         }
     }
 
     fn set_network(&mut self, network: Option<Arc<Network>>) {
         self.network = network;
         self.restep = true;
+        self.changed.get_or_insert_with(Instant::now);
     }
 
     fn wake(&mut self) {
@@ -201,9 +226,10 @@ impl Agent {
         self.restep = true;
     }
 
-    fn retry(&mut self) {
+    async fn retry(&mut self) {
         self.retry = true;
         self.restep |= self.allocations.save_again();
+        self.restep |= self.exposing.ensure(&self.telemetry).await;
     }
 
     /// Does what is due, and no more.
@@ -213,7 +239,9 @@ impl Agent {
         };
         if std::mem::take(&mut self.replan) {
             cluster.previous.clone_from(self.allocations.addresses());
+            let begun = Instant::now();
             let next = plan(cluster, &self.this);
+            self.telemetry.planned(begun.elapsed());
             // Before anybody is told an address, it is on disk.
             self.restep |= self.allocations.save(&next.memory());
             self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
@@ -250,6 +278,7 @@ impl Agent {
         };
         let begun = Instant::now();
         let step = self.tables.step(plan, &network.links, &settings);
+        self.telemetry.stepped(begun.elapsed());
         let mss = config::mss(
             plan.tunnel_address,
             smallest_mtu(plan, network, &self.settings.interfaces),
@@ -260,10 +289,13 @@ impl Agent {
             .set_mss(mss, syn_mss)
             .and_then(|()| self.dataplane.apply(&step.writes));
         self.wake_at = step.unsettled.then(|| Instant::now() + SETTLE);
+        self.telemetry.set_programmed(written.is_ok());
         match written {
             Ok(()) => {
+                let changed = self.changed.take();
                 if !step.writes.is_empty() {
                     debug!(writes = step.writes.len(), time = ?begun.elapsed(), "programmed");
+                    changed.inspect(|seen| self.telemetry.programmed(*seen));
                 }
             }
             Err(problem) => self.read_back(&problem),
@@ -317,15 +349,18 @@ impl Agent {
         let Some(step) = &self.step else { return };
         let conditions = plan.conditions.iter().chain(&step.conditions).cloned();
         let conditions = conditions.chain(self.interfaces.conditions());
-        self.conditions.replace(conditions.chain(self.allocations.condition()));
+        let conditions = conditions.chain(self.allocations.condition());
+        self.conditions.replace(conditions.chain(self.exposing.condition()));
         let interfaces = self.interfaces.report(&self.dataplane, network, devices);
         let conditions = self.conditions.current().cloned().collect();
-        if let Err(problem) = self.reporter.write(plan, step, network, interfaces, conditions) {
+        let report = self.reporter.report(plan, step, network, interfaces, conditions);
+        if let Err(problem) = self.reporter.write(&report) {
             warn!(
                 problem = &problem as &dyn std::error::Error,
                 "`weir status` will show an older state"
             );
         }
+        self.telemetry.report(Arc::new(report));
     }
 }
 

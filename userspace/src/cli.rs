@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::utsname::uname;
 use std::{
     io::{self, IsTerminal},
+    net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -73,6 +75,9 @@ struct Run {
     /// How to attach the egress program; auto is tcx where the kernel has it (6.6), else a clsact filter.
     #[arg(long, value_enum, default_value_t)]
     egress: EgressPolicy,
+    /// Where to serve /metrics, /healthz and /readyz; `off` serves nothing.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9470")]
+    metrics: MetricsAddress,
     /// What the agent logs: a level, or directives such as `weir=debug,warn`.
     #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = "info")]
     log_level: String,
@@ -115,6 +120,24 @@ struct Status {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+}
+
+/// Where metrics are served; `None` is nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MetricsAddress(Option<SocketAddr>);
+
+impl FromStr for MetricsAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let address = text
+            .parse()
+            .map_err(|_| "not an address with a port, such as 127.0.0.1:9470 or [::]:9470, nor `off`")?;
+        Ok(Self(Some(address)))
+    }
 }
 
 /// Levels of the kernel half's log.
@@ -178,6 +201,7 @@ impl Run {
             manifests,
             interfaces: self.interfaces,
             state_dir: self.places.state_dir,
+            metrics: self.metrics.0,
             dataplane: bpf::Options {
                 pin_dir: self.places.pin_dir,
                 mode: self.xdp_mode,
@@ -265,6 +289,9 @@ mod tests {
         assert!(!parses("weir run --interface e"));
         assert!(parses("weir run --manifests m --interface e"));
         assert!(parses("weir run --manifests m --interface e --node n"));
+        assert!(parses("weir run --manifests m --interface e --metrics off"));
+        assert!(parses("weir run --manifests m --interface e --metrics [::]:9470"));
+        assert!(!parses("weir run --manifests m --interface e --metrics 9470"));
     }
 
     #[test]

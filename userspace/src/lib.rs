@@ -5,11 +5,13 @@
 //! source::netlink --> Links -------------------------------------^                         \--> report
 //! ```
 //!
-//! [`agent`] is the loop that connects them; [`status`] shows what a running, or dead, agent has made true.
+//! [`agent`] is the loop that connects them; [`status`] shows what a running, or dead, agent has made true, and
+//! [`metrics`] how it goes.
 
 pub mod agent;
 pub mod apply;
 pub mod cli;
+pub mod metrics;
 pub mod report;
 pub mod source;
 pub mod status;

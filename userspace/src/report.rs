@@ -38,6 +38,12 @@ pub struct Report {
     pub start_ticks: u64,
     /// When this was written, in seconds since 1970.
     pub updated: u64,
+    /// How many agents have started with this state folder, this one included.
+    #[serde(default)]
+    pub starts: u64,
+    /// How many of them found a data path to go on with.
+    #[serde(default)]
+    pub adoptions: u64,
     /// Where the maps are pinned.
     pub pin_dir: PathBuf,
     /// The address other nodes send tunnel packets to.
@@ -191,6 +197,28 @@ impl BackendState {
     }
 }
 
+/// Ids that a report's frontends and backends have are below these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdEnds {
+    /// Of frontends.
+    pub frontends: u32,
+    /// Of backends.
+    pub backends: u32,
+}
+
+impl Report {
+    /// How far the counters have to be read.
+    #[must_use]
+    pub fn id_ends(&self) -> IdEnds {
+        let end = |ids: &mut dyn Iterator<Item = u32>| ids.max().map_or(0, |id| id.saturating_add(1));
+        let backends = self.frontends.iter().flat_map(|frontend| &frontend.backends);
+        IdEnds {
+            frontends: end(&mut self.frontends.iter().filter_map(|frontend| frontend.id)),
+            backends: end(&mut backends.filter_map(|backend| backend.id)),
+        }
+    }
+}
+
 /// The process that reports.
 #[derive(Clone, Debug)]
 pub struct Reporter {
@@ -200,13 +228,22 @@ pub struct Reporter {
     tunnel_port: u16,
     started: u64,
     start_ticks: u64,
+    starts: u64,
+    adoptions: u64,
 }
 
 impl Reporter {
-    /// For this process.
+    /// For this process, which has `adopted` a data path or made one. Counts on from the last report.
     #[must_use]
-    pub fn new(state_dir: &Path, node: &str, pin_dir: &Path, tunnel_port: u16) -> Self {
+    pub fn new(state_dir: &Path, node: &str, pin_dir: &Path, tunnel_port: u16, adopted: bool) -> Self {
+        let (starts, adoptions) = match read(state_dir) {
+            Ok(Some(last)) => (last.starts, last.adoptions),
+            // None, or one that the next write replaces anyway.
+            _ => (0, 0),
+        };
         Self {
+            starts: starts + 1,
+            adoptions: adoptions + u64::from(adopted),
             path: path(state_dir),
             node: node.to_owned(),
             pin_dir: pin_dir.to_owned(),
@@ -216,20 +253,17 @@ impl Reporter {
         }
     }
 
-    /// Writes what is true now.
-    ///
-    /// # Errors
-    ///
-    /// [`store::Error`].
-    pub fn write(
+    /// What is true now.
+    #[must_use]
+    pub fn report(
         &self,
         plan: &Plan,
         step: &Step,
         network: &Network,
         interfaces: Vec<InterfaceReport>,
         conditions: Vec<Condition>,
-    ) -> Result<(), store::Error> {
-        let report = Report {
+    ) -> Report {
+        Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             layout_version: LAYOUT_VERSION,
             node: self.node.clone(),
@@ -237,6 +271,8 @@ impl Reporter {
             started: self.started,
             start_ticks: self.start_ticks,
             updated: seconds_since_1970(),
+            starts: self.starts,
+            adoptions: self.adoptions,
             pin_dir: self.pin_dir.clone(),
             tunnel_address: plan.tunnel_address,
             tunnel_port: self.tunnel_port,
@@ -245,8 +281,16 @@ impl Reporter {
             vips: vips(plan),
             frontends: frontends(plan, step, network),
             conditions,
-        };
-        store::write(&self.path, &report, Durability::Lazy)
+        }
+    }
+
+    /// Writes it for other processes.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`].
+    pub fn write(&self, report: &Report) -> Result<(), store::Error> {
+        store::write(&self.path, report, Durability::Lazy)
     }
 }
 

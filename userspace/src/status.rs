@@ -3,7 +3,10 @@
 mod table;
 
 use crate::{
-    apply::bpf::{self, counters::Counters},
+    apply::bpf::{
+        self,
+        counters::{Counters, Counts},
+    },
     report::{self, BackendReport, FrontendReport, Report},
     store,
 };
@@ -86,6 +89,8 @@ pub struct CountedBackend {
     pub packets: u64,
     /// Their bytes from the IP header on.
     pub bytes: u64,
+    /// Flows noted here for it, whoever chose it; only of backends of this node.
+    pub flows: u64,
 }
 
 /// A reason with counters.
@@ -108,8 +113,10 @@ pub struct CountedReason {
 /// [`Error`]; missing counters are none, the report is shown without.
 pub fn print(pin_dir: Option<&Path>, state_dir: &Path, format: Format, out: &mut impl Write) -> Result<(), Error> {
     let report = report::read(state_dir)?.ok_or_else(|| Error::NoReport(state_dir.to_owned()))?;
-    let counters = Counters::open(pin_dir.unwrap_or(&report.pin_dir));
-    let status = Status::of(report, counters);
+    let ends = report.id_ends();
+    let counts =
+        Counters::open(pin_dir.unwrap_or(&report.pin_dir)).and_then(|all| all.read(ends.frontends, ends.backends));
+    let status = Status::of(report, counts);
     match format {
         Format::Table => write!(out, "{}", table::render(&status)).map_err(Error::Print),
         Format::Json => {
@@ -120,44 +127,39 @@ pub fn print(pin_dir: Option<&Path>, state_dir: &Path, format: Format, out: &mut
 }
 
 impl Status {
-    fn of(mut report: Report, counters: Result<Counters, bpf::Error>) -> Self {
+    fn of(mut report: Report, counts: Result<Counts, bpf::Error>) -> Self {
         let agent_alive = report::start_ticks(report.pid) == Some(report.start_ticks);
-        let counters_missing = counters.as_ref().err().map(|error| {
+        let counters_missing = counts.as_ref().err().map(|error| {
             let cause = std::error::Error::source(error)
                 .map(|cause| format!(": {cause}"))
                 .unwrap_or_default();
             format!("{error}{cause}")
         });
-        let counters = counters.ok();
-        let counters = counters.as_ref();
+        let reasons = counts.as_ref().map(count_reasons).unwrap_or_default();
+        let counts = counts.unwrap_or_default();
         let frontends = std::mem::take(&mut report.frontends);
         Self {
             agent_alive,
             counted: frontends
                 .into_iter()
-                .map(|frontend| count_frontend(frontend, counters))
+                .map(|frontend| count_frontend(frontend, &counts))
                 .collect(),
-            reasons: counters.map(count_reasons).unwrap_or_default(),
+            reasons,
             counters_missing,
             report,
         }
     }
 }
 
-fn count_frontend(mut frontend: FrontendReport, counters: Option<&Counters>) -> CountedFrontend {
-    let total = counters
-        .zip(frontend.id)
-        .and_then(|(counters, id)| counters.frontend(id).ok())
-        .unwrap_or_default();
+fn count_frontend(mut frontend: FrontendReport, counts: &Counts) -> CountedFrontend {
+    let total = counts.frontend(frontend.id);
     let backends = std::mem::take(&mut frontend.backends);
     let count = |backend: BackendReport| {
-        let total = counters
-            .zip(backend.id)
-            .and_then(|(counters, id)| counters.backend(id).ok())
-            .unwrap_or_default();
+        let total = counts.backend(backend.id);
         CountedBackend {
             packets: total.packets,
             bytes: total.bytes,
+            flows: total.flows,
             backend,
         }
     };
@@ -170,9 +172,9 @@ fn count_frontend(mut frontend: FrontendReport, counters: Option<&Counters>) -> 
     }
 }
 
-fn count_reasons(counters: &Counters) -> Vec<CountedReason> {
+fn count_reasons(counts: &Counts) -> Vec<CountedReason> {
     let count = |reason: &Reason| {
-        let total = counters.reason(*reason).unwrap_or_default();
+        let total = counts.reason(*reason);
         CountedReason {
             name: reason.name(),
             description: reason.describe().trim(),

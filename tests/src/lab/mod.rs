@@ -18,6 +18,7 @@ pub mod capture;
 pub mod client;
 pub mod frames;
 pub mod manifests;
+pub mod metrics;
 pub mod nat;
 pub mod pinned;
 pub mod process;

@@ -9,6 +9,7 @@ mod input;
 mod interfaces;
 mod lifecycle;
 mod links;
+mod metrics;
 mod network;
 mod passing;
 mod scene;

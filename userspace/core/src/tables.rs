@@ -58,7 +58,9 @@ use directory::Directory;
 use frontends::Frontends;
 use nodes::Nodes;
 use std::collections::BTreeMap;
-use weir_common::abi::{Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind};
+use weir_common::abi::{
+    Address, Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind,
+};
 
 /// One store into one map. Each is a single map element; the applier carries them out in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +127,17 @@ pub struct Contents<'a> {
     pub responders: &'a [(ResponderKey, Responder)],
     /// `SOURCES`.
     pub sources: &'a [(SourceKey, u32)],
+}
+
+/// A pod of this node, as flows know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LivePod {
+    /// Its address.
+    pub address: Address,
+    /// Its port, network order.
+    pub port: [u8; 2],
+    /// IP protocol.
+    pub protocol: u8,
 }
 
 /// What writes depend on besides the plan and the links.

@@ -38,7 +38,7 @@ pub fn render(status: &Status) -> String {
     section(
         &mut text,
         "BACKENDS",
-        &["frontend", "backend", "node", "state", "packets", "bytes"],
+        &["frontend", "backend", "node", "state", "packets", "bytes", "flows"],
         backends,
     );
     let nodes = status.report.nodes.iter().map(|node| {
@@ -224,6 +224,11 @@ fn backend(frontend: &CountedFrontend, counted: &CountedBackend) -> Vec<String> 
         own.state.name().to_owned(),
         counted.packets.to_string(),
         bytes(counted.bytes),
+        if own.local {
+            counted.flows.to_string()
+        } else {
+            "-".to_owned()
+        },
     ]
 }
 

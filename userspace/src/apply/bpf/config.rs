@@ -1,6 +1,6 @@
 //! What `CONFIG` holds: seeds, masks, times and the clamp, from flags, the kernel and the network.
 
-use nix::time::{ClockId, clock_getres};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 use std::{net::IpAddr, time::Duration};
 use weir_common::abi::Config;
 
@@ -89,6 +89,18 @@ pub fn jiffies_per_second() -> u64 {
     ((1_000_000_000 + nanoseconds / 2) / nanoseconds).max(1)
 }
 
+/// The packet path's clock now, in ticks of 64 jiffies; wraps. It may be a few ticks off.
+///
+/// The kernel counts jiffies by its monotonic clock, and begins five minutes before 32 bits of them overflow.
+#[must_use]
+pub fn now() -> u32 {
+    let hz = jiffies_per_second();
+    let start = (1_u64 << 32) - 300 * hz;
+    let since_boot = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    let jiffies = since_boot.as_millis() as u64 * hz / 1000;
+    ((start + jiffies) / JIFFIES_PER_TICK) as u32
+}
+
 fn ticks(time: Duration, hz: u64) -> u32 {
     u32::try_from(time.as_secs() * hz / JIFFIES_PER_TICK)
         .unwrap_or(u32::MAX)
@@ -119,6 +131,14 @@ mod tests {
     fn ticks_are_64_jiffies() {
         assert_eq!(ticks(Duration::from_secs(64), 250), 250);
         assert_eq!(ticks(Duration::from_secs(0), 250), 1);
+    }
+
+    #[test]
+    fn the_clock_runs_as_the_kernels() {
+        let list = std::fs::read_to_string("/proc/timer_list").unwrap();
+        let jiffies = list.lines().find_map(|line| line.strip_prefix("jiffies: "));
+        let kernel = jiffies.unwrap().trim().parse::<u64>().unwrap() / JIFFIES_PER_TICK;
+        assert!(now().abs_diff(kernel as u32) < 100, "{} here, {kernel} there", now());
     }
 
     #[test]

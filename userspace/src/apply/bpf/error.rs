@@ -129,6 +129,14 @@ pub enum Error {
         #[source]
         source: Box<aya::maps::MapError>,
     },
+    /// A map could not be read, many values at once.
+    #[error("cannot read map {map}")]
+    Read {
+        /// Which map.
+        map: &'static str,
+        /// The system call's error.
+        source: io::Error,
+    },
     /// An array could not be mapped into memory.
     #[error("cannot map {map} into memory")]
     Mmap {

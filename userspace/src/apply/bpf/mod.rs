@@ -11,6 +11,7 @@ pub mod config;
 pub mod counters;
 pub mod detach;
 mod error;
+pub mod fill;
 mod flows;
 mod former;
 pub mod layout;
@@ -19,6 +20,7 @@ mod maps;
 mod object;
 pub mod pins;
 pub mod preflight;
+pub mod sweep;
 mod sys;
 mod tallies;
 
@@ -79,6 +81,7 @@ pub struct Dataplane {
     pins: PinDir,
     config: Config,
     moving: Option<Moving>,
+    adopted: bool,
     /// Keeps other agents out.
     _lock: Flock<File>,
 }
@@ -179,6 +182,7 @@ impl Dataplane {
             pins,
             config,
             moving,
+            adopted: !decision.creates_all(),
             _lock: lock,
         };
         dataplane.move_flows()?;
@@ -245,6 +249,12 @@ impl Dataplane {
             }
         }
         Ok(())
+    }
+
+    /// Whether an earlier agent's data path was there to go on with.
+    #[must_use]
+    pub const fn adopted(&self) -> bool {
+        self.adopted
     }
 
     /// Id of this agent's XDP program.

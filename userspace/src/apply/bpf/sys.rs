@@ -1,4 +1,4 @@
-//! The one `bpf(2)` question aya does not ask: which interface a pinned link is on.
+//! The `bpf(2)` questions aya does not ask: which interface a pinned link is on, and many values of a map at once.
 #![expect(unsafe_code, reason = "a raw system call and a union it fills in")]
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
@@ -6,7 +6,7 @@ use std::{
     ffi::CString,
     io, mem,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -55,6 +55,41 @@ pub fn pinned_link(path: &Path) -> io::Result<PinnedLinkInfo> {
         ifindex,
         program: info.prog_id,
     })
+}
+
+/// Reads the values of a map with four-byte keys, those that follow the key `after`, or from the first on: as many as
+/// `keys` has room for, or as there are. `values` holds, for each key, what a single look-up would give.
+///
+/// # Errors
+///
+/// The system call's error; `InvalidInput` when `values` is no multiple of `keys`.
+pub fn lookup_batch(
+    map: BorrowedFd<'_>,
+    after: Option<u32>,
+    keys: &mut [u32],
+    values: &mut [u64],
+) -> io::Result<usize> {
+    if keys.is_empty() || !values.len().is_multiple_of(keys.len()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut last = 0_u32;
+    // SAFETY: every field of the union is plain data, for which zero bytes are a value.
+    let mut attr: bpf_attr = unsafe { mem::zeroed() };
+    attr.batch.in_batch = after.as_ref().map_or(0, |after| std::ptr::from_ref(after) as u64);
+    attr.batch.out_batch = (&raw mut last) as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    attr.batch.map_fd = map.as_raw_fd() as u32;
+    let read = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+    // SAFETY: the kernel wrote the member that was filled in above.
+    let count = unsafe { attr.batch.count } as usize;
+    match read {
+        Ok(_) => Ok(count),
+        // The map's end: what there was is read.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(count),
+        Err(error) => Err(error),
+    }
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {

@@ -1,0 +1,58 @@
+//! Keeps the metrics served at the address asked for. One that cannot be had is a condition, and is tried again.
+
+use super::conditions::error_text;
+use crate::metrics::{Serving, Telemetry};
+use std::net::SocketAddr;
+use weir_core::model::{Condition, ObjectRef};
+
+/// The address and what became of it.
+#[derive(Debug)]
+pub struct Exposing {
+    node: String,
+    /// `None` when nothing is to be served.
+    address: Option<SocketAddr>,
+    serving: Option<Serving>,
+    problem: Option<String>,
+}
+
+impl Exposing {
+    /// For `node`, at `address`; not yet served.
+    #[must_use]
+    pub const fn new(node: String, address: Option<SocketAddr>) -> Self {
+        Self {
+            node,
+            address,
+            serving: None,
+            problem: None,
+        }
+    }
+
+    /// Serves what `telemetry` tells, unless it is served. Whether [`Self::condition`] is another now.
+    pub async fn ensure(&mut self, telemetry: &Telemetry) -> bool {
+        let (None, Some(address)) = (&self.serving, self.address) else {
+            return false;
+        };
+        let problem = match telemetry.serve(address).await {
+            Ok(serving) => {
+                self.serving = Some(serving);
+                None
+            }
+            Err(problem) => Some(error_text(&problem)),
+        };
+        let changed = self.problem != problem;
+        self.problem = problem;
+        changed
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn condition(&self) -> Option<Condition> {
+        let problem = self.problem.as_ref()?;
+        let message = format!(
+            "{problem}. Services are served all the same, and it is tried again every few seconds; give --metrics another \
+             address, or `off`."
+        );
+        let object = ObjectRef::cluster_scoped("Node", &self.node);
+        Some(Condition::new(object, "--metrics", "MetricsNotServed", message))
+    }
+}
