@@ -166,6 +166,8 @@ struct Agent {
     changed: Option<Instant>,
     /// When to look again without anything having changed.
     wake_at: Option<Instant>,
+    /// The start of the tables' clock.
+    started: Instant,
     /// Until when the first step waits for next hops.
     patience: Instant,
 }
@@ -201,6 +203,7 @@ impl Agent {
             retry: false,
             changed: Some(Instant::now()),
             wake_at: None,
+            started: Instant::now(),
             patience: Instant::now() + PATIENCE,
             settings,
             dataplane,
@@ -275,6 +278,8 @@ impl Agent {
         let settings = tables::Settings {
             tunnel_port: self.settings.dataplane.tunnel_port,
             jiffies_per_second: config::jiffies_per_second(),
+            now: self.started.elapsed().as_secs(),
+            udp_idle: config::UDP.as_secs(),
         };
         let begun = Instant::now();
         let step = self.tables.step(plan, &network.links, &settings);
@@ -288,7 +293,11 @@ impl Agent {
             .dataplane
             .set_mss(mss, syn_mss)
             .and_then(|()| self.dataplane.apply(&step.writes));
-        self.wake_at = step.unsettled.then(|| Instant::now() + SETTLE);
+        let due = [
+            step.unsettled.then_some(SETTLE),
+            step.forget_in.map(Duration::from_secs),
+        ];
+        self.wake_at = due.into_iter().flatten().min().map(|time| Instant::now() + time);
         self.telemetry.set_programmed(written.is_ok());
         match written {
             Ok(()) => {

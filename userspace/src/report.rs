@@ -393,7 +393,7 @@ fn frontends(plan: &Plan, step: &Step, network: &Network) -> Vec<FrontendReport>
                 .backends
                 .iter()
                 .map(|(key, weight)| backend(key, *weight))
-                .chain(frontend.draining.iter().map(|key| backend(key, 0)))
+                .chain(frontend.draining.keys().map(|key| backend(key, 0)))
                 .collect(),
         })
         .collect()

@@ -98,7 +98,16 @@ pub struct Frontend {
     /// Backends that get new flows, with their weights (1 unless said otherwise, never 0).
     pub backends: BTreeMap<BackendKey, u32>,
     /// Backends that only keep the flows they have: terminating, not ready, or of weight 0.
-    pub draining: BTreeSet<BackendKey>,
+    pub draining: BTreeMap<BackendKey, Draining>,
+}
+
+/// Why a backend gets no new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Draining {
+    /// It is terminating, or of weight 0, and still serves.
+    Serving,
+    /// It does not serve now; its node may be dead.
+    NotServing,
 }
 
 /// What `this` node is to do for `cluster`.

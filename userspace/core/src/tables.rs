@@ -14,15 +14,16 @@
 //! 3. Room in the directory: where a new key finds its slot taken, the keys of its bucket are copied to new slots, and one
 //!    store of the displacement moves all readers over. The old copies stay until the next step.
 //! 4. Directory entries of the tunnel, of peers and of this node's backends: replies need them.
-//! 5. For each frontend: its rows, each a single word. Rows in place lead to old or new backends, both of which are there; a
-//!    new range is filled before one store points the frontend at it, and the old range stays until the next step. Then the
-//!    prefixes of sources it lets in, then the words that make the kernel look at them ([`sources`] says why no source finds
-//!    a third answer in between).
+//! 5. For each frontend: its rows, each a single word, and before a row the older owners that go with it. Rows in place lead
+//!    to old or new backends, both of which are there; a new range is filled before one store points the frontend at it, and
+//!    the old range stays until the next step. Then the prefixes of sources it lets in, then the words that make the kernel
+//!    look at them ([`sources`] says why no source finds a third answer in between).
 //! 6. Filter bits, then responders: only now are packets drawn.
 //! 7. The reverse for what goes: responders, filter bits, directory entries. Ranges and ids without users are retired:
 //!    never used again in the same step, cleared and free in the next.
 //!
-//! So a step may leave something to release ([`Step::unsettled`]): call it again with the same plan a little later.
+//! So a step may leave something to release ([`Step::unsettled`]): call it again with the same plan a little later. Rows of
+//! UDP forget with time ([`Step::forget_in`]), which comes as an input: there is no clock here.
 //!
 //! # Full maps
 //!
@@ -38,11 +39,13 @@ mod ids;
 mod key;
 mod maglev;
 mod nodes;
+mod owners;
 mod policies;
 mod ranges;
 mod refusal;
 mod rows;
 mod sources;
+mod standing;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -85,7 +88,7 @@ pub enum Write {
     RemoveSource { key: SourceKey },
     /// `ROWS[index] = row`.
     Row { index: u32, row: Row },
-    /// `HISTORY[index] = past`; goes before the `Row` of the same index, so that no owner is missing in between.
+    /// `HISTORY[index] = past`; one word of it differs from what is there, unless nothing leads to the row yet.
     Past { index: u32, past: Past },
     /// `BACKENDS[id] = backend`.
     Backend { id: u32, backend: Backend },
@@ -147,6 +150,10 @@ pub struct Settings {
     pub tunnel_port: u16,
     /// The kernel's HZ, which times and rates of policies are given to it in.
     pub jiffies_per_second: u64,
+    /// Now, in seconds of a clock that never goes back.
+    pub now: u64,
+    /// Seconds after which an idle UDP flow is forgotten.
+    pub udp_idle: u64,
 }
 
 /// The outcome of one step.
@@ -165,6 +172,8 @@ pub struct Step {
     /// Something was taken out of use and waits to be cleared: step again with the same plan once packets that are under
     /// way now are gone (a few milliseconds). Nothing breaks if that happens late.
     pub unsettled: bool,
+    /// Seconds after which to step again, even with the same plan: rows of UDP frontends have former owners to forget.
+    pub forget_in: Option<u64>,
 }
 
 /// What the maps hold, and what the next step has to clear.
@@ -190,17 +199,18 @@ impl Tables {
         let mut repairs = Vec::new();
         let nodes = Nodes::adopt(contents.nodes, &mut repairs);
         let backends = Backends::adopt(contents.backends, &nodes, &mut repairs);
-        let known = backends.marks(|_| true);
+        let known = backends.known();
         let known = |id: u32| known.get(id as usize).copied().unwrap_or(false);
         let mut frontends = Frontends::new(contents.rows.len(), contents.backends.len());
         let directory = Directory::adopt(contents.displacement, contents.directory, |key, entry| {
             match entry.kind {
-                kind::FRONTEND => frontends.adopt(key, entry, contents.rows, known, &mut repairs),
+                kind::FRONTEND => frontends.adopt(key, entry, contents, known, &mut repairs),
                 kind::VIP | kind::TUNNEL | kind::PEER | kind::BACKEND => true,
                 _ => false,
             }
         });
         frontends.adopt_sources(contents.sources);
+        frontends.clear_unused(contents, &mut repairs);
         let announced = Announced::adopt(contents.filter, contents.responders);
         Self {
             announced,

@@ -216,7 +216,10 @@ fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
             .into_iter()
             .map(|(key, it)| (strip(key), it))
             .collect();
-        frontend.draining = std::mem::take(&mut frontend.draining).into_iter().map(strip).collect();
+        frontend.draining = std::mem::take(&mut frontend.draining)
+            .into_iter()
+            .map(|(key, it)| (strip(key), it))
+            .collect();
         if local {
             frontend.backends.clear();
             frontend.draining.clear();
@@ -274,12 +277,12 @@ proptest! {
         prop_assert_eq!(given, plan.vips.keys().copied().collect::<BTreeSet<_>>());
         for (key, frontend) in &plan.frontends {
             prop_assert!(plan.allocations[&frontend.service].contains(&key.address));
-            for backend in frontend.backends.keys().chain(&frontend.draining) {
+            for backend in frontend.backends.keys().chain(frontend.draining.keys()) {
                 prop_assert_eq!(Family::of(backend.address), Family::of(key.address));
                 prop_assert_eq!(backend.local, backend.node == "node-a");
                 prop_assert!(backend.local || plan.nodes.contains_key(&backend.node));
             }
-            prop_assert!(frontend.draining.iter().all(|backend| !frontend.backends.contains_key(backend)));
+            prop_assert!(frontend.draining.keys().all(|backend| !frontend.backends.contains_key(backend)));
         }
         for vip in plan.vips.values() {
             let owner = vip.owner.as_deref();

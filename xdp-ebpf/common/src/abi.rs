@@ -232,8 +232,9 @@ pub struct Row {
     pub previous: u32,
 }
 
-/// Value of `HISTORY`, by the same index as `ROWS`: who else had the row, the last one first, each once and none of them
-/// in the row itself; 0 is none. What is in a row and its past is written past first, so that nobody is missing between.
+/// Value of `HISTORY`, by the same index as `ROWS`: who else had the row, each once and none of them in the row itself; 0 is
+/// none, and nothing follows it. Those that answer come before those that do not, and these before those that are gone; among
+/// equals the last one comes first. While owners change places one may be there twice, so that nobody is missing.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Past {

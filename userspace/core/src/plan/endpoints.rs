@@ -1,6 +1,6 @@
 //! The endpoints of one Service, merged from all its EndpointSlices: which get new flows and which only keep theirs.
 
-use super::{nodes::Nodes, weights::Weights};
+use super::{Draining, nodes::Nodes, weights::Weights};
 use crate::model::{Endpoint, EndpointSlice, Family, PortProtocol, Protocol, Service, TrafficPolicy};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,7 +56,7 @@ pub(super) struct Targets<'a> {
     /// Get new flows.
     pub serving: Vec<Target<'a>>,
     /// Keep the flows they have: terminating, or not ready now. A pod that fails a probe still has its connections.
-    pub draining: Vec<Target<'a>>,
+    pub draining: Vec<(Target<'a>, Draining)>,
 }
 
 impl<'a> Endpoints<'a> {
@@ -137,7 +137,11 @@ impl<'a> Endpoints<'a> {
             if found.state == best && best > State::Withheld {
                 targets.serving.push(target);
             } else {
-                targets.draining.push(target);
+                let draining = match found.state {
+                    State::Keeping => Draining::NotServing,
+                    State::Withheld | State::Leaving | State::Ready => Draining::Serving,
+                };
+                targets.draining.push((target, draining));
             }
         }
         targets

@@ -188,7 +188,11 @@ impl<'a> OneService<'a, '_> {
                 port_name: port.name.clone(),
                 policy: policy.clone(),
                 backends: targets.serving.iter().map(weighted).collect(),
-                draining: targets.draining.iter().map(backend).collect(),
+                draining: targets
+                    .draining
+                    .iter()
+                    .map(|(target, draining)| (backend(target), *draining))
+                    .collect(),
             };
             all.frontends.insert(key, frontend);
         }

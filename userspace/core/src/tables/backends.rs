@@ -1,12 +1,12 @@
 //! `BACKENDS`: where each backend is, and the ids rows know them by.
 //!
 //! A backend has one id, however many frontends share it, for as long as the plan has it (serving or draining) or a row
-//! names it, if only as the previous owner. Port, protocol, flags and node of an entry are one word, so a backend that
-//! turns up on another node changes in one store.
+//! names it, if only as a former owner. Port, protocol, flags and node of an entry are one word, so a backend that
+//! turns up on another node, or that gets no new flows any more, changes in one store.
 
-use super::{Write, frontends::Frontends, ids::Ids, key::Key, nodes::Nodes, wanted::Wanted};
+use super::{Write, frontends::Frontends, ids::Ids, key::Key, nodes::Nodes, standing::Standing, wanted::Wanted};
 use std::collections::{BTreeMap, BTreeSet};
-use weir_common::abi::{Address, BACKEND_LOCAL, Backend};
+use weir_common::abi::{Address, BACKEND_DRAINING, BACKEND_LOCAL, Backend};
 
 #[derive(Debug)]
 pub(super) struct Backends {
@@ -44,7 +44,7 @@ impl Backends {
             }
             let held = Held {
                 id,
-                flags: backend.flags & BACKEND_LOCAL,
+                flags: backend.flags & (BACKEND_LOCAL | BACKEND_DRAINING),
                 node: if known.contains(&backend.node) { backend.node } else { 0 },
             };
             if entry(&key, &held) != *backend {
@@ -68,8 +68,14 @@ impl Backends {
         self.ids.waiting()
     }
 
-    /// Enters the planned backends and brings those there up to date; gives those for which there is no id.
+    /// Enters the planned backends and brings all that are there up to date; gives those for which there is no id.
     pub fn update(&mut self, wanted: &Wanted<'_>, nodes: &Nodes, writes: &mut Vec<Write>) -> BTreeSet<Key> {
+        for (key, held) in self.held.iter_mut().filter(|(key, _)| wanted.backend(key).is_none()) {
+            if held.flags & BACKEND_DRAINING == 0 {
+                held.flags |= BACKEND_DRAINING;
+                writes.push(write(key, held));
+            }
+        }
         let mut refused = BTreeSet::new();
         for (key, planned) in &wanted.backends {
             let held = self.held.get(key).copied();
@@ -77,22 +83,23 @@ impl Backends {
                 refused.insert(*key);
                 continue;
             };
-            let next = if planned.local {
-                Held {
-                    id,
-                    flags: BACKEND_LOCAL,
-                    node: 0,
-                }
-            } else {
-                // A node that left the plan: the way that was is the best guess.
-                let node = wanted
-                    .node_address(&planned.node)
-                    .and_then(|address| nodes.id(&address));
-                Held {
-                    id,
-                    flags: 0,
-                    node: node.or(held.map(|held| held.node)).unwrap_or(0),
-                }
+            let local = planned.backend.local;
+            // A node that left the plan: the way that was is the best guess.
+            let node = || {
+                wanted
+                    .node_address(&planned.backend.node)
+                    .and_then(|address| nodes.id(&address))
+            };
+            let node = || node().or(held.map(|held| held.node)).unwrap_or(0);
+            let local_flag = if local { BACKEND_LOCAL } else { 0 };
+            let draining_flag = match planned.standing {
+                Standing::Serving => 0,
+                Standing::Draining | Standing::NotServing | Standing::Gone => BACKEND_DRAINING,
+            };
+            let next = Held {
+                id,
+                flags: local_flag | draining_flag,
+                node: if local { 0 } else { node() },
             };
             if held != Some(next) {
                 self.held.insert(*key, next);
@@ -111,7 +118,7 @@ impl Backends {
     pub fn sweep(&mut self, wanted: &Wanted<'_>, frontends: &Frontends) {
         let Self { ids, held } = self;
         held.retain(|key, held| {
-            let keep = frontends.name(held.id) || wanted.backends.contains_key(key);
+            let keep = frontends.name(held.id) || wanted.backend(key).is_some();
             if !keep {
                 ids.retire(held.id);
             }
@@ -130,13 +137,23 @@ impl Backends {
         self.held.get(key).map(|held| held.id)
     }
 
-    /// By id, whether `accept` takes the backend that has it.
-    pub fn marks(&self, accept: impl Fn(&Key) -> bool) -> Vec<bool> {
-        let mut marks = vec![false; self.ids.capacity() as usize + 1];
+    /// By id, whether a backend has it.
+    pub fn known(&self) -> Vec<bool> {
+        self.by_id(false, |_| true)
+    }
+
+    /// What the plan says of each backend, by id.
+    pub fn standings(&self, wanted: &Wanted<'_>) -> Vec<Standing> {
+        let standing = |key: &Key| wanted.backend(key).map_or(Standing::Gone, |planned| planned.standing);
+        self.by_id(Standing::Gone, standing)
+    }
+
+    fn by_id<T: Clone>(&self, without: T, of: impl Fn(&Key) -> T) -> Vec<T> {
+        let mut all = vec![without; self.ids.capacity() as usize + 1];
         for (key, held) in &self.held {
-            marks[held.id as usize] = accept(key);
+            all[held.id as usize] = of(key);
         }
-        marks
+        all
     }
 
     /// Ids of the nodes that backends are on.

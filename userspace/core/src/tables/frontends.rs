@@ -1,7 +1,10 @@
 //! Frontends: an id and rows for each, kept in step with who serves it.
+//!
+//! Rows change when who serves the frontend does, and what they remember also when a former owner does no longer answer, is
+//! gone or is back, and for UDP with time.
 
 use super::{
-    Settings, SourceKey, Write,
+    Contents, Settings, SourceKey, Write,
     backends::Backends,
     ids::Ids,
     key::Key,
@@ -10,11 +13,12 @@ use super::{
     refusal::{Refusal, refused},
     rows::{Rows, Table},
     sources::SourcePrefixes,
+    standing::{Memory, Standing},
     wanted::{Wanted, WantedFrontend},
 };
 use crate::model::{Condition, ObjectRef};
 use std::collections::{BTreeMap, BTreeSet};
-use weir_common::abi::{DirectoryEntry, FRONTENDS, Row, kind, policy};
+use weir_common::abi::{DirectoryEntry, FRONTENDS, kind, policy, protocol};
 
 #[derive(Debug)]
 pub(super) struct Frontends {
@@ -26,6 +30,8 @@ pub(super) struct Frontends {
     short: bool,
     /// The next step gives up spare rows where this one did not.
     retry: bool,
+    /// What the plan says of each backend id, as of the last step.
+    standings: Vec<Standing>,
 }
 
 #[derive(Debug)]
@@ -34,6 +40,17 @@ struct Held {
     table: Table,
     /// What the rows were computed from; `None` when that is not known.
     from: Option<Source>,
+    /// When its rows last changed hands; `None` when that is not known.
+    changed: Option<u64>,
+}
+
+impl Held {
+    /// Seconds until no UDP flow is left that had another owner.
+    fn forget_in(&self, settings: &Settings) -> u64 {
+        let changed = self.changed.unwrap_or(settings.now);
+        // One more, as seconds are cut off.
+        (changed + settings.udp_idle + 1).saturating_sub(settings.now)
+    }
 }
 
 /// All that a table depends on.
@@ -88,6 +105,7 @@ impl Frontends {
             held: BTreeMap::new(),
             short: false,
             retry: false,
+            standings: Vec::new(),
         }
     }
 
@@ -96,14 +114,17 @@ impl Frontends {
         &mut self,
         key: &Key,
         entry: &DirectoryEntry,
-        rows: &[Row],
+        contents: &Contents<'_>,
         known: impl Fn(u32) -> bool,
         repairs: &mut Vec<Write>,
     ) -> bool {
         if !self.ids.claim(entry.id) {
             return false;
         }
-        let Some(table) = self.rows.adopt(entry.rows, rows, known, repairs) else {
+        let adopted = self
+            .rows
+            .adopt(entry.rows, contents.rows, contents.history, known, repairs);
+        let Some(table) = adopted else {
             self.ids.retire(entry.id);
             self.ids.release();
             return false;
@@ -114,6 +135,7 @@ impl Frontends {
                 id: entry.id,
                 table,
                 from: None,
+                changed: None,
             },
         );
         true
@@ -125,11 +147,16 @@ impl Frontends {
         self.sources = SourcePrefixes::adopt(contents, |id| ids.contains(&id));
     }
 
+    /// Clears what no adopted frontend uses.
+    pub fn clear_unused(&self, contents: &Contents<'_>, repairs: &mut Vec<Write>) {
+        self.rows.clear_unused(contents.history, repairs);
+    }
+
     /// Makes what the last step left behind available again.
     pub fn release(&mut self, writes: &mut Vec<Write>) {
         self.sources.release(writes);
         self.ids.release();
-        self.rows.release();
+        self.rows.release(writes);
     }
 
     /// Whether something waits for that, or another step can find the rows that this one could not.
@@ -137,11 +164,21 @@ impl Frontends {
         self.ids.waiting() || self.rows.waiting() || self.sources.waiting() || self.retry
     }
 
-    /// Forgets previous owners that the plan does not have, which frees their ids with the next step.
-    pub fn forget(&mut self, lives: &[bool], writes: &mut Vec<Write>) {
+    /// Forgets former owners that the plan does not have, which frees their ids with the next step.
+    pub fn forget(&mut self, writes: &mut Vec<Write>) {
         for held in self.held.values_mut() {
-            self.rows.forget(&mut held.table, |id| lives[id as usize], writes);
+            let order = |id: u32| Memory::Planned.order(self.standings[id as usize]);
+            self.rows.review(&mut held.table, order, writes);
         }
+    }
+
+    /// Seconds until a row is to forget.
+    pub fn forget_in(&self, settings: &Settings) -> Option<u64> {
+        let remembering = self
+            .held
+            .iter()
+            .filter(|(key, held)| is_udp(key) && held.table.remembers());
+        remembering.map(|(_, held)| held.forget_in(settings)).min()
     }
 
     /// Brings the rows and policies of every wanted frontend for which `has_room` up to date, and says with `point` what the
@@ -155,8 +192,10 @@ impl Frontends {
         outcome: &mut Outcome<'_>,
         mut point: impl FnMut(DirectoryEntry, &mut Vec<Write>),
     ) {
-        let marks = backends.marks(|key| wanted.backends.contains_key(key));
-        let lives = |id: u32| marks[id as usize];
+        let standings = backends.standings(wanted);
+        let differs = |id: &u32| self.standings.get(*id as usize) != standings.get(*id as usize);
+        let moved: Vec<u32> = (0..standings.len() as u32).filter(differs).collect();
+        self.standings = standings;
         let sizes = wanted.sizes(self.rows.capacity());
         let shrink = self.short || self.demand(wanted, &sizes) > self.rows.capacity();
         self.short = false;
@@ -167,21 +206,34 @@ impl Frontends {
                 outcome.refuse(frontend, refusal, format!("{} is not served", frontend.name));
                 continue;
             }
-            let Some(Held { id, table, from }) = self.held.get_mut(key) else {
-                continue;
-            };
-            let as_wanted = from.as_ref().is_some_and(|source| source.is(&frontend.members, size));
-            let spare = shrink && table.len() > size;
-            if !as_wanted || spare || table.len() < size {
+            let Some(held) = self.held.get_mut(key) else { continue };
+            let order = |id: u32| Memory::of(key.protocol).order(self.standings[id as usize]);
+            let as_wanted = held
+                .from
+                .as_ref()
+                .is_some_and(|source| source.is(&frontend.members, size));
+            let spare = shrink && held.table.len() > size;
+            if !as_wanted || spare || held.table.len() < size {
                 let source = Source::new(frontend, size, backends);
                 let owners = maglev::table(&source.members, size);
-                if spare {
-                    self.rows.shrink(table, &owners, lives, outcome.writes);
+                let changed = if spare {
+                    self.rows.shrink(&mut held.table, &owners, order, outcome.writes)
                 } else {
-                    self.rows.update(table, &owners, lives, outcome.writes);
+                    self.rows.update(&mut held.table, &owners, order, outcome.writes)
+                };
+                if changed {
+                    held.changed = Some(settings.now);
                 }
-                *from = Some(source);
+                held.from = Some(source);
+            } else if held.table.remembers_any(&moved) {
+                self.rows.review(&mut held.table, order, outcome.writes);
             }
+            held.changed.get_or_insert(settings.now);
+            if is_udp(key) && held.table.remembers() && held.forget_in(settings) == 0 {
+                let order = |id: u32| Memory::Nothing.order(self.standings[id as usize]);
+                self.rows.review(&mut held.table, order, outcome.writes);
+            }
+            let Held { id, table, .. } = held;
             if table.len() < size {
                 self.short = true;
                 let what = format!(
@@ -230,6 +282,7 @@ impl Frontends {
                 id,
                 table,
                 from: Some(source),
+                changed: None,
             },
         );
         Ok(())
@@ -272,6 +325,10 @@ impl Frontends {
     pub fn name(&self, id: u32) -> bool {
         self.rows.name(id)
     }
+}
+
+fn is_udp(key: &Key) -> bool {
+    key.protocol == protocol::UDP
 }
 
 fn entry(key: &Key, id: u32, table: &Table) -> DirectoryEntry {

@@ -57,6 +57,8 @@ mod tests {
     const SETTINGS: Settings = Settings {
         tunnel_port: 6081,
         jiffies_per_second: 250,
+        now: 0,
+        udp_idle: 180,
     };
 
     #[test]

@@ -1,6 +1,6 @@
 //! Ranges of `ROWS`: a buddy allocator, because every table is a power of two and can be halved where it stands.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 /// The free ranges, by order (the binary logarithm of their length). A range starts at a multiple of its length.
 #[derive(Debug)]
@@ -69,6 +69,12 @@ impl Ranges {
             }
             self.free[order as usize].insert(base);
         }
+    }
+
+    /// The ranges that are free now.
+    pub fn unused(&self) -> impl Iterator<Item = Range<u32>> {
+        let by_order = (0_u32..).zip(&self.free);
+        by_order.flat_map(|(order, bases)| bases.iter().map(move |&base| base..base + (1 << order)))
     }
 
     /// Rows in all.

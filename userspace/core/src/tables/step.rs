@@ -66,7 +66,7 @@ impl Tables {
                 .members
                 .iter()
                 .map(|(key, _)| *key)
-                .chain(frontend.frontend.draining.iter().map(Key::from));
+                .chain(frontend.frontend.draining.keys().map(Key::from));
             let left_out = all.filter(|key| without_id.contains(key)).count();
             if left_out > 0 {
                 let what = format!("{left_out} backends of {} are left out", frontend.name);
@@ -143,6 +143,7 @@ impl Tables {
                 directory.set(entry, writes);
             },
         );
+        step.forget_in = self.frontends.forget_in(settings);
         for key in wanted.keys(Role::Vip).filter(|key| served.contains(&key.address)) {
             directory.set(entry(&key, kind::VIP, 0), &mut step.writes);
         }
@@ -181,8 +182,7 @@ impl Tables {
         // Rows first: what they remember decides which backends stay.
         self.frontends.sweep(wanted);
         if self.backends.scarce() {
-            let lives = self.backends.marks(|key| wanted.backends.contains_key(key));
-            self.frontends.forget(&lives, writes);
+            self.frontends.forget(writes);
         }
         let stays = |key: &Key| match wanted.keys.get(key) {
             Some(Role::Frontend) => self.frontends.id(key).is_some(),
@@ -211,7 +211,7 @@ impl Tables {
         let backends = plan
             .frontends
             .values()
-            .flat_map(|frontend| frontend.backends.keys().chain(&frontend.draining));
+            .flat_map(|frontend| frontend.backends.keys().chain(frontend.draining.keys()));
         step.backend_ids = backends
             .filter_map(|backend| Some((backend.clone(), self.backends.id(&Key::from(backend))?)))
             .collect();
@@ -243,7 +243,7 @@ fn without_room(wanted: &Wanted<'_>, plan: &Plan, keys: &BTreeSet<Key>) -> Vec<C
         for backend in frontend
             .backends
             .keys()
-            .chain(&frontend.draining)
+            .chain(frontend.draining.keys())
             .filter(|backend| backend.local)
         {
             if keys.contains(&Key::from(backend)) {

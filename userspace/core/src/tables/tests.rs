@@ -2,6 +2,7 @@
 
 mod between;
 mod every_write;
+mod history;
 mod image;
 mod limits;
 mod world;
@@ -13,6 +14,8 @@ use image::Image;
 const SETTINGS: Settings = Settings {
     tunnel_port: 6081,
     jiffies_per_second: 250,
+    now: 0,
+    udp_idle: 180,
 };
 
 /// Steps until nothing is left to release; gives the last outcome, which says all but the writes.

@@ -4,6 +4,7 @@ use super::{
     Settings,
     key::{Key, address_of},
     maglev,
+    standing::Standing,
 };
 use crate::plan::{BackendKey, Frontend, FrontendKey, Plan};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -23,8 +24,13 @@ pub(super) struct Wanted<'a> {
     plan: &'a Plan,
     pub frontends: BTreeMap<Key, WantedFrontend<'a>>,
     /// All that serve or drain.
-    pub backends: BTreeMap<Key, &'a BackendKey>,
+    pub backends: BTreeMap<Key, WantedBackend<'a>>,
     pub keys: BTreeMap<Key, Role>,
+}
+
+pub(super) struct WantedBackend<'a> {
+    pub backend: &'a BackendKey,
+    pub standing: Standing,
 }
 
 pub(super) struct WantedFrontend<'a> {
@@ -50,7 +56,7 @@ impl<'a> Wanted<'a> {
         keys.extend(
             backends
                 .iter()
-                .filter(|(_, backend)| backend.local)
+                .filter(|(_, planned)| planned.backend.local)
                 .map(|(key, _)| (Role::Backend, *key)),
         );
         keys.extend(plan.frontends.keys().map(|name| (Role::Frontend, Key::from(name))));
@@ -80,6 +86,11 @@ impl<'a> Wanted<'a> {
             backends,
             keys: roles,
         }
+    }
+
+    /// A backend of the plan.
+    pub fn backend(&self, key: &Key) -> Option<&WantedBackend<'a>> {
+        self.backends.get(key)
     }
 
     /// The tunnel address of a node of the plan.
@@ -116,22 +127,30 @@ fn tunnel(address: IpAddr, settings: &Settings) -> Key {
     Key::socket(address, settings.tunnel_port, protocol::UDP)
 }
 
-/// Every backend once. Where two nodes are said to have it, this one, or else the first by name.
-fn backends(plan: &Plan) -> BTreeMap<Key, &BackendKey> {
-    let mut all: Vec<(Key, &BackendKey)> = Vec::new();
+/// Every backend once, with the best that is said of it. Where two nodes are said to have it, this one, or else the first
+/// by name.
+fn backends(plan: &Plan) -> BTreeMap<Key, WantedBackend<'_>> {
+    let mut all: Vec<(Key, &BackendKey, Standing)> = Vec::new();
     for frontend in plan.frontends.values() {
+        let serving = frontend.backends.keys().map(|backend| (backend, Standing::Serving));
+        let draining = frontend
+            .draining
+            .iter()
+            .map(|(backend, draining)| (backend, Standing::from(*draining)));
         all.extend(
-            frontend
-                .backends
-                .keys()
-                .chain(&frontend.draining)
-                .map(|backend| (Key::from(backend), backend)),
+            serving
+                .chain(draining)
+                .map(|(backend, standing)| (Key::from(backend), backend, standing)),
         );
     }
-    all.retain(|(key, _)| key.address != Address::UNSPECIFIED);
-    all.sort_unstable_by_key(|(key, backend)| (*key, !backend.local, &backend.node));
-    all.dedup_by_key(|(key, _)| *key);
-    all.into_iter().collect()
+    all.retain(|(key, ..)| key.address != Address::UNSPECIFIED);
+    all.sort_unstable_by_key(|(key, backend, _)| (*key, !backend.local, &backend.node));
+    let mut backends: BTreeMap<Key, WantedBackend<'_>> = BTreeMap::new();
+    for (key, backend, standing) in all {
+        let planned = backends.entry(key).or_insert(WantedBackend { backend, standing });
+        planned.standing = planned.standing.min(standing);
+    }
+    backends
 }
 
 fn members(frontend: &Frontend) -> Vec<(Key, u32)> {

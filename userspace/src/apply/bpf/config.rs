@@ -12,7 +12,7 @@ const HALF_OPEN: Duration = Duration::from_secs(60);
 /// An idle established TCP flow: five days, as the kernel's connection tracking.
 const ESTABLISHED: Duration = Duration::from_secs(5 * 24 * 3600);
 /// An idle UDP flow.
-const UDP: Duration = Duration::from_secs(180);
+pub const UDP: Duration = Duration::from_secs(180);
 /// A closed TCP flow: twice the longest segment lifetime Linux reckons with.
 const CLOSED: Duration = Duration::from_secs(120);
 

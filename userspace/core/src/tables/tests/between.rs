@@ -10,7 +10,7 @@ use crate::{
     tables::key::{Key, address_of},
 };
 use std::collections::BTreeSet;
-use weir_common::abi::{BACKEND_LOCAL, Backend, DirectoryEntry, Row, kind};
+use weir_common::abi::{BACKEND_DRAINING, BACKEND_LOCAL, Backend, DirectoryEntry, Row, RowRange, kind};
 
 /// What must hold between two plans, whatever was written so far.
 pub struct Between<'a> {
@@ -22,6 +22,8 @@ pub struct Between<'a> {
     /// Frontends that were there and are to stay.
     pub kept: Vec<FrontendKey>,
     pub before: &'a Image,
+    /// What the step leads to.
+    pub after: &'a Image,
     /// All that was ever planned, which old rows may remember.
     pub known: BTreeSet<Key>,
 }
@@ -48,6 +50,7 @@ impl Between<'_> {
             let entry = self.before.entry(&key).expect("kept");
             self.check_frontend(name, entry, now);
             self.check_rows(name, self.before.range(entry.rows), now);
+            self.check_remembered(name, now, |_| true);
         }
         for name in frontends() {
             let planned = self.plans().any(|plan| plan.frontends.contains_key(&name));
@@ -97,15 +100,51 @@ impl Between<'_> {
         }
     }
 
+    /// What [`Between::check`] does, for one row whose owners were written.
     pub fn check_written_row(&self, index: u32, now: &Image) {
         for name in frontends() {
             let key = Key::from(&name);
+            let kept = self.kept.contains(&name);
             for entry in [now.entry(&key), self.before.entry(&key)].into_iter().flatten() {
                 let holds = entry.kind == kind::FRONTEND
                     && (entry.rows.base..=entry.rows.base + entry.rows.mask).contains(&index);
-                if holds && (self.kept.contains(&name) || now.entry(&key).is_some()) {
+                if holds && (kept || now.entry(&key).is_some()) {
                     self.check_rows(&name, &now.rows[index as usize..=index as usize], now);
                 }
+                if holds && kept {
+                    let mask = entry.rows.mask as usize;
+                    self.check_remembered(&name, now, |hash| hash & mask == (index - entry.rows.base) as usize);
+                }
+            }
+        }
+    }
+
+    /// Whoever is an owner of a row before and after is found in between, by readers that are late, too.
+    fn check_remembered(&self, name: &FrontendKey, now: &Image, concerned: impl Fn(usize) -> bool) {
+        let key = Key::from(name);
+        let [before, after, now_range] =
+            [self.before, self.after, now].map(|image| image.entry(&key).expect("kept").rows);
+        let at = |image: &Image, range: RowRange, hash: usize| {
+            let index = range.base as usize + (hash & range.mask as usize);
+            let range = RowRange {
+                base: index as u32,
+                mask: 0,
+            };
+            image.owners(range).next().expect("one row")
+        };
+        let hashes = before.mask.max(after.mask).max(now_range.mask) as usize;
+        for hash in (0..=hashes).filter(|hash| concerned(*hash)) {
+            let [was, is] = [at(self.before, before, hash), at(self.after, after, hash)];
+            // Two may come out of the past into the row, and each needs a slot; so does what changes places.
+            let free = |owners: &[u32]| owners[2..].iter().filter(|id| **id == 0).count();
+            let crowded = if free(&was) == 0 {
+                2
+            } else {
+                2_usize.saturating_sub(free(&is))
+            };
+            for seen in [at(now, now_range, hash), at(now, before, hash)] {
+                let missing = was.iter().filter(|id| is.contains(id) && !seen.contains(id));
+                assert!(missing.count() <= crowded, "{name}: {was:?} {seen:?} {is:?}");
             }
         }
     }
@@ -140,19 +179,20 @@ impl Between<'_> {
 
     /// A backend's entry says where one of the plans has it.
     fn check_place(&self, backend: &Backend, now: &Image) {
+        let flags = backend.flags & !BACKEND_DRAINING;
         let fits = |plan: &Plan, key: &BackendKey| {
             let node = &now.nodes[backend.node as usize];
             match plan.nodes.get(&key.node) {
-                _ if key.local => backend.flags == BACKEND_LOCAL && backend.node == 0,
-                Some(address) => backend.flags == 0 && node.address == address_of(*address),
-                None => backend.flags == 0,
+                _ if key.local => flags == BACKEND_LOCAL && backend.node == 0,
+                Some(address) => flags == 0 && node.address == address_of(*address),
+                None => flags == 0,
             }
         };
         let fits_in = |plan: &Plan| {
             let all = plan
                 .frontends
                 .values()
-                .flat_map(|of| of.backends.keys().chain(&of.draining));
+                .flat_map(|of| of.backends.keys().chain(of.draining.keys()));
             all.into_iter().any(|key| is(backend, key) && fits(plan, key))
         };
         let found = self.plans().any(fits_in);
@@ -192,7 +232,7 @@ impl Between<'_> {
             let here = |plan: &Plan| {
                 plan.frontends
                     .values()
-                    .any(|of| of.backends.contains_key(&local) || of.draining.contains(&local))
+                    .any(|of| of.backends.contains_key(&local) || of.draining.contains_key(&local))
             };
             let [old, new] = [self.old.iter().any(here), here(self.new)];
             match now.entry(&key) {

@@ -6,7 +6,7 @@ use super::{
     between::Between,
     image::Image,
     settle,
-    world::{frontends, links, plan},
+    world::{answering, frontends, links, plan},
 };
 use crate::{
     plan::{FrontendKey, Plan},
@@ -14,7 +14,7 @@ use crate::{
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use weir_common::abi::{Backend, Row, RowRange, SourcePrefix, kind};
+use weir_common::abi::{BACKEND_DRAINING, Backend, Past, Row, RowRange, SourcePrefix, kind, protocol};
 
 /// Half the slots do not exist, so every second new key has to move its bucket.
 fn image() -> Image {
@@ -48,13 +48,16 @@ impl Run {
         let before = self.image.clone();
         for frontend in new.frontends.values() {
             self.known
-                .extend(frontend.backends.keys().chain(&frontend.draining).map(Key::from));
+                .extend(frontend.backends.keys().chain(frontend.draining.keys()).map(Key::from));
         }
         let found =
             |name: &&FrontendKey| before.entry(&Key::from(*name)).is_some() && before.filter_has(&Key::from(*name));
         let kept: Vec<FrontendKey> = new.frontends.keys().filter(found).copied().collect();
         let step = self.tables.step(new, &links(), &SETTINGS);
+        let mut after = before.clone();
+        step.writes.iter().for_each(|write| after.write(write));
         let between = Between {
+            after: &after,
             old: &self.plans,
             new,
             earlier: &self.earlier,
@@ -69,7 +72,9 @@ impl Run {
                 Write::SetSource { key, .. } | Write::RemoveSource { key } => {
                     between.check_sources(key.frontend(), &self.image);
                 }
-                Write::Row { index, .. } if count % 256 != 0 => between.check_written_row(*index, &self.image),
+                Write::Row { index, .. } | Write::Past { index, .. } if count % 256 != 0 => {
+                    between.check_written_row(*index, &self.image);
+                }
                 _ => between.check(&self.image),
             }
             if let Write::Directory { entry, .. } | Write::FrontendPolicy { entry, .. } = write {
@@ -101,12 +106,10 @@ impl Run {
                     .all(|(other, now)| *other != id || *now == key)
             );
         }
-        let in_use: BTreeSet<u32> = frontends()
-            .iter()
-            .filter_map(|name| before.entry(&Key::from(name)))
-            .flat_map(|entry| before.range(entry.rows))
-            .flat_map(|row| [row.current, row.previous])
-            .collect();
+        let in_use = frontends()
+            .into_iter()
+            .filter_map(|name| before.entry(&Key::from(&name)));
+        let in_use: BTreeSet<u32> = in_use.flat_map(|entry| before.owners(entry.rows)).flatten().collect();
         for id in in_use {
             assert_eq!(
                 Key::from(&before.backends[id as usize]),
@@ -158,7 +161,13 @@ fn check_same_as_fresh(image: &Image, plan: &Plan) {
     let planned: BTreeSet<Key> = plan
         .frontends
         .values()
-        .flat_map(|of| of.backends.keys().chain(&of.draining))
+        .flat_map(|of| of.backends.keys().chain(of.draining.keys()))
+        .map(Key::from)
+        .collect();
+    let serving: BTreeSet<Key> = plan
+        .frontends
+        .values()
+        .flat_map(|of| of.backends.keys())
         .map(Key::from)
         .collect();
     for (id, backend) in (0..)
@@ -169,7 +178,33 @@ fn check_same_as_fresh(image: &Image, plan: &Plan) {
             named.contains(&id) || planned.contains(&Key::from(backend)),
             "{backend:?} is left over"
         );
+        let draining = backend.flags & BACKEND_DRAINING != 0;
+        assert_eq!(draining, !serving.contains(&Key::from(backend)), "{backend:?}");
     }
+    check_history(image, plan);
+}
+
+/// Each owner is there once and without gaps, UDP remembers only those that answer, and rows out of use have no past.
+fn check_history(image: &Image, plan: &Plan) {
+    let answering = answering(plan);
+    let mut used = vec![false; image.rows.len()];
+    for entry in image.directory.iter().filter(|entry| entry.kind == kind::FRONTEND) {
+        let base = entry.rows.base as usize;
+        used[base..=base + entry.rows.mask as usize].fill(true);
+        for [current, former @ ..] in image.owners(entry.rows) {
+            let count = former.iter().position(|id| *id == 0).unwrap_or(former.len());
+            assert!(former[count..].iter().all(|id| *id == 0), "{former:?}");
+            let distinct: BTreeSet<u32> = former[..count].iter().copied().chain([current]).collect();
+            assert_eq!(distinct.len(), count + 1, "{current}, {former:?}");
+            let answers = |id: &u32| answering.contains(&Key::from(&image.backends[*id as usize]));
+            assert!(entry.protocol == protocol::TCP || former[..count].iter().all(answers));
+        }
+    }
+    let unused = image.history.iter().zip(used).filter(|(_, used)| !used);
+    assert!(
+        unused.into_iter().all(|(past, _)| *past == Past::default()),
+        "a past of nobody"
+    );
 }
 
 fn image_like(image: &Image) -> Image {
@@ -283,6 +318,7 @@ fn scramble(image: &mut Image, map: u8, at: usize, a: u32, b: u32) {
                 mask: b,
             }
         }
+        5 if b.is_multiple_of(2) => image.history[at % 4096].owners[a as usize % 4] = b / 4,
         5 => {
             image.rows[at % 4096] = Row {
                 current: a,

@@ -8,8 +8,8 @@ use std::{
 };
 use weir_common::{
     abi::{
-        Backend, DISPLACEMENTS, DirectoryEntry, FILTER_WORDS, Node, Past, Responder, ResponderKey, Row, RowRange, kind,
-        policy, source,
+        Backend, DISPLACEMENTS, DirectoryEntry, FILTER_WORDS, Node, PAST_OWNERS, Past, Responder, ResponderKey, Row,
+        RowRange, kind, policy, source,
     },
     hash,
 };
@@ -148,10 +148,24 @@ impl Image {
         &self.rows[range.base as usize..][..range.mask as usize + 1]
     }
 
-    /// The backend ids that rows of frontends name.
-    pub fn named(&self) -> BTreeSet<u32> {
+    /// The owners of rows, the current one first; 0 is none.
+    pub fn owners(&self, range: RowRange) -> impl Iterator<Item = [u32; 2 + PAST_OWNERS]> {
+        let history = &self.history[range.base as usize..][..range.mask as usize + 1];
+        let owners = |(row, past): (&Row, &Past)| {
+            let [a, b, c, d] = past.owners;
+            [row.current, row.previous, a, b, c, d]
+        };
+        self.range(range).iter().zip(history).map(owners)
+    }
+
+    /// The rows of all frontends.
+    pub fn ranges(&self) -> impl Iterator<Item = RowRange> {
         let frontends = self.directory.iter().filter(|entry| entry.kind == kind::FRONTEND);
-        let rows = frontends.flat_map(|entry| self.range(entry.rows));
-        rows.flat_map(|row| [row.current, row.previous]).collect()
+        frontends.map(|entry| entry.rows)
+    }
+
+    /// The backend ids that rows of frontends and their pasts name.
+    pub fn named(&self) -> BTreeSet<u32> {
+        self.ranges().flat_map(|range| self.owners(range)).flatten().collect()
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     links::{Interface, Links, NextHop},
     model::{Mode, Protocol, ServiceKey},
-    plan::{BackendKey, Frontend, FrontendKey, Limits, Plan, Policy, Sources, Vip},
+    plan::{BackendKey, Draining, Frontend, FrontendKey, Limits, Plan, Policy, Sources, Vip},
     tables::key::Key,
 };
 use ipnet::IpNet;
@@ -18,7 +18,12 @@ use weir_common::hash;
 
 pub const NODES: [&str; 3] = ["node-b", "node-c", "node-d"];
 pub const THIS: &str = "node-a";
-const VIPS: [&str; 3] = ["10.1.0.1", "10.1.0.2", "fd00::1"];
+/// What is served over UDP has TCP's pods: tables do not ask.
+const VIPS: [(&str, Protocol); 3] = [
+    ("10.1.0.1", Protocol::Tcp),
+    ("10.1.0.2", Protocol::Udp),
+    ("fd00::1", Protocol::Tcp),
+];
 
 pub fn node_address(name: &str) -> IpAddr {
     let last = name.as_bytes().last().copied().unwrap_or_default();
@@ -26,8 +31,8 @@ pub fn node_address(name: &str) -> IpAddr {
 }
 
 /// Ports of an address that fall into the first two displacement buckets.
-fn crowded(address: IpAddr) -> Vec<u16> {
-    let fits = |port: &u16| hash::displacement_index(Key::socket(address, *port, 6).hash()) < 2;
+fn crowded(address: IpAddr, protocol: u8) -> Vec<u16> {
+    let fits = |port: &u16| hash::displacement_index(Key::socket(address, *port, protocol).hash()) < 2;
     (1..u16::MAX).filter(fits).take(8).collect()
 }
 
@@ -37,15 +42,17 @@ pub fn frontends() -> Vec<FrontendKey> {
 }
 
 fn all_frontends() -> Vec<FrontendKey> {
-    let of = |address: IpAddr| {
-        let ports = crowded(address).into_iter();
+    let of = |(vip, protocol): (&str, Protocol)| {
+        let address: IpAddr = vip.parse().unwrap();
+        let number = if protocol == Protocol::Tcp { 6 } else { 17 };
+        let ports = crowded(address, number).into_iter();
         ports.map(move |port| FrontendKey {
             address,
             port,
-            protocol: Protocol::Tcp,
+            protocol,
         })
     };
-    VIPS.iter().flat_map(|vip| of(vip.parse().unwrap())).collect()
+    VIPS.into_iter().flat_map(of).collect()
 }
 
 /// Pod `index`, on node `node` (0 is this one).
@@ -53,7 +60,7 @@ pub fn backend(index: usize, node: usize) -> BackendKey {
     let address = IpAddr::from([10, 244, 0, index as u8 + 1]);
     static PORTS: LazyLock<Vec<u16>> = LazyLock::new(|| {
         let addresses = (0..PODS).map(|index| IpAddr::from([10, 244, 0, index as u8 + 1]));
-        addresses.map(|address| crowded(address)[0]).collect()
+        addresses.map(|address| crowded(address, 6)[0]).collect()
     });
     let port = PORTS[index];
     let node_name = if node == 0 { THIS } else { NODES[node - 1] };
@@ -74,7 +81,7 @@ pub fn plan() -> impl Strategy<Value = Plan> {
         prop_oneof![6 => Just(0_usize), 6 => Just(1), 6 => Just(2), 1 => Just(3)],
         PODS,
     );
-    let members = proptest::collection::vec((0..PODS, 0..5_u32), 0..PODS);
+    let members = proptest::collection::vec((0..PODS, 0..6_u32), 0..PODS);
     let frontend = proptest::option::weighted(0.7, (members, policy()));
     let frontends = proptest::collection::vec(frontend, 24);
     let nodes = proptest::collection::vec(proptest::bool::weighted(0.85), NODES.len());
@@ -94,10 +101,15 @@ pub fn plan() -> impl Strategy<Value = Plan> {
             };
             for (pod, weight) in wanted {
                 let backend = backend(pod, pods[pod]);
-                if weight == 0 && !frontend.backends.contains_key(&backend) {
-                    frontend.draining.insert(backend);
-                } else if !frontend.draining.contains(&backend) {
-                    frontend.backends.insert(backend, weight.max(1));
+                let draining = [Draining::Serving, Draining::NotServing].get(weight as usize);
+                match draining {
+                    Some(draining) if !frontend.backends.contains_key(&backend) => {
+                        frontend.draining.insert(backend, *draining);
+                    }
+                    None if !frontend.draining.contains_key(&backend) => {
+                        frontend.backends.insert(backend, weight - 1);
+                    }
+                    _ => {}
                 }
             }
             add_frontend(&mut plan, key, frontend);
@@ -106,7 +118,7 @@ pub fn plan() -> impl Strategy<Value = Plan> {
     })
 }
 
-/// Pods with weights (0 is draining), and policies.
+/// Pods with weights and one (0 is draining, 1 not serving), and policies.
 type Choice = (Vec<(usize, u32)>, Policy);
 
 /// Addresses that the prefixes of [`policy`] tell apart.
@@ -197,6 +209,19 @@ pub fn empty_frontend(key: &FrontendKey) -> Frontend {
         backends: BTreeMap::new(),
         draining: Default::default(),
     }
+}
+
+/// The backends that any frontend has as serving, for new flows or their own.
+pub fn answering(plan: &Plan) -> BTreeSet<Key> {
+    let of = |frontend: &Frontend| -> Vec<Key> {
+        let draining = frontend
+            .draining
+            .iter()
+            .filter(|(_, draining)| **draining == Draining::Serving);
+        let all = frontend.backends.keys().chain(draining.map(|(backend, _)| backend));
+        all.map(Key::from).collect()
+    };
+    plan.frontends.values().flat_map(of).collect()
 }
 
 /// Adds a frontend and its VIP, owned by this node.
