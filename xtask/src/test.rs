@@ -4,7 +4,7 @@
 //! The last two lines are for readers: `N passed, N failed` alone on a line, and the same by kind.
 
 use crate::{
-    build_ebpf,
+    build_ebpf, kernels,
     libtest::{self, Count},
     process::{cargo, check, require_root, say},
     setup::{self, Scope},
@@ -39,13 +39,15 @@ enum Kind {
     Plans,
     /// Agents, clients and servers in network namespaces.
     Netns,
+    /// Verifier and golden packets on other kernels: see [`kernels`].
+    Kernels,
 }
 
 impl Kind {
-    /// The file under `tests/tests` that holds the kind, for all but [`Kind::Unit`].
+    /// The file under `tests/tests` that holds the kind; [`Kind::Unit`] has many, [`Kind::Kernels`] runs those of others.
     fn target(self) -> Option<&'static str> {
         match self {
-            Self::Unit => None,
+            Self::Unit | Self::Kernels => None,
             Self::PacketsHost | Self::PacketsKernel => Some("packets"),
             Self::Mutation => Some("mutation"),
             Self::Verifier => Some("verifier"),
@@ -80,23 +82,36 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         &args.kinds
     };
-    build_ebpf::build(&setup::run(Scope::Everything)?)?;
+    let scope = if kinds.contains(&Kind::Kernels) {
+        Scope::Kernels
+    } else {
+        Scope::Everything
+    };
+    build_ebpf::build(&setup::run(scope)?)?;
     // The lab starts the agent's binary, which no test target depends on.
     check(cargo().args(["build", "--workspace", "--exclude", "weir-ebpf", "--bins"]))?;
 
     let mut results = Vec::new();
     for &kind in kinds {
         say(format!("tests of kind {}", kind.name()));
-        let mut count = Count::default();
-        for mut command in commands(kind)? {
-            count += libtest::run(&mut command)?;
-        }
-        results.push((kind, count));
+        results.push((kind, count(kind)?));
     }
     report(&results)
 }
 
-/// The test commands of a kind. What is no target of another kind is unit, so that a new test file is never forgotten.
+/// Runs the tests of a kind.
+fn count(kind: Kind) -> Result<Count> {
+    if kind == Kind::Kernels {
+        return kernels::count(&kernels::Args::parse_from(["kernels"]));
+    }
+    let mut count = Count::default();
+    for mut command in commands(kind)? {
+        count += libtest::run(&mut command)?;
+    }
+    Ok(count)
+}
+
+/// The test commands of a kind, which is not [`Kind::Kernels`]. What is no target of another kind is unit, so that a new test file is never forgotten.
 fn commands(kind: Kind) -> Result<Vec<Command>> {
     let test = || {
         let mut command = cargo();
@@ -232,9 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_but_unit_has_a_target() {
+    fn every_kind_but_unit_and_kernels_has_a_target() {
         for kind in Kind::value_variants() {
-            assert_eq!(kind.target().is_none(), *kind == Kind::Unit);
+            assert_eq!(kind.target().is_none(), [Kind::Unit, Kind::Kernels].contains(kind));
         }
     }
 }
