@@ -37,12 +37,13 @@ mod directory;
 mod frontends;
 mod ids;
 mod key;
-mod maglev;
+
 mod nodes;
 mod owners;
 mod policies;
 mod ranges;
 mod refusal;
+mod rendezvous;
 mod rows;
 mod sources;
 mod standing;

@@ -63,7 +63,7 @@ pub mod protocol {
 pub mod kind {
     /// The slot is empty.
     pub const FREE: u8 = 0;
-    /// VIP, port and protocol of a Service port. `id` is the frontend id, `rows` its Maglev rows.
+    /// VIP, port and protocol of a Service port. `id` is the frontend id, `rows` its rows.
     pub const FRONTEND: u8 = 1;
     /// A VIP itself (port 0, protocol ANY): echo is answered, the rest stands aside. `id` is unused.
     pub const VIP: u8 = 2;
@@ -222,7 +222,7 @@ pub struct SourceLimiterBucket {
     pub sources: [SourceLimiter; LIMITER_WAYS],
 }
 
-/// One Maglev row; one aligned word, so a reader never sees half a change.
+/// Who owns one of the hashes of a frontend; one aligned word, so a reader never sees half a change.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Row {

@@ -8,9 +8,9 @@ use super::{
     backends::Backends,
     ids::Ids,
     key::Key,
-    maglev::{self, Member},
     policies::with_policy,
     refusal::{Refusal, refused},
+    rendezvous::{self, Member},
     rows::{Rows, Table},
     sources::SourcePrefixes,
     standing::{Memory, Standing},
@@ -215,7 +215,7 @@ impl Frontends {
             let spare = shrink && held.table.len() > size;
             if !as_wanted || spare || held.table.len() < size {
                 let source = Source::new(frontend, size, backends);
-                let owners = maglev::table(&source.members, size);
+                let owners = rendezvous::table(&source.members, size);
                 let changed = if spare {
                     self.rows.shrink(&mut held.table, &owners, order, outcome.writes)
                 } else {
@@ -271,7 +271,7 @@ impl Frontends {
             return Err(Refusal::Frontends);
         }
         let source = Source::new(frontend, size, backends);
-        let Some(table) = self.rows.create(&maglev::table(&source.members, size), writes) else {
+        let Some(table) = self.rows.create(&rendezvous::table(&source.members, size), writes) else {
             self.short = true;
             return Err(Refusal::Rows);
         };

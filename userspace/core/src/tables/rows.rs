@@ -17,7 +17,7 @@
 //!
 //! # Size
 //!
-//! The *choice* of a backend is made by a table whose size follows from the plan ([`super::maglev::size`]). The rows of a
+//! The *choice* of a backend is made by a table whose size follows from the plan ([`super::rendezvous::size`]). The rows of a
 //! frontend may be more: the table is then repeated, which changes nobody's choice. A table that shrinks therefore keeps
 //! its rows, and no history is lost; a table that grows gets a new range in which each row takes its history from the old
 //! row of the same hashes. Only when there is no room are spare rows given up ([`Rows::shrink`]); rows that fall

@@ -3,7 +3,7 @@
 use super::{
     Settings,
     key::{Key, address_of},
-    maglev,
+    rendezvous,
     standing::Standing,
 };
 use crate::plan::{BackendKey, Frontend, FrontendKey, Plan};
@@ -113,7 +113,7 @@ impl<'a> Wanted<'a> {
         let sizes: Vec<usize> = self
             .frontends
             .values()
-            .map(|frontend| maglev::size(frontend.members.len()))
+            .map(|frontend| rendezvous::size(frontend.members.len()))
             .collect();
         let budget = capacity / 3 * 2;
         let halved = |size: usize, times: u32| (size >> times).max(1);
