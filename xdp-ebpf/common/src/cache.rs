@@ -9,7 +9,7 @@
 
 use crate::{
     abi::{BACKEND_ID_BITS, Backend, CACHE_WAYS, Config},
-    hash::{self, Tuple},
+    hash,
     tables::{CacheWords, Tables},
 };
 
@@ -18,10 +18,14 @@ const BUSY: u64 = 1;
 /// The part of [`crate::abi::CacheEntry::backend`] that is the id.
 pub const ID: u32 = (1 << BACKEND_ID_BITS) - 1;
 
-/// Where a flow's entry is, and its tag. Tags have bit 1 set, so they are neither 0 nor [`BUSY`].
+/// Where the entry of a flow or client with this selection hash is, and its tag. Tags have bit 1 set, so they are neither 0
+/// nor [`BUSY`].
+///
+/// The selection hash is all that is known of the flow here. Its seed is no secret, so somebody can make two flows alike, at
+/// the price of a detour for one of them; where entries stand is keyed, so nobody can aim at a bucket.
 #[inline(always)]
-fn place(config: &Config, key: &Tuple) -> (u32, u64) {
-    let hash = hash::tuple(config.flow_seed, key);
+fn place(config: &Config, selection: u64) -> (u32, u64) {
+    let hash = hash::keyed(config.flow_seed, selection);
     ((hash >> 32) as u32 & config.cache_mask, hash | 2)
 }
 
@@ -40,8 +44,8 @@ pub fn ticket(id: u32, backend: &Backend) -> u32 {
 
 /// The backend word noted for a flow or client, and how many ticks ago it was last heard of.
 #[inline(always)]
-pub fn lookup<T: Tables>(tables: &T, config: &Config, key: &Tuple) -> Option<(u32, u32)> {
-    let (index, tag) = place(config, key);
+pub fn lookup<T: Tables>(tables: &T, config: &Config, selection: u64) -> Option<(u32, u32)> {
+    let (index, tag) = place(config, selection);
     let bucket: &[CacheWords; CACHE_WAYS] = tables.cache(index)?;
     for words in bucket {
         if words[0].load() == tag {
@@ -59,8 +63,8 @@ pub fn lookup<T: Tables>(tables: &T, config: &Config, key: &Tuple) -> Option<(u3
 
 /// Forgets what is noted for a flow or client.
 #[inline(never)]
-pub fn forget<T: Tables>(tables: &T, config: &Config, key: &Tuple) {
-    let (index, tag) = place(config, key);
+pub fn forget<T: Tables>(tables: &T, config: &Config, selection: u64) {
+    let (index, tag) = place(config, selection);
     let Some(bucket) = tables.cache(index).filter(|_| !tables.read_only()) else {
         return;
     };
@@ -73,8 +77,8 @@ pub fn forget<T: Tables>(tables: &T, config: &Config, key: &Tuple) {
 
 /// Notes `backend` for a flow or client that [`lookup`] does not know, in place of the entry unused for longest.
 #[inline(never)]
-pub fn insert<T: Tables>(tables: &T, config: &Config, key: &Tuple, backend: u32) {
-    let (index, tag) = place(config, key);
+pub fn insert<T: Tables>(tables: &T, config: &Config, selection: u64, backend: u32) {
+    let (index, tag) = place(config, selection);
     let now = tables.now();
     let Some(bucket) = tables.cache(index).filter(|_| !tables.read_only()) else {
         return;

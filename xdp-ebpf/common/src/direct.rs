@@ -1,18 +1,19 @@
-//! The short way, which most packets take: a plain TCP or UDP packet for a row that has not changed, whose backend is on
-//! another node.
+//! The short way, which most packets take: a plain TCP or UDP packet for a row whose backends, the one it has and the one it
+//! had before, are on other nodes.
 //!
 //! Everything stays in registers, and nothing is written before all is decided. Whatever is out of the ordinary (a tag,
-//! options, a fragment, a frontend with policies, a row in transition, a backend of this node, a node that cannot be reached) gives `None`, and
+//! options, a fragment, a frontend with policies, a backend of this node, a node that cannot be reached) gives `None`, and
 //! the long way of [`crate::ingress`], which knows all cases, starts over. The golden packets hold both to one answer.
 
 use crate::{
-    abi::{BACKEND_LOCAL, kind, protocol},
+    abi::{BACKEND_LOCAL, Backend, Node, kind, protocol},
     addr::Address,
     hash::{self, Tuple},
     lookup::Hashed,
     packet::{Ethernet, Ipv4, Ipv6, Packet, Tcp, Udp, tcp_flag},
+    steer,
     tables::Tables,
-    tunnel::{self, Encapsulation, Inner, Outer},
+    tunnel::{self, Encapsulation, Inner, Other, Outer},
     verdict::{Action, Reason, Verdict},
 };
 
@@ -109,25 +110,37 @@ fn send<P: Packet, T: Tables>(
     };
     let hash = hash::tuple(config.selection_seed, &tuple);
     let row = tables.row(entry.rows.base.wrapping_add(hash as u32 & entry.rows.mask))?;
-    if row.current == 0 || row.previous != 0 {
-        return None;
-    }
-    let backend = tables.backend(row.current)?;
-    if backend.protocol == protocol::ANY || backend.flags & BACKEND_LOCAL != 0 {
-        return None;
-    }
-    let node = tables.node(backend.node)?;
     // Nodes of the packets' own family, so that every length below is a constant.
     let outer = Outer { v6: inner.v6, l3: L3 };
-    if node.ifindex == 0 || Outer::towards(node) != outer {
-        return None;
+    let (mut id, mut way) = (row.current, elsewhere(tables, row.current, outer)?);
+    let mut second = None;
+    if row.previous != 0 {
+        let former = elsewhere(tables, row.previous, outer)?;
+        if inner.len + tunnel::overhead(outer.v6, true) > usize::from(way.1.mtu.min(former.1.mtu)) {
+            return None;
+        }
+        let mut previous = row.previous;
+        if protocol == protocol::TCP {
+            (id, previous) = steer::noted(tables, config, hash, syn, (id, previous));
+        }
+        if id == row.previous {
+            way = former;
+        }
+        if previous != 0 {
+            second = Some(Other {
+                backend: &former.0.address,
+                port: u16::from_ne_bytes(former.0.port),
+                node: &former.1.address,
+            });
+        }
     }
+    let (backend, node) = way;
     let encapsulation = Encapsulation {
         backend: backend.address.into(),
         backend_port: u16::from_ne_bytes(backend.port),
         node,
         outer,
-        second: None,
+        second,
         hops: 0,
         flags: 0,
         hash,
@@ -145,9 +158,20 @@ fn send<P: Packet, T: Tables>(
     if !encapsulation.apply(packet, inner) {
         return Some(Verdict::pass(Reason::NoHeadroom));
     }
-    tables.count_backend(row.current, inner.len as u64);
+    tables.count_backend(id, inner.len as u64);
     Some(Verdict {
         action,
         reason: Reason::Tunnel,
     })
+}
+
+/// The backend with this id and its node, if it is on another node that can be reached with these outer headers.
+#[inline(always)]
+fn elsewhere<T: Tables>(tables: &T, id: u32, outer: Outer) -> Option<(&Backend, &Node)> {
+    let backend = tables.backend(id).filter(|_| id != 0)?;
+    if backend.protocol == protocol::ANY || backend.flags & BACKEND_LOCAL != 0 {
+        return None;
+    }
+    let node = tables.node(backend.node)?;
+    (node.ifindex != 0 && Outer::towards(node) == outer).then_some((backend, node))
 }

@@ -2,7 +2,6 @@
 
 use crate::{
     abi::{Config, Node},
-    addr::Address,
     decide::Way,
     icmp, mss,
     packet::{Packet, ethertype},
@@ -10,7 +9,7 @@ use crate::{
     scratch::{Part, Scratch, Target},
     stages::Stages,
     tables::Tables,
-    tunnel::{self, Encapsulation, Inner, Outer, Second},
+    tunnel::{self, Encapsulation, Inner, Other, Outer},
     verdict::{Action, Reason, Verdict},
 };
 
@@ -124,12 +123,11 @@ pub fn send<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch) -
         return false;
     }
     let encapsulation = encapsulation(tables, config, s, node);
+    let outer = encapsulation.outer;
     if s.ip.len + encapsulation.overhead() > usize::from(node.mtu) {
         s.reason = Reason::TooBigForTunnel;
         // What is said must also do for packets that name a second backend.
-        s.mtu = node
-            .mtu
-            .saturating_sub(tunnel::overhead(encapsulation.outer.v6, true) as u16);
+        s.mtu = node.mtu.saturating_sub(tunnel::overhead(outer.v6, true) as u16);
         return false;
     }
     let inner = Inner {
@@ -138,16 +136,16 @@ pub fn send<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratch) -
         v6: s.ip.v6,
         tos: s.ip.tos,
     };
+    let done = encapsulation.apply(packet, &inner);
     s.out = node.ifindex;
-    if !encapsulation.apply(packet, &inner) {
+    if !done {
         s.reason = Reason::NoHeadroom;
-        return false;
     }
-    true
+    done
 }
 
 #[inline(always)]
-fn encapsulation<'a, T: Tables>(tables: &T, config: &Config, s: &Scratch, node: &'a Node) -> Encapsulation<'a> {
+fn encapsulation<'a, T: Tables>(tables: &'a T, config: &Config, s: &'a Scratch, node: &'a Node) -> Encapsulation<'a> {
     let outer = Outer::towards(node);
     // A packet that only fits without its second backend goes without: the chosen one's node has rows of its own.
     let fits = s.ip.len + tunnel::overhead(outer.v6, true) <= usize::from(node.mtu);
@@ -167,16 +165,15 @@ fn encapsulation<'a, T: Tables>(tables: &T, config: &Config, s: &Scratch, node: 
 
 /// The option's second part.
 #[inline(always)]
-fn second<T: Tables>(tables: &T, s: &Scratch, towards: &Node) -> Option<Second> {
-    let node: Address = match s.second.place {
+fn second<'a, T: Tables>(tables: &'a T, s: &'a Scratch, towards: &'a Node) -> Option<Other<'a>> {
+    let node = match s.second.place {
         Target::NOWHERE => return None,
-        Target::HERE => towards.source,
-        place => tables.node(place)?.address,
+        Target::HERE => &towards.source,
+        place => &tables.node(place)?.address,
     };
-    Some(Second {
-        backend: s.second.address.into(),
+    Some(Other {
+        backend: &s.second.address,
         port: s.second.port,
-        reserved: 0,
-        node: node.into(),
+        node,
     })
 }

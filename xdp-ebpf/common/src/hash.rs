@@ -86,10 +86,9 @@ pub fn tuple(seed: u64, tuple: &Tuple) -> u64 {
     finish(mix(mix(mix(state, destination_high), destination_low), ports))
 }
 
-/// Hash of an address and a number under `seed`: chooses limiters of sources.
+/// Another hash of a hash, under `seed`: chooses buckets of the flow cache and limiters of sources.
 #[inline(always)]
 #[must_use]
-pub fn keyed(seed: u64, address: &Address, number: u32) -> u64 {
-    let [high, low] = address.words();
-    finish(mix(mix(mix(seed ^ K2, high), low), u64::from(number)))
+pub fn keyed(seed: u64, hash: u64) -> u64 {
+    finish(mix(seed ^ K2, hash))
 }

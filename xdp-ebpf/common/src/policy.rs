@@ -76,7 +76,8 @@ fn of_source<'a, T: Tables>(
     frontend: u32,
     now: u64,
 ) -> Option<&'a SourceLimiterWords> {
-    let hash = hash::keyed(config.flow_seed, &s.client, frontend);
+    // Keyed before all else: what an address hashes to without a key is no secret.
+    let hash = hash::keyed(hash::keyed(config.flow_seed, u64::from(frontend)), hash::address(&s.client));
     let tag = hash | 1;
     let bucket: &[SourceLimiterWords; LIMITER_WAYS] = tables.source_limiters((hash >> 40) as u32)?;
     let mut victim = &bucket[0];

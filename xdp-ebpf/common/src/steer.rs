@@ -6,7 +6,7 @@
 use crate::{
     abi::{BACKEND_DRAINING, BACKEND_LOCAL, Config, DirectoryEntry, kind, policy, protocol},
     cache,
-    hash::{self, Tuple},
+    hash,
     lookup::Hashed,
     policy as policies,
     scratch::{Scratch, Target},
@@ -21,20 +21,15 @@ pub fn frontend<'a, T: Tables>(tables: &'a T, s: &Scratch) -> Option<&'a Directo
     Hashed::new(s.ip.destination).entry_of(tables, s.transport.destination_port, s.protocol, kind::FRONTEND)
 }
 
-/// What the choice is made by: the flow, or its client where that is to stay with one backend.
-#[inline(always)]
-fn key(s: &Scratch, frontend: &DirectoryEntry) -> Tuple {
-    let mut key = s.tuple();
-    if frontend.policies & policy::AFFINITY != 0 {
-        key.source_port = 0;
-    }
-    key
-}
-
 /// Index into `ROWS` of the flow in `s`, whose selection hash goes into `s.hash`.
 #[inline(always)]
 pub fn row<T: Tables>(tables: &T, config: &Config, s: &mut Scratch, frontend: &DirectoryEntry) -> u32 {
-    s.hash = hash::tuple(config.selection_seed, &key(s, frontend));
+    let mut key = s.tuple();
+    // The client alone is what is to stay with one backend.
+    if frontend.policies & policy::AFFINITY != 0 {
+        key.source_port = 0;
+    }
+    s.hash = hash::tuple(config.selection_seed, &key);
     tables.settle(s);
     frontend.rows.base.wrapping_add(s.hash as u32 & frontend.rows.mask)
 }
@@ -67,25 +62,24 @@ pub fn choose<T: Decisions>(tables: &T, s: &mut Scratch) -> bool {
     if frontend.policies & policy::AFFINITY != 0 {
         (chosen, previous) = affine(tables, config, s, frontend, (chosen, previous));
     } else if previous != 0 && !s.transport.udp {
-        (chosen, previous) = noted(tables, config, s, (chosen, previous));
+        (chosen, previous) = noted(tables, config, s.hash, s.begins(), (chosen, previous));
     }
     aim(tables, previous, &mut s.second);
     aim(tables, chosen, &mut s.chosen)
 }
 
-/// The choice between a row's two backends, if the flow is noted.
+/// The choice between a row's two backends for the TCP flow with this selection hash, if it is noted.
 #[inline(always)]
-fn noted<T: Tables>(tables: &T, config: &Config, s: &Scratch, row: (u32, u32)) -> (u32, u32) {
+pub fn noted<T: Tables>(tables: &T, config: &Config, hash: u64, begins: bool, row: (u32, u32)) -> (u32, u32) {
     let (chosen, previous) = row;
-    let key = s.tuple();
-    match cache::lookup(tables, config, &key).map(|(noted, _)| noted & cache::ID) {
+    match cache::lookup(tables, config, hash).map(|(noted, _)| noted & cache::ID) {
         Some(noted) if noted == chosen => return (chosen, 0),
         // A client that opens a connection anew from an old one's port must not be held to a backend that takes no
         // new flows; which of the two it means, the backends' nodes know.
-        Some(_) if s.begins() => cache::forget(tables, config, &key),
+        Some(_) if begins => cache::forget(tables, config, hash),
         Some(noted) if noted == previous => return (previous, 0),
         Some(_) => {}
-        None if s.begins() => cache::insert(tables, config, &key, chosen),
+        None if begins => cache::insert(tables, config, hash, chosen),
         None => {}
     }
     row
@@ -102,8 +96,7 @@ fn affine<T: Tables>(
     row: (u32, u32),
 ) -> (u32, u32) {
     let (chosen, previous) = row;
-    let key = key(s, frontend);
-    let noted = cache::lookup(tables, config, &key)
+    let noted = cache::lookup(tables, config, s.hash)
         .filter(|(ticket, age)| *age <= frontend.affinity_ticks && still_takes(tables, *ticket, s.begins()));
     if let Some((ticket, _)) = noted {
         let noted = ticket & cache::ID;
@@ -112,8 +105,8 @@ fn affine<T: Tables>(
     if (s.transport.udp || s.begins())
         && let Some(backend) = tables.backend(chosen)
     {
-        cache::forget(tables, config, &key);
-        cache::insert(tables, config, &key, cache::ticket(chosen, backend));
+        cache::forget(tables, config, s.hash);
+        cache::insert(tables, config, s.hash, cache::ticket(chosen, backend));
     }
     (chosen, previous)
 }

@@ -4,6 +4,7 @@
 
 use crate::{
     abi::Node,
+    addr::Address,
     checksum,
     packet::{Ethernet, Geneve, Ipv4, Ipv6, Packet, Udp, Vlan, WireAddress, ethertype},
 };
@@ -103,7 +104,7 @@ pub const fn overhead(v6: bool, long: bool) -> usize {
 /// Whether an address is an IPv6 one.
 #[inline(always)]
 #[must_use]
-pub fn is_v6(address: &crate::addr::Address) -> bool {
+pub fn is_v6(address: &Address) -> bool {
     let WireAddress { words } = WireAddress::from(*address);
     [words[0], words[1], words[2]] != [0, 0, 0x0000_ffff_u32.to_be()]
 }
@@ -150,6 +151,17 @@ pub struct Inner {
     pub tos: u8,
 }
 
+/// What [`Second`] is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Other<'a> {
+    /// The backend.
+    pub backend: &'a Address,
+    /// Its port, memory order.
+    pub port: u16,
+    /// Tunnel address of its node.
+    pub node: &'a Address,
+}
+
 /// Where a tunnel packet goes and what it carries.
 #[derive(Clone, Copy, Debug)]
 pub struct Encapsulation<'a> {
@@ -161,8 +173,8 @@ pub struct Encapsulation<'a> {
     pub node: &'a Node,
     /// Headers towards it.
     pub outer: Outer,
-    /// The other backend and its node's tunnel address.
-    pub second: Option<Second>,
+    /// The other backend.
+    pub second: Option<Other<'a>>,
     /// Nodes that were asked so far.
     pub hops: u8,
     /// Flags of the option.
@@ -222,7 +234,11 @@ impl Encapsulation<'_> {
             },
         );
         if let Some(second) = self.second {
-            packet.store(at + size_of::<Header>(), second);
+            // Piece by piece: the whole would have to stand on the stack.
+            let at = at + size_of::<Header>();
+            packet.store(at, WireAddress::from(*second.backend));
+            packet.store(at + offset_of!(Second, port), [second.port, 0]);
+            packet.store(at + offset_of!(Second, node), WireAddress::from(*second.node));
         }
         true
     }
