@@ -33,11 +33,11 @@ pub struct Expected {
 /// Packets sent before anything is measured, so that tables hold what the case is about.
 #[derive(Clone, Debug)]
 pub struct Preparation {
-    /// The frame.
-    pub frame: Vec<u8>,
-    /// Whether it is sent once for every flow of the case, or once.
+    /// The frames, each with the program that gets it; arriving ones come the way of the case's frame.
+    pub frames: Vec<(Program, Vec<u8>)>,
+    /// Whether the first one is sent once for every flow of the case, or all of them once.
     pub every_flow: bool,
-    /// The reason counted for it.
+    /// The reason counted for it then.
     pub reason: Reason,
 }
 
@@ -166,7 +166,7 @@ fn cached(family: Family, name: &'static str, flows: u64) -> Case {
         choice: if flows == 1 { ONE_FLOW } else { RANDOM_FLOW },
         flows,
         preparation: Some(Preparation {
-            frame: scene::client(family, port::CHANGED, SYN, SHORT_FRAME),
+            frames: vec![(Program::Ingress, scene::client(family, port::CHANGED, SYN, SHORT_FRAME))],
             every_flow: true,
             reason: Reason::Tunnel,
         }),
@@ -177,7 +177,7 @@ fn cached(family: Family, name: &'static str, flows: u64) -> Case {
 fn local(family: Family) -> Case {
     let frame = scene::client(family, port::LOCAL, ACK, SHORT_FRAME);
     Case {
-        preparation: Some(local_syn(family)),
+        preparation: Some(handshake(family, port::LOCAL, SHORT_FRAME)),
         ..case("local", family, frame, passed(Reason::Local, 0))
     }
 }
@@ -187,11 +187,7 @@ fn decapsulate(family: Family) -> Case {
     let inner = LONG_FRAME - tunnel(family) as usize;
     let frame = scene::client(family, port::OURSELVES, ACK, inner);
     Case {
-        preparation: Some(Preparation {
-            frame: scene::client(family, port::OURSELVES, SYN, inner),
-            every_flow: false,
-            reason: Reason::Decapsulated,
-        }),
+        preparation: Some(handshake(family, port::OURSELVES, inner)),
         ..case(
             "decapsulate",
             family,
@@ -209,15 +205,20 @@ fn egress(family: Family) -> Case {
     };
     Case {
         program: Program::Egress,
-        preparation: Some(local_syn(family)),
+        preparation: Some(handshake(family, port::LOCAL, SHORT_FRAME)),
         ..case("egress", family, scene::reply(family), expected)
     }
 }
 
-fn local_syn(family: Family) -> Preparation {
-    let frame = scene::client(family, port::LOCAL, SYN, SHORT_FRAME);
+/// The local pod's flow 0 is opened by way of the frontend at `port`, and proven.
+fn handshake(family: Family, port: u16, length: usize) -> Preparation {
+    let from_client = |flags| (Program::Ingress, scene::client(family, port, flags, length));
     Preparation {
-        frame,
+        frames: vec![
+            from_client(SYN),
+            (Program::Egress, scene::answer(family)),
+            from_client(ACK),
+        ],
         every_flow: false,
         reason: Reason::Local,
     }

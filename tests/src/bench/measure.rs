@@ -95,21 +95,26 @@ impl Bench {
             case.frame.clone()
         };
         if let Some(preparation) = &case.preparation {
-            let first = if moved_in {
-                self.tunnelled(&preparation.frame)?
-            } else {
-                preparation.frame.clone()
-            };
             if preparation.every_flow {
-                self.choose(case, &first, NEXT_FLOW)?;
+                let (_, first) = preparation.frames.first().context("nothing to prepare with")?;
+                self.choose(case, first, NEXT_FLOW)?;
                 let flows = u32::try_from(case.flows).context("too many flows to prepare")?;
                 let expected = Expected {
                     reason: preparation.reason,
                     ..case.expected
                 };
-                self.timed(Target::Ingress, &first, flows, expected)?;
+                self.timed(Target::Ingress, first, flows, expected)?;
             } else {
-                self.once(Target::Ingress, &first).map(drop)?;
+                for (program, frame) in &preparation.frames {
+                    match program {
+                        Program::Ingress if moved_in => {
+                            let frame = self.tunnelled(frame)?;
+                            self.once(Target::Ingress, &frame)?
+                        }
+                        Program::Ingress => self.once(Target::Ingress, frame)?,
+                        Program::Egress => self.once(Target::Egress, frame)?,
+                    };
+                }
             }
         }
         let before = self.reasons()?;

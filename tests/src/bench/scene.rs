@@ -114,6 +114,17 @@ pub fn reply(family: Family) -> Vec<u8> {
     )
 }
 
+/// What the local pod answers to flow 0's SYN; the client's segments acknowledge it.
+#[must_use]
+pub fn answer(family: Family) -> Vec<u8> {
+    let tcp = Tcp::new(POD_PORT, CLIENT_PORT, flag::SYN | flag::ACK);
+    // Builders acknowledge by default what follows this number.
+    let acknowledged = tcp.acknowledgment;
+    let tcp = tcp.sequence(acknowledged.wrapping_sub(1));
+    let ip = Ip::between(address(family, Host::Pod), address(family, Host::Client));
+    Link::between(NODE, ROUTER).carry(&ip.carry(&tcp))
+}
+
 fn segment(family: Family, from: (Host, u16), to: (Host, u16), flags: u8, length: usize) -> Vec<u8> {
     let payload = vec![0; length - ETHERNET - family.header() - TCP];
     let tcp = Tcp::new(from.1, to.1, flags).payload(&payload);

@@ -77,7 +77,10 @@ fn of_source<'a, T: Tables>(
     now: u64,
 ) -> Option<&'a SourceLimiterWords> {
     // Keyed before all else: what an address hashes to without a key is no secret.
-    let hash = hash::keyed(hash::keyed(config.flow_seed, u64::from(frontend)), hash::address(&s.client));
+    let hash = hash::keyed(
+        hash::keyed(config.flow_seed, u64::from(frontend)),
+        hash::address(&s.client),
+    );
     let tag = hash | 1;
     let bucket: &[SourceLimiterWords; LIMITER_WAYS] = tables.source_limiters((hash >> 40) as u32)?;
     let mut victim = &bucket[0];

@@ -5,8 +5,7 @@
 
 use crate::{
     abi::{BACKEND_DRAINING, BACKEND_LOCAL, Config, DirectoryEntry, kind, policy, protocol},
-    cache,
-    hash,
+    cache, hash,
     lookup::Hashed,
     policy as policies,
     scratch::{Scratch, Target},
