@@ -92,11 +92,11 @@ fn maps() -> BTreeMap<&'static str, (&'static str, u64, u64, u64, u64)> {
             per_cpu(size_of::<BackendCounter>(), Image::BACKENDS),
         ),
         ("HISTORY", array(size_of::<Past>(), Image::ROWS)),
-        ("FRAGMENTS", private(size_of::<FragmentBucket>(), abi::FRAGMENT_BUCKETS)),
+        ("FRAGMENTS", array(size_of::<FragmentBucket>(), abi::FRAGMENT_BUCKETS)),
         ("LIMITERS", private(size_of::<Limiter>(), abi::FRONTENDS)),
         (
             "SOURCE_LIMITERS",
-            private(size_of::<SourceLimiterBucket>(), abi::SOURCE_LIMITER_BUCKETS),
+            array(size_of::<SourceLimiterBucket>(), abi::SOURCE_LIMITER_BUCKETS),
         ),
         ("ANSWERED", private(8, 1)),
         (

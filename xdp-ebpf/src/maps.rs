@@ -42,11 +42,11 @@ static FLOWS: Array<FlowBucket, { abi::FLOW_BUCKETS as usize }, MMAPABLE> = Arra
 #[btf_map]
 static FLOW_CACHE: Array<CacheBucket, { abi::CACHE_BUCKETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
-static FRAGMENTS: Array<FragmentBucket, { abi::FRAGMENT_BUCKETS as usize }> = Array::new();
+static FRAGMENTS: Array<FragmentBucket, { abi::FRAGMENT_BUCKETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMITERS: Array<Limiter, { abi::FRONTENDS as usize }> = Array::new();
 #[btf_map]
-static SOURCE_LIMITERS: Array<SourceLimiterBucket, { abi::SOURCE_LIMITER_BUCKETS as usize }> = Array::new();
+static SOURCE_LIMITERS: Array<SourceLimiterBucket, { abi::SOURCE_LIMITER_BUCKETS as usize }, MMAPABLE> = Array::new();
 /// One limiter: up to when the ICMP errors of our own are used up.
 #[btf_map]
 static ANSWERED: Array<u64, 1> = Array::new();

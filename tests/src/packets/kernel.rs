@@ -5,11 +5,13 @@
 use super::image::Image;
 use super::runner::{Counts, Flows, Outcome, Program, Runner};
 use anyhow::{Context, bail, ensure};
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, lpm_trie::Key};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use weir::apply::bpf::mapped::Mapped;
 use weir_common::abi::{
     BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Limiter, Past,
     Row, SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix,
@@ -57,8 +59,8 @@ pub struct Kernel {
     flows: Array<MapData, [u8; size_of::<FlowBucket>()]>,
     cache: Array<MapData, [u8; size_of::<CacheBucket>()]>,
     limiters: Array<MapData, [u8; size_of::<Limiter>()]>,
-    source_limiters: Array<MapData, [u8; size_of::<SourceLimiterBucket>()]>,
-    fragments: Array<MapData, [u8; size_of::<FragmentBucket>()]>,
+    source_limiters: Mapped<SourceLimiterBucket>,
+    fragments: Mapped<FragmentBucket>,
     answered: Array<MapData, u64>,
     frontends: PerCpuArray<MapData, [u64; 3]>,
     backends: PerCpuArray<MapData, [u64; 3]>,
@@ -99,6 +101,14 @@ fn classifier(ebpf: &mut Ebpf) -> anyhow::Result<&mut SchedClassifier> {
         .try_into()?)
 }
 
+/// An array in memory: to empty thousands of entries one by one takes too long under emulation.
+fn mapped<T: bytemuck::Pod>(map: &Map, name: &'static str, entries: u32) -> anyhow::Result<Mapped<T>> {
+    let Map::Array(data) = map else {
+        bail!("{name} is no array");
+    };
+    Ok(Mapped::open(name, data.fd().as_fd(), entries)?)
+}
+
 impl Kernel {
     /// Loads the object and fills its maps.
     pub fn new(image: &Image) -> anyhow::Result<Self> {
@@ -131,8 +141,8 @@ impl Kernel {
             flows: take("FLOWS")?.try_into()?,
             cache: take("FLOW_CACHE")?.try_into()?,
             limiters: take("LIMITERS")?.try_into()?,
-            source_limiters: take("SOURCE_LIMITERS")?.try_into()?,
-            fragments: take("FRAGMENTS")?.try_into()?,
+            source_limiters: mapped(&take("SOURCE_LIMITERS")?, "SOURCE_LIMITERS", SOURCE_LIMITER_BUCKETS)?,
+            fragments: mapped(&take("FRAGMENTS")?, "FRAGMENTS", FRAGMENT_BUCKETS)?,
             answered: take("ANSWERED")?.try_into()?,
             frontends: take("FRONTEND_COUNTERS")?.try_into()?,
             backends: take("BACKEND_COUNTERS")?.try_into()?,
@@ -280,10 +290,10 @@ impl Runner for Kernel {
         }
         for index in 0..SOURCE_LIMITER_BUCKETS {
             self.source_limiters
-                .set(index, [0; size_of::<SourceLimiterBucket>()], 0)?;
+                .store(index, &[0; size_of::<SourceLimiterBucket>() / 8])?;
         }
         for index in 0..FRAGMENT_BUCKETS {
-            self.fragments.set(index, [0; size_of::<FragmentBucket>()], 0)?;
+            self.fragments.store(index, &[0; size_of::<FragmentBucket>() / 8])?;
         }
         Ok(self.answered.set(0, 0, 0)?)
     }

@@ -15,7 +15,7 @@ pub mod fill;
 mod flows;
 mod former;
 pub mod layout;
-mod mapped;
+pub mod mapped;
 mod maps;
 mod object;
 pub mod pins;
