@@ -14,8 +14,8 @@ use tests::packets::kernel;
 use tests::release;
 use weir_common::abi::{
     self, Address, Backend, BackendCounter, CacheBucket, CacheEntry, Config, Counter, DirectoryEntry, Flow, FlowBucket,
-    Fragment, FragmentBucket, FrontendCounter, Limiter, Node, Past, Responder, ResponderKey, Row, RowRange,
-    SourceLimiter, SourceLimiterBucket, SourcePrefix,
+    Fragment, FragmentBucket, FrontendCounter, Limiter, Monitor, Node, Past, Responder, ResponderKey, Row, RowRange,
+    Sample, SourceLimiter, SourceLimiterBucket, SourcePrefix,
 };
 use weir_common::verdict::REASON_SLOTS;
 
@@ -99,6 +99,8 @@ fn maps() -> BTreeMap<&'static str, (&'static str, u64, u64, u64, u64)> {
             array(size_of::<SourceLimiterBucket>(), abi::SOURCE_LIMITER_BUCKETS),
         ),
         ("ANSWERED", private(8, 1)),
+        ("MONITOR", array(size_of::<Monitor>(), 1)),
+        ("SAMPLES", ("ringbuf", 0, 0, 1 << 18, 0)),
         (
             "SOURCES",
             (
@@ -128,15 +130,18 @@ fn kernel_makes_every_map_of_the_abi() {
             number("flags"),
         );
         assert_eq!(found, wanted, "map {name}: (type, key, value, entries, flags)");
+        // A ring buffer's records have no type of their own.
         assert!(
-            number("btf_id") > 0,
+            number("btf_id") > 0 || wanted.0 == "ringbuf",
             "map {name} has no BTF: `bpftool map dump` would print bytes"
         );
     }
 }
 
 fn id(map: &Map) -> anyhow::Result<u32> {
-    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LpmTrie(data)) = map else {
+    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::RingBuf(data)) =
+        map
+    else {
         anyhow::bail!("{map:?} is of no kind that the ABI uses");
     };
     let info: MapInfo = data.info()?;
@@ -193,6 +198,8 @@ fn kernel_object_describes_the_abi_in_its_btf() {
         shape::<CacheEntry>(),
         shape::<CacheBucket>(),
         shape::<Counter>(),
+        shape::<Monitor>(),
+        shape::<Sample>(),
         shape::<BackendCounter>(),
         shape::<Past>(),
         shape::<Fragment>(),

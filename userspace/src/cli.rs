@@ -6,9 +6,11 @@ use crate::{
         self, Capacities,
         attach::{EgressPolicy, ModePolicy},
         config::DEFAULT_SELECTION_SEED,
-        detach,
+        detach, pins,
     },
+    monitor,
     status::{self, Format},
+    trace,
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -20,6 +22,7 @@ use std::{
     str::FromStr,
 };
 use tracing_subscriber::EnvFilter;
+use weir_common::{abi::protocol, verdict::Reason};
 
 const STATE_DIR: &str = "/var/lib/weir";
 
@@ -37,13 +40,17 @@ enum Command {
     Run(Run),
     /// Show VIPs, frontends, backends and counters of this host.
     Status(Status),
+    /// Show what is decided about packets of this host as it happens, one line each. Off, and free, while nobody asks.
+    Monitor(Monitor),
+    /// Show what would happen to a packet, and by which map entries, without sending it or changing anything.
+    Trace(Trace),
 }
 
 /// Where the data path and the agent keep what outlives the process.
 #[derive(Debug, Args)]
 struct Places {
     /// Folder of pinned maps and links, on a BPF file system.
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/weir")]
+    #[arg(long, value_name = "DIR", default_value = pins::DEFAULT)]
     pin_dir: PathBuf,
     /// Folder of the agent's own files.
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
@@ -140,6 +147,108 @@ impl FromStr for MetricsAddress {
     }
 }
 
+#[derive(Debug, Args)]
+struct Monitor {
+    /// Folder of pinned maps; by default the one the agent reported.
+    #[arg(long, value_name = "DIR")]
+    pin_dir: Option<PathBuf>,
+    /// Folder of the agent's own files.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
+    /// Sample one packet of N, by chance.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    every: u32,
+    /// Only packets with this reason; see `weir status`.
+    #[arg(long, value_name = "REASON", value_parser = monitor::parse_reason)]
+    reason: Option<Reason>,
+    /// Only packets to or from this VIP.
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    vip: Option<monitor::VipFilter>,
+    /// End after N lines.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: monitor::Format,
+}
+
+impl Monitor {
+    fn run(self) -> anyhow::Result<()> {
+        let wanted = monitor::Wanted {
+            every: self.every,
+            reason: self.reason,
+            vip: self.vip,
+            count: self.count,
+            format: self.output,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(monitor::run(
+            self.pin_dir.as_deref(),
+            &self.state_dir,
+            &wanted,
+            &mut io::stdout().lock(),
+        ))?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct Trace {
+    /// The client.
+    #[arg(long, value_name = "ADDR:PORT")]
+    from: SocketAddr,
+    /// The VIP and its port.
+    #[arg(long, value_name = "ADDR:PORT")]
+    to: SocketAddr,
+    /// The packet's protocol.
+    #[arg(long, value_enum, default_value_t)]
+    proto: TracedProtocol,
+    /// The packet begins a TCP connection; without this it is of the middle of one.
+    #[arg(long)]
+    syn: bool,
+    /// Folder of pinned maps; by default the one the agent reported.
+    #[arg(long, value_name = "DIR")]
+    pin_dir: Option<PathBuf>,
+    /// Folder of the agent's own files.
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: monitor::Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum TracedProtocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl Trace {
+    fn run(self) -> anyhow::Result<()> {
+        let question = trace::Question {
+            from: self.from,
+            to: self.to,
+            protocol: match self.proto {
+                TracedProtocol::Tcp => protocol::TCP,
+                TracedProtocol::Udp => protocol::UDP,
+            },
+            syn: self.syn,
+        };
+        trace::print(
+            self.pin_dir.as_deref(),
+            &self.state_dir,
+            &question,
+            self.output,
+            &mut io::stdout().lock(),
+        )?;
+        Ok(())
+    }
+}
+
 /// Levels of the kernel half's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum KernelLog {
@@ -174,6 +283,8 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(run) => run.run(),
+            Command::Monitor(monitor) => monitor.run(),
+            Command::Trace(trace) => trace.run(),
             Command::Status(Status {
                 pin_dir,
                 state_dir,

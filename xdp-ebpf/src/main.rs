@@ -9,6 +9,7 @@
 mod event;
 mod frame;
 mod maps;
+mod monitor;
 mod stages;
 
 use aya_ebpf::{
@@ -30,6 +31,7 @@ pub fn weir_ingress(ctx: XdpContext) -> u32 {
     let verdict = ingress::process(&mut frame, &Maps::<0>, ifindex);
     maps::count_reason(verdict.reason as u32, len as u64);
     event::report(verdict.reason, ifindex);
+    monitor::ingress(ctx.ctx, &verdict);
     match verdict.action {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
@@ -46,6 +48,7 @@ pub fn weir_egress(ctx: TcContext) -> i32 {
     let len = frame.len();
     let verdict = egress::process(&mut frame, &Maps::<1>);
     maps::count_reason(verdict.reason as u32, len as u64);
+    monitor::egress(ctx.as_ptr().cast(), &verdict);
     // The next program or filter still sees the frame; every other code would end a tcx chain here.
     TC_ACT_UNSPEC
 }

@@ -246,10 +246,18 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
     }
 }
 
+/// Reason of the packet that was asked about; see [`READ_ONLY`].
+#[btf_map]
+static TRACED: Array<u32, 1> = Array::new();
+
 /// Adds one packet to the counter of reason number `reason`. A missing counter changes nothing.
 #[inline(always)]
 pub fn count_reason(reason: u32, bytes: u64) {
     if READ_ONLY.load() != 0 {
+        if let Some(traced) = TRACED.get_ptr_mut(0) {
+            // SAFETY: whoever asks what would happen does so one packet at a time.
+            unsafe { traced.write(reason) };
+        }
         return;
     }
     if let Some(counter) = REASONS.get_ptr_mut(reason) {

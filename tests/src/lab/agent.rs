@@ -6,6 +6,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
@@ -163,6 +164,28 @@ pub fn detach(lab: &Lab, node: &Node) -> Result<String> {
 pub fn status_table(lab: &Lab, node: &Node) -> Result<String> {
     finished(&mut weir(lab, node, "status"))
 }
+
+/// Runs `weir VERB ARGUMENTS` on `node` to its end, and gives what it prints.
+///
+/// # Errors
+/// When it fails.
+pub fn run(lab: &Lab, node: &Node, verb: &str, arguments: &[&str]) -> Result<String> {
+    finished(weir(lab, node, verb).args(arguments))
+}
+
+/// Starts `weir VERB ARGUMENTS` on `node` in the background; what it prints goes to a file of its own.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(lab: &Lab, node: &Node, verb: &str, arguments: &[&str]) -> Result<Process> {
+    let mut command = weir(lab, node, verb);
+    command.args(arguments);
+    let number = BACKGROUND.fetch_add(1, Ordering::Relaxed);
+    let log = lab.directory().join(&node.name).join(format!("{verb}-{number}.log"));
+    Process::start(command, verb, &log)
+}
+
+static BACKGROUND: AtomicU32 = AtomicU32::new(0);
 
 /// `weir VERB` in the namespace of `node`, told where that node's pins and state are.
 pub(super) fn weir(lab: &Lab, node: &Node, verb: &str) -> Command {

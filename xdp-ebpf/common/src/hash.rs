@@ -60,7 +60,7 @@ pub fn slot(directory_hash: u64, displacement: u32) -> u32 {
 }
 
 /// The 5-tuple as the packet holds it; ports in memory order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuple {
     /// Source address.
     pub source: Address,

@@ -26,7 +26,7 @@ const MAX_IP_HEADERS: usize = 512;
 const MAX_EXTENSION_HEADERS: usize = 4;
 
 /// The link layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Offset of what follows the Ethernet header and its tags: 14, 18 or 22.
     pub l3: usize,
@@ -69,7 +69,7 @@ pub fn link<P: Packet>(packet: &P) -> Option<Link> {
 }
 
 /// The IP layer of a packet, after its lengths were checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ip {
     /// Source.
     pub source: Address,
@@ -247,7 +247,7 @@ fn extensions<P: Packet>(packet: &P, ip: &mut Ip) -> Result<(), Reason> {
 }
 
 /// The transport layer of a TCP or UDP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transport {
     /// Source port, memory order.
     pub source_port: u16,

@@ -27,7 +27,7 @@ use std::{io, path::Path};
 use tracing::{info, warn};
 
 /// Names of the programs in the object.
-const INGRESS: &str = "weir_ingress";
+pub(super) const INGRESS: &str = "weir_ingress";
 const EGRESS: &str = "weir_egress";
 
 /// Where our filter stands in clsact on kernels without tcx; fixed, so that a new agent replaces it.

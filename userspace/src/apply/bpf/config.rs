@@ -90,15 +90,29 @@ pub fn jiffies_per_second() -> u64 {
 }
 
 /// The packet path's clock now, in ticks of 64 jiffies; wraps. It may be a few ticks off.
+#[must_use]
+pub fn now() -> u32 {
+    (jiffies() / JIFFIES_PER_TICK) as u32
+}
+
+/// Whole seconds in so many ticks; 0 for a time that is yet to come.
+#[must_use]
+pub fn seconds(ticks: u32) -> u64 {
+    if ticks > u32::MAX / 2 {
+        return 0;
+    }
+    u64::from(ticks) * JIFFIES_PER_TICK / jiffies_per_second()
+}
+
+/// The kernel's jiffies now, give or take some.
 ///
 /// The kernel counts jiffies by its monotonic clock, and begins five minutes before 32 bits of them overflow.
 #[must_use]
-pub fn now() -> u32 {
+pub fn jiffies() -> u64 {
     let hz = jiffies_per_second();
     let start = (1_u64 << 32) - 300 * hz;
     let since_boot = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-    let jiffies = since_boot.as_millis() as u64 * hz / 1000;
-    ((start + jiffies) / JIFFIES_PER_TICK) as u32
+    start + since_boot.as_millis() as u64 * hz / 1000
 }
 
 fn ticks(time: Duration, hz: u64) -> u32 {

@@ -43,6 +43,17 @@ pub enum Error {
     /// Two agents would undo each other's work.
     #[error("another weir already uses {}; stop it first, or give this one its own --pin-dir and --state-dir", .0.display())]
     PinDirInUse(PathBuf),
+    /// Nothing to ask.
+    #[error("no map {map} is pinned in {}; start `weir run`, or name the folder of pins of one that has run", .pin_dir.display())]
+    NoDataPath {
+        /// The folder of pins.
+        pin_dir: PathBuf,
+        /// The map that is missing.
+        map: &'static str,
+    },
+    /// Samples have one reader.
+    #[error("another `weir monitor` reads the samples of {}; end it first", .0.display())]
+    Monitored(PathBuf),
     /// Pins of a layout version that this agent does not know.
     #[error(
         "{} holds maps of layout version {found}, this weir has version {ours} and cannot take them over; start a newer \

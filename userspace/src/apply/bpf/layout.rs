@@ -30,12 +30,13 @@ pub enum Role {
     Numbered,
     /// Flows of local backends, keyed by addresses: survives everything.
     Flows,
-    /// Counters by [`weir_common::verdict::Reason`], whose numbers never change.
+    /// Depends on no other map: counters by [`weir_common::verdict::Reason`], whose numbers never change, and what is told
+    /// to people.
     Tally,
 }
 
 /// The maps that are pinned, so that they outlive the agent. Every other map of the object is private to one load.
-pub const PINNED: [(&str, Role); 19] = [
+pub const PINNED: [(&str, Role); 21] = [
     ("ANSWERED", Role::Tally),
     ("BACKENDS", Role::Derived),
     ("BACKEND_COUNTERS", Role::Numbered),
@@ -49,10 +50,12 @@ pub const PINNED: [(&str, Role); 19] = [
     ("FRONTEND_COUNTERS", Role::Numbered),
     ("HISTORY", Role::Derived),
     ("LIMITERS", Role::Numbered),
+    ("MONITOR", Role::Tally),
     ("NODES", Role::Derived),
     ("REASONS", Role::Tally),
     ("RESPONDERS", Role::Derived),
     ("ROWS", Role::Derived),
+    ("SAMPLES", Role::Tally),
     ("SOURCES", Role::Derived),
     ("SOURCE_LIMITERS", Role::Numbered),
 ];

@@ -13,6 +13,7 @@ use std::{
     slice,
     sync::atomic::{AtomicU64, Ordering},
 };
+use weir_common::word::Word;
 
 /// An array map with `BPF_F_MMAPABLE`, mapped whole; `T` is its value type.
 #[derive(Debug)]
@@ -89,6 +90,17 @@ impl<T: Pod> Mapped<T> {
         // SAFETY: the mapping covers `entries * STRIDE` words, `index` is below `entries`, and the mapping lives as
         // long as `self`.
         Ok(unsafe { slice::from_raw_parts(self.base.as_ptr().add(index as usize * Self::STRIDE), Self::STRIDE) })
+    }
+
+    /// The value at `index` as the packet path has it: `WAYS` entries of `ENTRY` words that CPUs share. `None` beyond the
+    /// map's end.
+    #[must_use]
+    pub fn shared<const ENTRY: usize, const WAYS: usize>(&self, index: u32) -> Option<&[[Word; ENTRY]; WAYS]> {
+        const { assert!(ENTRY * WAYS == Self::STRIDE) };
+        let words = self.words(index).ok()?;
+        // SAFETY: as many words as asked for (checked above), which live as long as `self`; a `Word` is one atomic 64-bit
+        // word as these are.
+        Some(unsafe { &*words.as_ptr().cast() })
     }
 
     /// Stores `words` into the value at `index`, from the first word on.

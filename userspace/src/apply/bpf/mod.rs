@@ -20,9 +20,12 @@ mod maps;
 mod object;
 pub mod pins;
 pub mod preflight;
+pub mod readings;
+pub mod samples;
 pub mod sweep;
 mod sys;
 mod tallies;
+pub mod tracer;
 
 pub use error::Error;
 pub use object::Capacities;

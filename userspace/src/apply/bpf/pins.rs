@@ -21,6 +21,9 @@ use std::{
 };
 use weir_common::abi::{Config, FlowBucket, LAYOUT_VERSION};
 
+/// Where pins are unless told otherwise.
+pub const DEFAULT: &str = "/sys/fs/bpf/weir";
+
 /// Under this name lie the flows of the former map while they move.
 const OLD_FLOWS: &str = "FLOWS_OLD";
 
@@ -100,7 +103,9 @@ impl PinDir {
         self.version(former.version).join(name)
     }
 
-    fn maps(&self) -> PathBuf {
+    /// The folder of maps of our layout version.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
         self.version(LAYOUT_VERSION)
     }
 

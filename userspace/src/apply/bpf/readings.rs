@@ -1,0 +1,234 @@
+//! The pinned maps as the packet path's own [`Tables`], to be read: what the programs see, seen from here.
+
+use super::{abi::Abi, config, error::Error, fill, mapped::Mapped, pins::PinDir};
+use aya::maps::{HashMap, LpmTrie, Map, MapData, lpm_trie::Key};
+use std::{
+    cell::Cell,
+    ops::{Deref, DerefMut},
+    path::Path,
+    rc::Rc,
+};
+use weir_common::{
+    abi::{
+        Backend, CACHE_WAYS, CacheBucket, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_WAYS, FlowBucket, LIMITER_WAYS,
+        Node, Past, Responder, ResponderKey, Row, SourcePrefix, source,
+    },
+    addr::Address,
+    hash::Tuple,
+    packet::Packet,
+    parse::{Ip, Link, Transport},
+    scratch::{Part, Scratch, Target},
+    stages::{Decisions, Stages},
+    tables::{CacheWords, FlowWords, FragmentWords, LimiterWords, SourceLimiterWords, Tables},
+    verdict::Reason,
+    word::Word,
+};
+
+/// All maps that a decision rests on.
+pub struct Readings {
+    config: Config,
+    filter: Mapped<u64>,
+    displacement: Vec<u32>,
+    directory: Mapped<DirectoryEntry>,
+    rows: Mapped<Row>,
+    history: Mapped<Past>,
+    backends: Mapped<Backend>,
+    nodes: Mapped<Node>,
+    flows: Mapped<FlowBucket>,
+    cache: Mapped<CacheBucket>,
+    responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
+    sources: LpmTrie<MapData, Abi<SourcePrefix>, u32>,
+    /// What was known of the last packet at its end.
+    last: Rc<Cell<Option<Scratch>>>,
+}
+
+impl std::fmt::Debug for Readings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Readings")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Readings {
+    /// Opens the maps pinned under `pin_dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], [`Error::ValueSize`], [`Error::Mmap`].
+    pub fn open(pin_dir: &Path) -> Result<Self, Error> {
+        let pins = PinDir::new(pin_dir);
+        let data = |name| MapData::from_pin(pins.map(name)).map_err(Error::map("open", name));
+        let displacement: Mapped<u32> = fill::open(&pins, "DISPLACEMENT")?;
+        Ok(Self {
+            config: fill::read_config(&pins)?,
+            filter: fill::open(&pins, "FILTER")?,
+            displacement: (0..displacement.entries())
+                .map(|index| displacement.load(index))
+                .collect::<Result<_, _>>()?,
+            directory: fill::open(&pins, "DIRECTORY")?,
+            rows: fill::open(&pins, "ROWS")?,
+            history: fill::open(&pins, "HISTORY")?,
+            backends: fill::open(&pins, "BACKENDS")?,
+            nodes: fill::open(&pins, "NODES")?,
+            flows: fill::open(&pins, "FLOWS")?,
+            cache: fill::open(&pins, "FLOW_CACHE")?,
+            responders: HashMap::try_from(Map::HashMap(data("RESPONDERS")?))
+                .map_err(Error::map("open", "RESPONDERS"))?,
+            sources: LpmTrie::try_from(Map::LpmTrie(data("SOURCES")?)).map_err(Error::map("open", "SOURCES"))?,
+            last: Rc::default(),
+        })
+    }
+
+    /// What was known at its end of the last packet that took the long way.
+    pub fn last_scratch(&self) -> Option<Scratch> {
+        self.last.take()
+    }
+}
+
+/// A scratch that leaves its last contents behind.
+#[derive(Debug)]
+pub struct Leaving {
+    scratch: Scratch,
+    to: Rc<Cell<Option<Scratch>>>,
+}
+
+impl Deref for Leaving {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl DerefMut for Leaving {
+    fn deref_mut(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.to.set(Some(self.scratch));
+    }
+}
+
+impl Decisions for Readings {
+    type Scratch = Leaving;
+
+    fn scratch(&self) -> Option<Leaving> {
+        let scratch = Scratch {
+            link: Link::default(),
+            outer: Ip::default(),
+            ip: Ip::default(),
+            transport: Transport::default(),
+            part: Part::default(),
+            client: Address::default(),
+            protocol: 0,
+            tunneled: false,
+            hops: 0,
+            flags: 0,
+            quoted_l3: 0,
+            quoted_l4: 0,
+            hash: 0,
+            chosen: Target::default(),
+            second: Target::default(),
+            flow: Tuple::default(),
+            place: 0,
+            mtu: 0,
+            out: 0,
+            reason: Reason::NotServed,
+        };
+        Some(Leaving {
+            scratch,
+            to: Rc::clone(&self.last),
+        })
+    }
+}
+
+impl<P: Packet> Stages<P> for Readings {}
+
+impl Tables for Readings {
+    fn config(&self) -> Option<&Config> {
+        Some(&self.config)
+    }
+
+    fn read_only(&self) -> bool {
+        true
+    }
+
+    fn filter(&self, index: u32) -> u64 {
+        self.filter.load(index).unwrap_or(0)
+    }
+
+    fn displacement(&self, index: u32) -> u32 {
+        self.displacement.get(index as usize).copied().unwrap_or(0)
+    }
+
+    fn directory(&self, slot: u32) -> Option<&DirectoryEntry> {
+        self.directory.values().get(slot as usize)
+    }
+
+    fn row(&self, index: u32) -> Option<Row> {
+        self.rows.load(index).ok()
+    }
+
+    fn past(&self, index: u32) -> Option<&Past> {
+        self.history.values().get(index as usize)
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.backends.values().get(id as usize)
+    }
+
+    fn node(&self, id: u32) -> Option<&Node> {
+        self.nodes.values().get(id as usize)
+    }
+
+    fn responder(&self, key: &ResponderKey) -> Option<Responder> {
+        self.responders.get(&Abi(*key), 0).ok().map(|Abi(responder)| responder)
+    }
+
+    fn source(&self, id: u32, address: &Address) -> u32 {
+        let prefix = SourcePrefix {
+            frontend: id.to_be_bytes(),
+            address: address.octets,
+        };
+        let key = Key::new(8 * size_of::<SourcePrefix>() as u32, Abi(prefix));
+        self.sources.get(&key, 0).unwrap_or(source::UNKNOWN)
+    }
+
+    fn flows(&self, index: u32) -> Option<&[FlowWords; FLOW_WAYS]> {
+        self.flows.shared(index)
+    }
+
+    fn cache(&self, index: u32) -> Option<&[CacheWords; CACHE_WAYS]> {
+        self.cache.shared(index)
+    }
+
+    fn fragments(&self, _index: u32) -> Option<&[FragmentWords; FRAGMENT_WAYS]> {
+        None
+    }
+
+    fn limiter(&self, _id: u32) -> Option<&LimiterWords> {
+        None
+    }
+
+    fn source_limiters(&self, _index: u32) -> Option<&[SourceLimiterWords; LIMITER_WAYS]> {
+        None
+    }
+
+    fn answered(&self) -> Option<&Word> {
+        None
+    }
+
+    fn jiffies(&self) -> u64 {
+        config::jiffies()
+    }
+
+    fn count_frontend(&self, _id: u32, _bytes: u64, _syn: bool) {}
+
+    fn count_backend(&self, _id: u32, _bytes: u64) {}
+
+    fn count_flow(&self, _id: u32) {}
+}
