@@ -11,6 +11,8 @@
 #![expect(unsafe_code, reason = "contexts, map values and helpers are raw pointers here")]
 #![feature(asm_experimental_arch)]
 
+#[path = "bench/lab.rs"]
+mod lab;
 #[path = "bench/settings.rs"]
 mod settings;
 
@@ -22,7 +24,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use settings::{LONG_FRAME, NEXT_FLOW, OFFSET_LIMIT, ONE_FLOW, RANDOM_FLOW, SHORT_FRAME, Settings};
+use settings::{FRAME_WORDS, LONG_FRAME, NEXT_FLOW, OFFSET_LIMIT, ONE_FLOW, RANDOM_FLOW, SHORT_FRAME, Settings};
 
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
@@ -50,7 +52,7 @@ pub fn bench_xdp_long(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn bench_tc(ctx: TcContext) -> i32 {
     match rewrite::<SHORT_FRAME>(ctx.data(), ctx.data_end()) {
-        Some(()) => call_tc(ctx.as_ptr()),
+        Some(_) => call_tc(ctx.as_ptr()),
         None => TC_ACT_SHOT,
     }
 }
@@ -112,9 +114,9 @@ fn unknown(mut value: u32) -> u32 {
     value
 }
 
-/// Writes the template over the frame of `LENGTH` bytes and the chosen flow's client over that.
+/// Writes the template over the frame of `LENGTH` bytes and the chosen flow's client over that. Gives the template.
 #[inline(always)]
-fn rewrite<const LENGTH: usize>(data: usize, end: usize) -> Option<()> {
+fn rewrite<const LENGTH: usize>(data: usize, end: usize) -> Option<&'static [u64; FRAME_WORDS]> {
     if data + LENGTH > end {
         return None;
     }
@@ -129,7 +131,7 @@ fn rewrite<const LENGTH: usize>(data: usize, end: usize) -> Option<()> {
         unsafe { ((data + LENGTH - 8) as *mut u64).write(settings.tail) };
     }
     if settings.choice == ONE_FLOW {
-        return Some(());
+        return Some(&settings.frame);
     }
     let flow = choose(settings)?;
     let address = data + (settings.address_offset & (OFFSET_LIMIT - 1)) as usize;
@@ -145,7 +147,7 @@ fn rewrite<const LENGTH: usize>(data: usize, end: usize) -> Option<()> {
             .write(template & u32::from_ne_bytes([0xff, 0, 0, 0]) | (flow as u32 & 0x00ff_ffff).to_be());
         (port as *mut u8).add(1).write((flow >> 24) as u8);
     }
-    Some(())
+    Some(&settings.frame)
 }
 
 #[inline(always)]

@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 /// Suites that run the agent, which is then built as it is shipped. The others have programs run and timed by the kernel, so
 /// the build of the bench that is there sooner measures the same.
-const WITH_AGENT: [&str; 1] = ["survival"];
+const WITH_AGENT: [&str; 3] = ["survival", "lab", "update"];
 
 /// The verb.
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -288,14 +288,14 @@ impl Bench {
 }
 
 /// Keeps this thread on the last CPU: the first has most of the machine's interrupts.
-fn pin() -> Result<()> {
+pub(super) fn pin() -> Result<()> {
     let last = std::thread::available_parallelism()?.get() - 1;
     let mut cpus = CpuSet::new();
     cpus.set(last)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one CPU")
 }
 
-fn load(object: &Path, xdp_programs: &[&str], tc_programs: &[&str]) -> Result<Ebpf> {
+pub(super) fn load(object: &Path, xdp_programs: &[&str], tc_programs: &[&str]) -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new()
         .load_file(object)
         .with_context(|| format!("cannot load {}: run `cargo xtask build-ebpf`", object.display()))?;
@@ -312,7 +312,7 @@ fn load(object: &Path, xdp_programs: &[&str], tc_programs: &[&str]) -> Result<Eb
     Ok(ebpf)
 }
 
-fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+pub(super) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(ebpf
         .program_mut(name)
         .with_context(|| format!("no program {name}"))?

@@ -1,6 +1,7 @@
 //! What `cargo xtask bench` measures.
 //!
-//! [`survival`] counts connections that break while everything comes and goes.
+//! [`survival`] counts connections that break while everything comes and goes. [`throughput`] is the suite `lab`: packets per
+//! second beside the kernel's ways of serving. [`services`] makes thousands of Services.
 //!
 //! The rest is the suite `packet`: nanoseconds per packet of the loaded programs, by the kernel's own clock
 //! (`BPF_PROG_TEST_RUN` with many repeats). [`cases`] says which packets are measured and what must become of them, [`scene`] fills the tables and builds the
@@ -12,7 +13,9 @@ pub mod machine;
 pub mod measure;
 pub mod report;
 pub mod scene;
+pub mod services;
 pub mod survival;
+pub mod throughput;
 
 #[path = "../../../xdp-ebpf/src/bench/settings.rs"]
 mod settings;

@@ -9,7 +9,7 @@ use tests::bench::{
     machine::Machine,
     measure::{Bench, Effort},
     report::{Report, Row},
-    survival,
+    survival, throughput,
 };
 
 /// What the packet path costs, and what it holds.
@@ -36,6 +36,8 @@ enum Suite {
     Packet,
     /// Connections that break while nodes, agents and backends come and go.
     Survival,
+    /// Packets per second through a node, beside the kernel's ways of serving.
+    Lab,
 }
 
 const FULL: Effort = Effort {
@@ -73,6 +75,15 @@ fn run(args: &Args) -> Result<()> {
             let effort = if args.quick { survival::QUICK } else { survival::FULL };
             let report = survival::run(effort, &args.case)?;
             Results::new("survival", &report, report.table(), report.markdown())
+        }
+        Suite::Lab => {
+            let effort = if args.quick {
+                throughput::QUICK
+            } else {
+                throughput::FULL
+            };
+            let report = throughput::run(effort, &args.case, &root.join("target/ebpf"))?;
+            Results::new("lab", &report, report.table(), report.markdown())
         }
     }?;
     println!("{}", if args.json { &results.json } else { &results.table });

@@ -10,11 +10,12 @@ use std::{
 };
 
 /// Programs of the lab and of the verbs, and Debian's packages that hold them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
+    ("iptables-legacy", "iptables"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx-light"),
     ("ethtool", "ethtool"),
