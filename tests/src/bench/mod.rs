@@ -1,7 +1,8 @@
 //! What `cargo xtask bench` measures.
 //!
 //! [`survival`] counts connections that break while everything comes and goes. [`throughput`] is the suite `lab`: packets per
-//! second beside the kernel's ways of serving. [`services`] makes thousands of Services.
+//! second beside the kernel's ways of serving. [`update`] times changes on their way to the maps; [`services`] makes thousands
+//! of Services.
 //!
 //! The rest is the suite `packet`: nanoseconds per packet of the loaded programs, by the kernel's own clock
 //! (`BPF_PROG_TEST_RUN` with many repeats). [`cases`] says which packets are measured and what must become of them, [`scene`] fills the tables and builds the
@@ -16,6 +17,7 @@ pub mod scene;
 pub mod services;
 pub mod survival;
 pub mod throughput;
+pub mod update;
 
 #[path = "../../../xdp-ebpf/src/bench/settings.rs"]
 mod settings;

@@ -9,7 +9,7 @@ use tests::bench::{
     machine::Machine,
     measure::{Bench, Effort},
     report::{Report, Row},
-    survival, throughput,
+    survival, throughput, update,
 };
 
 /// What the packet path costs, and what it holds.
@@ -38,6 +38,8 @@ enum Suite {
     Survival,
     /// Packets per second through a node, beside the kernel's ways of serving.
     Lab,
+    /// How long a changed manifest takes to reach the maps.
+    Update,
 }
 
 const FULL: Effort = Effort {
@@ -84,6 +86,10 @@ fn run(args: &Args) -> Result<()> {
             };
             let report = throughput::run(effort, &args.case, &root.join("target/ebpf"))?;
             Results::new("lab", &report, report.table(), report.markdown())
+        }
+        Suite::Update => {
+            let report = update::run(if args.quick { update::QUICK } else { update::FULL })?;
+            Results::new("update", &report, report.table(), report.markdown())
         }
     }?;
     println!("{}", if args.json { &results.json } else { &results.table });
