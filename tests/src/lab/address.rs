@@ -47,6 +47,11 @@ pub fn client(family: Family) -> IpAddr {
     outside(family, 2)
 }
 
+/// Another address of the client's network, which the client may take besides its own.
+pub fn second_client(family: Family) -> IpAddr {
+    outside(family, 3)
+}
+
 /// The router on the client's side.
 pub fn router_outside(family: Family) -> IpAddr {
     outside(family, 1)

@@ -60,7 +60,15 @@ pub fn udp_socket(address: SocketAddr) -> Result<UdpSocket> {
     } else {
         [0; 16].into()
     };
-    let socket = UdpSocket::bind((any, 0))?;
+    udp_socket_from(any, address)
+}
+
+/// As [`udp_socket`], from an address that the namespace has.
+///
+/// # Errors
+/// As [`udp_socket`]; also when it has not.
+pub fn udp_socket_from(source: IpAddr, address: SocketAddr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((source, 0)).with_context(|| format!("cannot use {source}"))?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket
         .connect(address)

@@ -58,6 +58,8 @@ pub struct Service {
     request: Vec<IpAddr>,
     eip: Option<String>,
     ports: Vec<Port>,
+    annotations: Vec<(String, String)>,
+    spec: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +79,8 @@ impl Service {
             request: Vec::new(),
             eip: None,
             ports: vec![],
+            annotations: Vec::new(),
+            spec: Vec::new(),
         };
         service.with_tcp("http", HTTP, WEB_PORT)
     }
@@ -86,6 +90,15 @@ impl Service {
     pub fn leading_to(mut self, target: u16) -> Self {
         for port in self.ports.iter_mut().filter(|port| port.port == HTTP) {
             port.target = target;
+        }
+        self
+    }
+
+    /// This port instead of port 80.
+    #[must_use]
+    pub fn on_port(mut self, number: u16) -> Self {
+        for port in self.ports.iter_mut().filter(|port| port.port == HTTP) {
+            port.port = number;
         }
         self
     }
@@ -118,6 +131,20 @@ impl Service {
         self
     }
 
+    /// One more annotation.
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: impl ToString) -> Self {
+        self.annotations.push((key.into(), value.to_string()));
+        self
+    }
+
+    /// One more field of `spec`, as a line of YAML.
+    #[must_use]
+    pub fn with_spec(mut self, line: impl Into<String>) -> Self {
+        self.spec.push(line.into());
+        self
+    }
+
     /// One more TCP port.
     #[must_use]
     pub fn with_tcp(mut self, name: &'static str, port: u16, target: u16) -> Self {
@@ -140,6 +167,9 @@ impl Service {
         if let Some(eip) = &self.eip {
             annotations += &format!("    eip.openelb.kubesphere.io/v1alpha2: {eip}\n");
         }
+        for (key, value) in &self.annotations {
+            annotations += &format!("    {key}: \"{value}\"\n");
+        }
         let policy = if self.families.len() > 1 {
             "RequireDualStack"
         } else {
@@ -157,8 +187,9 @@ impl Service {
         );
         format!(
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default\n  annotations:\n{annotations}\
-             spec:\n  type: LoadBalancer\n  ipFamilyPolicy: {policy}\n  ipFamilies: [{families}]\n  ports:\n{ports}---\n",
+             spec:\n  type: LoadBalancer\n  ipFamilyPolicy: {policy}\n  ipFamilies: [{families}]\n{spec}  ports:\n{ports}---\n",
             name = self.name,
+            spec = self.spec.iter().map(|line| format!("  {line}\n")).collect::<String>(),
             families = comma_separated(&self.families),
             ports = ports.collect::<String>(),
         )

@@ -8,6 +8,7 @@ use super::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
+use weir_core::plan::Policy;
 
 /// One report with the counters of the moment.
 #[derive(Clone, Debug, Deserialize)]
@@ -84,6 +85,9 @@ pub struct Frontend {
     pub bytes: u64,
     /// TCP connection attempts among them.
     pub syns: u64,
+    /// Who may connect, how often, and whether a client stays with its backend.
+    #[serde(default)]
+    pub policy: Policy,
     /// Where the packets go.
     pub backends: Vec<Backend>,
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// The largest weight. The shares of large tables differ by far less than one in it.
+/// The largest weight: enough for every ratio that the rows of a frontend can tell apart.
 const MAX: u32 = 256;
 
 /// The weights of one Service.
