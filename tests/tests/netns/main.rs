@@ -11,6 +11,7 @@ mod lifecycle;
 mod links;
 mod metrics;
 mod monitor;
+mod mtu;
 mod network;
 mod passing;
 mod policies;
