@@ -147,7 +147,28 @@ fn rewrite<const LENGTH: usize>(data: usize, end: usize) -> Option<&'static [u64
             .write(template & u32::from_ne_bytes([0xff, 0, 0, 0]) | (flow as u32 & 0x00ff_ffff).to_be());
         (port as *mut u8).add(1).write((flow >> 24) as u8);
     }
+    vary_vip(settings, data, end)?;
     Some(&settings.frame)
+}
+
+/// Replaces the lower bits of the VIP by some of the state that chose the flow.
+#[inline(always)]
+fn vary_vip(settings: &Settings, data: usize, end: usize) -> Option<()> {
+    if settings.vip_mask == 0 {
+        return Some(());
+    }
+    let vip = data + (settings.vip_offset & (OFFSET_LIMIT - 1)) as usize;
+    if vip + 2 > end {
+        return None;
+    }
+    let state = CHOICE.get_ptr_mut(0)?;
+    // SAFETY: the bench's own word, and a place inside the frame by the check above.
+    unsafe {
+        let number = (state.read() >> 40 & settings.vip_mask) as u16;
+        let template = u16::from_be((vip as *const u16).read());
+        (vip as *mut u16).write((template & !(settings.vip_mask as u16) | number).to_be());
+    }
+    Some(())
 }
 
 #[inline(always)]

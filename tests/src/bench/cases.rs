@@ -56,6 +56,8 @@ pub struct Case {
     pub choice: u64,
     /// Number of flows; a power of two.
     pub flows: u64,
+    /// Number of VIPs they go to; a power of two.
+    pub vips: u64,
     /// What is sent before.
     pub preparation: Option<Preparation>,
     /// What must come out.
@@ -89,7 +91,14 @@ pub fn all() -> Vec<Case> {
     ] {
         cases.extend(Family::BOTH.map(|family| cached(family, name, flows)));
     }
-    for make in [local, decapsulate, egress] {
+    for (name, vips, flows) in [
+        ("vips-1-64k", 1, 1 << 16),
+        ("vips-64-64k", 64, 1 << 16),
+        ("vips-1024-64k", 1024, 1 << 16),
+    ] {
+        cases.extend(Family::BOTH.map(|family| spread(family, name, vips, flows)));
+    }
+    for make in [transition, second_chance, icmp_error, local, decapsulate, egress] {
         cases.extend(Family::BOTH.map(make));
     }
     cases
@@ -103,6 +112,7 @@ fn case(name: &'static str, family: Family, frame: Vec<u8>, expected: Expected) 
         frame,
         choice: ONE_FLOW,
         flows: 1,
+        vips: 1,
         preparation: None,
         expected,
     }
@@ -172,6 +182,50 @@ fn cached(family: Family, name: &'static str, flows: u64) -> Case {
         }),
         ..case(name, family, frame, transmitted(Reason::Tunnel, growth))
     }
+}
+
+/// Established flows of random clients to random ones of many VIPs whose rows have not changed, each with rows of its own.
+fn spread(family: Family, name: &'static str, vips: u64, flows: u64) -> Case {
+    let frame = scene::client_of_many(family, ACK);
+    Case {
+        choice: RANDOM_FLOW,
+        flows,
+        vips,
+        ..case(name, family, frame, transmitted(Reason::Tunnel, Some(tunnel(family))))
+    }
+}
+
+/// Bytes that a second backend adds.
+const SECOND: i32 = 36;
+
+/// An established flow that this node knows nothing of, whose row is in transition: both backends are named.
+fn transition(family: Family) -> Case {
+    let frame = scene::client(family, port::UNKNOWN, ACK, SHORT_FRAME);
+    let growth = Some(tunnel(family) + SECOND);
+    case("transition", family, frame, transmitted(Reason::Tunnel, growth))
+}
+
+/// The same, and the backend chosen is on this node: the other one's node is asked.
+fn second_chance(family: Family) -> Case {
+    let frame = scene::client(family, port::HERE_NOW, ACK, SHORT_FRAME);
+    let growth = Some(tunnel(family) + SECOND);
+    case(
+        "second-chance",
+        family,
+        frame,
+        transmitted(Reason::SecondChance, growth),
+    )
+}
+
+/// An ICMP error about a flow of a backend on another node.
+fn icmp_error(family: Family) -> Case {
+    let frame = scene::icmp_error(family);
+    case(
+        "icmp-error",
+        family,
+        frame,
+        transmitted(Reason::IcmpError, Some(tunnel(family))),
+    )
 }
 
 fn local(family: Family) -> Case {

@@ -193,7 +193,17 @@ impl Bench {
         let choice = if case.flows == 1 { ONE_FLOW } else { choice };
         // In the order of `Settings`, all of whose fields are words.
         let tail = u64::from_ne_bytes(frame[frame.len() - 8..].try_into()?);
-        words[FRAME_WORDS..].copy_from_slice(&[tail, choice, case.flows - 1, address_offset, port_offset]);
+        // The last two bytes of the destination, which follows the source.
+        let vip_offset = address_offset + if case.family.is_v6() { 18 } else { 6 };
+        words[FRAME_WORDS..].copy_from_slice(&[
+            tail,
+            choice,
+            case.flows - 1,
+            address_offset,
+            port_offset,
+            vip_offset,
+            case.vips - 1,
+        ]);
         let map = self.wrappers.map_mut("SETTINGS").context("no map SETTINGS")?;
         Array::<_, [u64; SETTINGS_WORDS]>::try_from(map)?.set(0, words, 0)?;
         // Not zero, which the generator would never leave.

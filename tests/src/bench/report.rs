@@ -68,7 +68,7 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!("{}\n\n", self.circumstances());
-        text += "case         family  median  spread   floor     net  (ns per packet)\n";
+        text += "case           family  median  spread   floor     net  (ns per packet)\n";
         for row in &self.rows {
             let Row {
                 case,
@@ -80,7 +80,7 @@ impl Report {
             } = row;
             let _ = writeln!(
                 text,
-                "{case:12} IPv{family} {median_ns:8.1}{spread_ns:8.1}{floor_ns:8.1}{net_ns:8.1}"
+                "{case:14} IPv{family} {median_ns:8.1}{spread_ns:8.1}{floor_ns:8.1}{net_ns:8.1}"
             );
         }
         text
@@ -127,6 +127,10 @@ less the floor; *spread* is the distance between the quartiles of the rounds. On
 - `new-flow`: every packet the SYN of a flow never seen, to a backend that changed lately, on another node; noted in a full cache.
 - `stateless`: an established flow to a backend on another node that did not change lately; Geneve, sent back out.
 - `cached-N`: the same with a backend that changed lately and N flows in the cache, in random order.
+- `vips-N-64k`: as `stateless`, 64k clients in random order to N VIPs at random, each with 8 KiB of rows.
+- `transition`: an established flow that this node knows nothing of, to a backend that changed lately: both are named.
+- `second-chance`: the same, and the backend chosen is on this node and does not know it: the other one's node is asked.
+- `icmp-error`: about a flow of a backend on another node.
 - `local`: to a backend on this node. `decapsulate`: out of the tunnel to a backend on this node. Both note the flow.
 - `egress`: the reply of a backend on this node, in the tc program.
 ";

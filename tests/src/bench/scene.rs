@@ -3,23 +3,23 @@
 //! One node with one NIC (interface 1, which is what `BPF_PROG_TEST_RUN` says), one other node, and one VIP per family
 //! whose frontends differ by [`port`]. Flow number 0 is that of the frames made here; the wrapper makes the others of it.
 
+mod many;
+
 use crate::packets::{
-    frames::{Arp, Ip, Link, Mac, Tcp, flag, solicitation},
+    frames::{Arp, Icmp, Ip, Link, Mac, Tcp, flag, solicitation},
+    image::Image,
     world::Family,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aya::{
     Ebpf,
     maps::{Array, HashMap},
 };
 use bytemuck::must_cast;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use weir_common::{
-    abi::{
-        Address, BACKEND_LOCAL, Backend, CACHE_BUCKETS, Config, DirectoryEntry, FLOW_BUCKETS, Node, Responder,
-        ResponderKey, Row, RowRange, kind, protocol,
-    },
-    hash,
+use weir_common::abi::{
+    Address, BACKEND_LOCAL, Backend, CACHE_BUCKETS, Config, DirectoryEntry, FLOW_BUCKETS, Node, Responder,
+    ResponderKey, Row, RowRange, kind, protocol,
 };
 
 /// Ports of the VIP, one frontend each.
@@ -32,6 +32,10 @@ pub mod port {
     pub const LOCAL: u16 = 82;
     /// The backend is behind a tunnel that ends at this very node, which makes tunnel packets to decapsulate.
     pub const OURSELVES: u16 = 83;
+    /// As [`CHANGED`], but no flow of it is in the cache.
+    pub const UNKNOWN: u16 = 84;
+    /// Its row is in transition, to the backend on this node from one of the other node.
+    pub const HERE_NOW: u16 = 85;
 }
 
 /// Where the last four bytes of the client's address, and its port, stand in a frame from a client.
@@ -114,6 +118,38 @@ pub fn reply(family: Family) -> Vec<u8> {
     )
 }
 
+/// A segment of flow 0 to the first of many VIPs.
+#[must_use]
+pub fn client_of_many(family: Family, flags: u8) -> Vec<u8> {
+    let length = super::settings::SHORT_FRAME;
+    let tcp =
+        Tcp::new(CLIENT_PORT, port::UNCHANGED, flags).payload(&vec![0; length - ETHERNET - family.header() - TCP]);
+    let ip = Ip::between(address(family, Host::Client), many::vip(family, 0));
+    Link::between(ROUTER, NODE).carry(&ip.carry(&tcp))
+}
+
+/// A router says that a segment of the VIP's, to the client of flow 0, was too big; as long as a long frame.
+#[must_use]
+pub fn icmp_error(family: Family) -> Vec<u8> {
+    let quoted = segment(
+        family,
+        (Host::Vip, port::UNCHANGED),
+        (Host::Client, CLIENT_PORT),
+        flag::ACK,
+        super::settings::LONG_FRAME,
+    );
+    let (kind, code) = if family.is_v6() { (2, 0) } else { (3, 4) };
+    // Ethernet, IP and eight bytes of ICMP are in front of what is quoted.
+    let room = super::settings::LONG_FRAME - ETHERNET - family.header() - 8;
+    let body = [&[0, 0, 5, 0], &quoted[ETHERNET..ETHERNET + room]].concat();
+    let error = Icmp {
+        code,
+        ..Icmp::new(kind, &body)
+    };
+    let ip = Ip::between(address(family, Host::Foreign), address(family, Host::Vip));
+    Link::between(ROUTER, NODE).carry(&ip.carry(&error))
+}
+
 /// What the local pod answers to flow 0's SYN; the client's segments acknowledge it.
 #[must_use]
 pub fn answer(family: Family) -> Vec<u8> {
@@ -167,19 +203,20 @@ pub fn fill(product: &mut Ebpf) -> Result<()> {
         ..Config::default()
     };
     put(product, "CONFIG", 0, must_cast::<Config, [u64; 8]>(config))?;
+    let mut image = Image::new(config);
     for family in Family::BOTH {
-        fill_family(product, family)?;
+        fill_family(product, &mut image, family)?;
     }
-    Ok(())
+    put_directory(product, image)
 }
 
 /// Ids within a family; those of the second family follow those of the first.
 const BACKENDS_OF_A_FAMILY: u32 = 4;
-const FRONTENDS_OF_A_FAMILY: u32 = 4;
+const FRONTENDS_OF_A_FAMILY: u32 = 6;
 /// Rows of a frontend, all alike.
 const ROWS: u32 = 1024;
 
-fn fill_family(product: &mut Ebpf, family: Family) -> Result<()> {
+fn fill_family(product: &mut Ebpf, image: &mut Image, family: Family) -> Result<()> {
     let index = u32::from(family.is_v6());
     let (other, ourselves) = (1 + 2 * index, 2 + 2 * index);
     let (node_address, other_address) = (wire(family, Host::Node), wire(family, Host::OtherNode));
@@ -248,6 +285,20 @@ fn fill_family(product: &mut Ebpf, family: Family) -> Result<()> {
                 previous: 0,
             },
         ),
+        (
+            port::UNKNOWN,
+            Row {
+                current: remote,
+                previous: former,
+            },
+        ),
+        (
+            port::HERE_NOW,
+            Row {
+                current: local,
+                previous: former,
+            },
+        ),
     ];
     for (id, (port, row)) in (index * FRONTENDS_OF_A_FAMILY..).zip(frontends) {
         let rows = RowRange {
@@ -257,21 +308,21 @@ fn fill_family(product: &mut Ebpf, family: Family) -> Result<()> {
         for number in rows.base..=rows.base + rows.mask {
             put(product, "ROWS", number, must_cast::<Row, u64>(row))?;
         }
-        direct(product, vip, port, protocol::TCP, kind::FRONTEND, id, rows)?;
+        image.add(vip, port, protocol::TCP, kind::FRONTEND, id, rows);
     }
+    many::fill(product, image, family, remote)?;
     let none = RowRange::default();
-    direct(product, vip, 0, protocol::ANY, kind::VIP, 0, none)?;
-    direct(product, node_address, TUNNEL_PORT, protocol::UDP, kind::TUNNEL, 0, none)?;
-    direct(product, other_address, 0, protocol::ANY, kind::PEER, other, none)?;
-    direct(
-        product,
+    image.add(vip, 0, protocol::ANY, kind::VIP, 0, none);
+    image.add(node_address, TUNNEL_PORT, protocol::UDP, kind::TUNNEL, 0, none);
+    image.add(other_address, 0, protocol::ANY, kind::PEER, other, none);
+    image.add(
         wire(family, Host::Pod),
         POD_PORT,
         protocol::TCP,
         kind::BACKEND,
         local,
         none,
-    )?;
+    );
 
     let key = ResponderKey {
         address: vip,
@@ -295,44 +346,25 @@ fn fill_family(product: &mut Ebpf, family: Family) -> Result<()> {
     Ok(())
 }
 
-/// Writes a directory entry and its filter bit. All displacements stay zero: the few keys here do not collide.
-fn direct(
-    product: &mut Ebpf,
-    address: Address,
-    port: u16,
-    protocol: u8,
-    kind: u8,
-    id: u32,
-    rows: RowRange,
-) -> Result<()> {
-    let port = port.to_be_bytes();
-    let address_hash = hash::address(&address);
-    let slot = hash::slot(hash::directory(address_hash, u16::from_ne_bytes(port), protocol), 0);
-    let entry = DirectoryEntry {
-        address,
-        port,
-        protocol,
-        kind,
-        id,
-        rows,
-        ..DirectoryEntry::default()
-    };
-    let map = product
-        .map_mut("DIRECTORY")
-        .context("the object has no map DIRECTORY")?;
-    let mut directory = Array::<_, [u64; 8]>::try_from(map)?;
-    ensure!(
-        directory.get(&slot, 0)? == [0; 8],
-        "two keys of the bench share slot {slot} of the directory"
-    );
-    directory.set(slot, must_cast::<DirectoryEntry, [u64; 8]>(entry), 0)?;
-
-    if matches!(kind, kind::FRONTEND | kind::VIP | kind::TUNNEL) {
-        let (word, bit) = hash::filter_bit(address_hash);
-        let map = product.map_mut("FILTER").context("the object has no map FILTER")?;
-        let mut filter = Array::<_, u64>::try_from(map)?;
-        let old = filter.get(&word, 0)?;
-        filter.set(word, old | bit, 0)?;
+/// Writes the directory, its displacements and the filter.
+fn put_directory(product: &mut Ebpf, mut image: Image) -> Result<()> {
+    image.place();
+    for (index, &word) in (0..).zip(&image.filter).filter(|(_, word)| **word != 0) {
+        put(product, "FILTER", index, word)?;
+    }
+    for (index, &value) in (0..).zip(&image.displacement).filter(|(_, value)| **value != 0) {
+        put(product, "DISPLACEMENT", index, value)?;
+    }
+    for (slot, entry) in (0..)
+        .zip(&image.directory)
+        .filter(|(_, entry)| entry.kind != kind::FREE)
+    {
+        put(
+            product,
+            "DIRECTORY",
+            slot,
+            must_cast::<DirectoryEntry, [u64; 8]>(*entry),
+        )?;
     }
     Ok(())
 }

@@ -32,7 +32,10 @@ fn downloads_pass_a_narrow_link_in_the_middle() -> Result<()> {
             }
             // One for each pod at least, one of which is behind the tunnel.
             ensure!(steered >= 3, "{family}: only {steered} ICMP errors were steered");
-            ensure!(learnt(scene, family, 1300)?, "{family}: no pod has learnt the path's MTU");
+            ensure!(
+                learnt(scene, family, 1300)?,
+                "{family}: no pod has learnt the path's MTU"
+            );
             router.output("ip link set client mtu 1280")?;
         }
         Ok(())

@@ -32,4 +32,8 @@ pub struct Settings {
     pub address_offset: u64,
     /// Where the client's port stands.
     pub port_offset: u64,
+    /// Where the last two bytes of the VIP stand; a multiple of two.
+    pub vip_offset: u64,
+    /// Number of VIPs minus one, which replaces as many of those bytes' lower bits; 0 leaves the VIP alone.
+    pub vip_mask: u64,
 }
