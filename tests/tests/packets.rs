@@ -2,12 +2,14 @@
 
 use anyhow::{Context, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use tests::packets::cases::{self, Case};
+use tests::packets::cases::{self, Case, fragments};
 use tests::packets::host::Host;
 use tests::packets::kernel::Kernel;
-use tests::packets::runner::Runner;
+use tests::packets::runner::{Program, Runner};
 use tests::packets::world::{Family, Protocol, Target};
 use tests::packets::{check, world};
+use weir_common::abi::HELD_TRIES;
+use weir_common::packet::Hold;
 use weir_common::verdict::{Action, Reason};
 
 /// Runs every case and fails with all that failed.
@@ -116,6 +118,66 @@ fn host_without_headroom_leaves_the_frame_alone() {
         assert_eq!(outcome.frame, case.frame, "{}: the frame was changed", case.name);
     }
     assert!(met > 0, "no case needs headroom");
+}
+
+/// In the kernel, the agent tells by metadata how often a frame was held.
+#[test]
+fn kernel_holds_a_fragment_as_often_as_it_may_and_gives_the_agent_its_frame() -> anyhow::Result<()> {
+    let mut kernel = Kernel::new(&world::image())?;
+    for frame in Family::BOTH.into_iter().flat_map(fragments::without_first) {
+        let outcome = kernel.run(Program::Ingress, &frame)?;
+        ensure!(
+            outcome.reason == Reason::FragmentHeld && outcome.action == Action::Drop,
+            "{outcome:?}"
+        );
+        ensure!(
+            kernel.held()? == Some((world::INTERFACE, 0, frame.clone())),
+            "another record"
+        );
+        for tries in 1..HELD_TRIES {
+            let outcome = kernel.run_again(&frame, tries)?;
+            ensure!(
+                outcome.reason == Reason::FragmentHeld && outcome.action == Action::Drop,
+                "{outcome:?}"
+            );
+            ensure!(
+                kernel.held()? == Some((world::INTERFACE, tries, frame.clone())),
+                "another record"
+            );
+        }
+        let outcome = kernel.run_again(&frame, HELD_TRIES)?;
+        ensure!(
+            outcome.reason == Reason::Fragment && outcome.action == Action::Drop,
+            "{outcome:?}"
+        );
+        ensure!(
+            kernel.held()?.is_none() && outcome.frame == frame,
+            "held once more, or changed"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn host_lets_a_fragment_stand_aside_that_cannot_be_held() -> anyhow::Result<()> {
+    let mut host = Host::new(world::image());
+    for family in Family::BOTH {
+        for (hold, actions) in [
+            (Hold::NoRoom, [Action::Pass, Action::Drop]),
+            (Hold::Over, [Action::Drop, Action::Drop]),
+        ] {
+            host.hold = hold;
+            for (frame, action) in fragments::without_first(family).into_iter().zip(actions) {
+                let outcome = host.run(Program::Ingress, &frame)?;
+                ensure!(outcome.reason == Reason::Fragment, "{hold:?}: {outcome:?}");
+                ensure!(
+                    outcome.action == action && outcome.frame == frame,
+                    "{hold:?}: {outcome:?}"
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn maps() -> BTreeMap<&'static str, (&'static str, u64, u64, u64, u64)> {
         ("ANSWERED", private(8, 1)),
         ("MONITOR", array(size_of::<Monitor>(), 1)),
         ("SAMPLES", ("ringbuf", 0, 0, 1 << 18, 0)),
+        ("HELD", ("ringbuf", 0, 0, abi::HELD_BYTES as u64, 0)),
         (
             "SOURCES",
             (

@@ -105,6 +105,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     if settings.dataplane.log.is_some() {
         dataplane.start_log()?;
     }
+    dataplane.start_bringing_back()?;
     let (wanted, wanted_seen) = watch::channel(Wanted::default());
     let (mut networks, queries) = netlink::start(wanted_seen)?;
     let pin_dir = settings.dataplane.pin_dir.clone();

@@ -5,7 +5,10 @@ use aya_ebpf::{
     helpers::{bpf_l4_csum_replace, bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
 use bytemuck::{AnyBitPattern, NoUninit};
-use weir_common::{checksum::folded32, packet::Packet};
+use weir_common::{
+    checksum::folded32,
+    packet::{Hold, Packet},
+};
 
 /// The verifier wants a bound on what is added to a packet pointer, and sees it only in the register that is added. The
 /// packet path looks at nothing beyond [`weir_common::parse::MAX_OFFSET`], so the mask changes no offset.
@@ -129,6 +132,15 @@ impl Packet for XdpFrame {
         } == 0;
         self.refresh();
         done
+    }
+
+    #[inline(always)]
+    fn hold(&self) -> Hold {
+        match crate::stages::weir_hold(self.ctx) {
+            1 => Hold::Held,
+            2 => Hold::Over,
+            _ => Hold::NoRoom,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod event;
 mod frame;
+mod held;
 mod maps;
 mod monitor;
 mod stages;

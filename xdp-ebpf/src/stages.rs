@@ -3,6 +3,7 @@
 
 use crate::{
     frame::XdpFrame,
+    held,
     maps::{Maps, scratch},
 };
 use aya_ebpf::bindings::xdp_md;
@@ -93,6 +94,12 @@ stage! {
 stage! {
     /// [`icmp::too_big`].
     weir_too_big(ctx, frame, s) u32::from(icmp::too_big(&mut frame, s))
+}
+/// [`held::hold`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_hold(ctx: *mut xdp_md) -> u32 {
+    held::hold(ctx) as u32
 }
 stage! {
     /// [`ingress::ours`]; gives one of [`code`].

@@ -14,7 +14,7 @@ use weir_common::abi::{
 };
 use weir_common::addr::Address;
 use weir_common::hash::Tuple;
-use weir_common::packet::Packet;
+use weir_common::packet::{Hold, Packet};
 use weir_common::parse::{Fragment, Ip, Link, MAX_OFFSET, Transport};
 use weir_common::scratch::{Part, Scratch, Target};
 use weir_common::stages::{Decisions, Stages};
@@ -33,6 +33,7 @@ pub const HEADROOM: usize = 256;
 pub struct Frame {
     bytes: Vec<u8>,
     headroom: usize,
+    hold: Hold,
 }
 
 impl Frame {
@@ -42,6 +43,7 @@ impl Frame {
         Self {
             bytes: bytes.to_vec(),
             headroom,
+            hold: Hold::Held,
         }
     }
 }
@@ -95,6 +97,10 @@ impl Packet for Frame {
         }
         self.bytes.resize(len, UNDEFINED);
         true
+    }
+
+    fn hold(&self) -> Hold {
+        self.hold
     }
 }
 
@@ -330,6 +336,8 @@ pub struct Host {
     tables: HostTables,
     /// Room before each frame; [`HEADROOM`] unless a test takes it away.
     pub headroom: usize,
+    /// What becomes of fragments that are to be held.
+    pub hold: Hold,
 }
 
 impl Host {
@@ -339,13 +347,17 @@ impl Host {
         Self {
             tables: HostTables::new(image),
             headroom: HEADROOM,
+            hold: Hold::Held,
         }
     }
 
     /// Runs one frame; several threads may, as CPUs do.
     #[must_use]
     pub fn process(&self, program: Program, bytes: &[u8]) -> Outcome {
-        let mut frame = Frame::new(bytes, self.headroom);
+        let mut frame = Frame {
+            hold: self.hold,
+            ..Frame::new(bytes, self.headroom)
+        };
         let verdict = match program {
             Program::Ingress => ingress::process(&mut frame, &self.tables, INTERFACE),
             Program::Egress => egress::process(&mut frame, &self.tables),

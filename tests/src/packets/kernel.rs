@@ -5,7 +5,7 @@
 use super::image::Image;
 use super::runner::{Counts, Flows, Outcome, Program, Runner};
 use anyhow::{Context, bail, ensure};
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, lpm_trie::Key};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm_trie::Key};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
@@ -13,8 +13,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use weir::apply::bpf::mapped::Mapped;
 use weir_common::abi::{
-    BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Limiter, Past,
-    Row, SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix,
+    Again, BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Held,
+    Limiter, Past, Row, SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix,
 };
 use weir_common::verdict::{Action, REASON_SLOTS, Reason};
 
@@ -62,6 +62,7 @@ pub struct Kernel {
     source_limiters: Mapped<SourceLimiterBucket>,
     fragments: Mapped<FragmentBucket>,
     answered: Array<MapData, u64>,
+    held: RingBuf<MapData>,
     frontends: PerCpuArray<MapData, [u64; 3]>,
     backends: PerCpuArray<MapData, [u64; 3]>,
     counted: Vec<u64>,
@@ -144,6 +145,7 @@ impl Kernel {
             source_limiters: mapped(&take("SOURCE_LIMITERS")?, "SOURCE_LIMITERS", SOURCE_LIMITER_BUCKETS)?,
             fragments: mapped(&take("FRAGMENTS")?, "FRAGMENTS", FRAGMENT_BUCKETS)?,
             answered: take("ANSWERED")?.try_into()?,
+            held: take("HELD")?.try_into()?,
             frontends: take("FRONTEND_COUNTERS")?.try_into()?,
             backends: take("BACKEND_COUNTERS")?.try_into()?,
             counted: vec![0; REASON_SLOTS as usize],
@@ -157,8 +159,46 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Runs a frame for the ingress program that was held `tries` times.
+    pub fn run_again(&mut self, frame: &[u8], tries: u32) -> anyhow::Result<Outcome> {
+        let again = Again {
+            mark: Again::MARK,
+            tries,
+        };
+        let data = [bytes_of(&again), frame].concat();
+        // `struct xdp_md`: data, data_end, data_meta, and the interface and queue of the test run.
+        let context = [size_of::<Again>() as u32, data.len() as u32, 0, 0, 0, 0];
+        while self.held.next().is_some() {}
+        let result = xdp(&mut self.ebpf)?.test_run(TestRunOptions {
+            data_in: Some(&data),
+            data_out: Some(&mut self.output),
+            ctx_in: Some(bytes_of(&context)),
+            ..Default::default()
+        })?;
+        let mut outcome = self.outcome(Program::Ingress, &result, None)?;
+        // The metadata comes back with the frame.
+        outcome.frame.drain(..size_of::<Again>());
+        Ok(outcome)
+    }
+
+    /// What the last frame left in `HELD`: interface, tries and the frame.
+    pub fn held(&mut self) -> anyhow::Result<Option<(u32, u32, Vec<u8>)>> {
+        let Some(record) = self.held.next() else {
+            return Ok(None);
+        };
+        let record = record.get(..size_of::<Held>()).context("a short record in HELD")?;
+        let held: Held = bytemuck::pod_read_unaligned(record);
+        let frame = held
+            .frame
+            .get(..held.len as usize)
+            .context("a frame longer than HELD's")?;
+        Ok(Some((held.ifindex, held.tries, frame.to_vec())))
+    }
+
     /// Runs a frame and says nothing about the reason.
     fn test_run(&mut self, program: Program, frame: &[u8]) -> anyhow::Result<TestRunResult> {
+        // Nobody else reads it, and there is room for some 500.
+        while self.held.next().is_some() {}
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut self.output),
@@ -202,6 +242,10 @@ impl Kernel {
     /// Runs one frame whose reason is probably `likely` (which saves reading all the counters).
     pub fn run_expecting(&mut self, program: Program, frame: &[u8], likely: Option<Reason>) -> anyhow::Result<Outcome> {
         let result = self.test_run(program, frame)?;
+        self.outcome(program, &result, likely)
+    }
+
+    fn outcome(&mut self, program: Program, result: &TestRunResult, likely: Option<Reason>) -> anyhow::Result<Outcome> {
         let action = match (program, result.return_value) {
             (Program::Ingress, 1) => Action::Drop,
             (Program::Ingress, 2) => Action::Pass,

@@ -5,6 +5,7 @@
 mod allocating;
 mod announcing;
 mod endpoints;
+mod fragments;
 mod input;
 mod interfaces;
 mod lifecycle;

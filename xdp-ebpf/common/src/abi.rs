@@ -42,6 +42,12 @@ pub const PAST_OWNERS: usize = 4;
 pub const FRAGMENT_BUCKETS: u32 = 1 << 12;
 /// Datagrams in one bucket.
 pub const FRAGMENT_WAYS: usize = 4;
+/// Bytes of the ring buffer `HELD` (some 500 frames).
+pub const HELD_BYTES: usize = 1 << 20;
+/// Longest frame that is held, in bytes. The kernel brings none again that is much longer than 3,000.
+pub const HELD_FRAME: usize = 2048;
+/// How often one frame is held.
+pub const HELD_TRIES: u32 = 3;
 /// Capacity of `SOURCE_LIMITERS` in buckets of [`LIMITER_WAYS`] (2^16 sources, 2 MiB).
 pub const SOURCE_LIMITER_BUCKETS: u32 = 1 << 14;
 /// Sources in one bucket.
@@ -423,6 +429,35 @@ pub struct Fragment {
 pub struct FragmentBucket {
     /// In no order.
     pub fragments: [Fragment; FRAGMENT_WAYS],
+}
+
+/// What stands before a frame that the agent brings again, as XDP metadata.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Again {
+    /// [`Again::MARK`]; what another program left there is not ours.
+    pub mark: u32,
+    /// How often the frame was held, at least 1.
+    pub tries: u32,
+}
+
+impl Again {
+    /// Tells our metadata from another program's.
+    pub const MARK: u32 = 0x7765_6972;
+}
+
+/// One record of `HELD`: a later fragment that came before its first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Held {
+    /// Interface it came in by.
+    pub ifindex: u32,
+    /// How often it was held before.
+    pub tries: u32,
+    /// Bytes of the frame.
+    pub len: u32,
+    /// The frame, followed by what was in the ring before.
+    pub frame: [u8; HELD_FRAME],
 }
 
 /// `MONITOR`, one entry: what is sampled into `SAMPLES`.

@@ -2,10 +2,11 @@
 
 use crate::{
     abi::{kind, protocol},
+    fragments::{self, Unknown},
     ingress,
     lookup::Hashed,
     packet::{Packet, WireAddress},
-    parse,
+    parse::{self, Fragment},
     scratch::{Scratch, Target},
     tables::Tables,
     tunnel::{self, Header, Second},
@@ -69,10 +70,16 @@ fn read<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Result
         return Err(malformed);
     }
     match ingress::flow(packet, tables, s) {
-        Err(reason @ (Reason::FragmentHeld | Reason::Fragment)) => Err(reason),
-        Err(_) => Err(malformed),
-        Ok(()) if matches!(s.protocol, protocol::TCP | protocol::UDP) => Ok(()),
-        Ok(()) => Err(malformed),
+        Err(Reason::FragmentHeld) if fragments::hold(packet, tables) == Unknown::Held => Err(Reason::FragmentHeld),
+        Err(Reason::FragmentHeld) => Err(Reason::Fragment),
+        Ok(()) if matches!(s.protocol, protocol::TCP | protocol::UDP) => {
+            if s.ip.fragment == Fragment::First {
+                fragments::teach(tables, s, (s.transport.source_port, s.transport.destination_port));
+                tables.settle(s);
+            }
+            Ok(())
+        }
+        _ => Err(malformed),
     }
 }
 

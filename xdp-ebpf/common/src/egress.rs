@@ -3,7 +3,7 @@
 use crate::{
     abi::{kind, protocol},
     addr::Address,
-    flows, icmp,
+    flows, fragments, icmp,
     lookup::Hashed,
     mss,
     packet::{Packet, tcp_flag},
@@ -38,6 +38,11 @@ pub fn process<P: Packet, T: Decisions>(packet: &mut P, tables: &T) -> Verdict {
     {
         return not_ours;
     }
+    if s.ip.fragment == Fragment::First {
+        // As they stand in the packet.
+        fragments::teach(tables, s, (s.transport.destination_port, s.transport.source_port));
+        tables.settle(s);
+    }
     s.aim(pod, port);
     let Some((vip, vip_port)) = flows::reply(tables, s) else {
         return Verdict::pass(Reason::EgressNoFlow);
@@ -62,7 +67,12 @@ fn flow<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> bool {
     if !matches!(s.ip.protocol, protocol::TCP | protocol::UDP) {
         return icmp::carries(&s.ip) && s.ip.fragment == Fragment::Whole && icmp::read(packet, s, End::Destination);
     }
-    if s.ip.fragment != Fragment::Whole || parse::transport(packet, &s.ip, &mut s.transport).is_err() {
+    let read = match s.ip.fragment {
+        Fragment::Whole | Fragment::First => parse::transport(packet, &s.ip, &mut s.transport).is_ok(),
+        Fragment::Later => fragments::recall(tables, s).is_ok(),
+        Fragment::Unsound => false,
+    };
+    if !read {
         return false;
     }
     tables.settle(s);

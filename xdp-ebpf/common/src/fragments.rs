@@ -34,12 +34,12 @@ use crate::{
     abi::{Config, FRAGMENT_BUCKETS, FRAGMENT_WAYS, protocol},
     addr::Address,
     hash::{self, Tuple},
-    packet::{Tcp, Udp},
-    word::Word,
+    packet::{Hold, Packet, Tcp, Udp},
+    parse::Ip,
+    scratch::{Part, Scratch},
+    tables::{FragmentWords, Tables},
+    verdict::Reason,
 };
-
-/// One [`crate::abi::Fragment`] as its six words.
-pub type FragmentWords = [Word; 6];
 
 const NAME: usize = 4;
 const CONTROL: usize = 5;
@@ -62,6 +62,18 @@ pub struct Key {
 }
 
 impl Key {
+    /// Of the datagram that the fragment `ip` is part of.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(ip: &Ip) -> Self {
+        Self {
+            source: ip.source,
+            destination: ip.destination,
+            id: ip.fragment_id,
+            protocol: ip.protocol,
+        }
+    }
+
     /// Index of the bucket that the datagram may be in.
     #[inline(always)]
     #[must_use]
@@ -127,12 +139,9 @@ fn age(stamp: u32, now: u32) -> u32 {
     if age >= HALF { 0 } else { age }
 }
 
-/// The source and destination port (memory order) of the datagram `key`, if its first fragment is known. `bucket` is the
-/// one of [`Key::bucket`], `now` the time in ticks.
+/// The ports (memory order) in `words`, if that is the datagram `key` and its first fragment not too long ago.
 #[inline(always)]
-#[must_use]
-pub fn lookup(bucket: &[FragmentWords; FRAGMENT_WAYS], config: &Config, now: u32, key: &Key) -> Option<(u16, u16)> {
-    let words = bucket.iter().find(|words| key.is_of(words))?;
+fn read(words: &FragmentWords, config: &Config, now: u32, key: &Key) -> Option<(u16, u16)> {
     let control = words[CONTROL].load();
     let stamp = stamp_of(control);
     let known = control != BUSY && stamp != 0 && age(stamp, now) <= config.fragment_ticks;
@@ -143,43 +152,118 @@ pub fn lookup(bucket: &[FragmentWords; FRAGMENT_WAYS], config: &Config, now: u32
     whole.then(|| ports_of(control))
 }
 
-/// Notes the ports (source, destination; memory order) of the datagram `key`, whose first fragment is in hand. `bucket` is
-/// the one of [`Key::bucket`], `now` the time in ticks. Nothing is noted when another CPU takes the same entry meanwhile;
-/// the later fragments are then such whose first one is not known.
+/// More than any way of a bucket.
+const NO_WAY: u64 = FRAGMENT_WAYS as u64;
+
+/// How well the entry `way` of a bucket suits the datagram `key`: 0 not at all, more is better; the way in the lowest bits.
 #[inline(always)]
-pub fn learn(bucket: &[FragmentWords; FRAGMENT_WAYS], now: u32, key: &Key, ports: (u16, u16)) {
-    let mut victim = &bucket[0];
-    let mut best = 0;
-    for words in bucket {
-        let control = words[CONTROL].load();
-        let stamp = stamp_of(control);
-        let rank = match control {
-            BUSY => 0,
-            _ if key.is_of(words) => u32::MAX,
-            _ if stamp == 0 => u32::MAX - 1,
-            _ => age(stamp, now) + 1,
-        };
-        if rank > best {
-            best = rank;
-            victim = words;
-        }
-    }
-    let old = victim[CONTROL].load();
-    // A copy of the fragment changes nothing.
-    if old == BUSY || best == u32::MAX && ports_of(old) == ports && age(stamp_of(old), now) == 0 {
-        return;
-    }
-    if !victim[CONTROL].replace(old, BUSY) {
+fn rank(words: &FragmentWords, way: usize, now: u32, key: &Key) -> u64 {
+    let control = words[CONTROL].load();
+    let stamp = stamp_of(control);
+    let rank = match control {
+        BUSY => return 0,
+        _ if key.is_of(words) => u32::MAX,
+        _ if stamp == 0 => u32::MAX - 1,
+        _ => age(stamp, now) + 1,
+    };
+    u64::from(rank) * NO_WAY + way as u64
+}
+
+/// Writes the ports of the datagram `key` into `words`, unless another CPU takes the entry meanwhile: the later fragments are
+/// then such whose first one is not known.
+#[inline(always)]
+fn write(words: &FragmentWords, now: u32, key: &Key, ports: (u16, u16)) {
+    let old = words[CONTROL].load();
+    if old == BUSY || !words[CONTROL].replace(old, BUSY) {
         return;
     }
     let ([s0, s1], [d0, d1]) = (key.source.words(), key.destination.words());
-    victim[0].store(s0);
-    victim[1].store(s1);
-    victim[2].store(d0);
-    victim[3].store(d1);
-    victim[NAME].store(key.name());
+    words[0].store(s0);
+    words[1].store(s1);
+    words[2].store(d0);
+    words[3].store(d1);
+    words[NAME].store(key.name());
     // The swap orders the stores before it; a plain store would not on every machine.
-    victim[CONTROL].replace(BUSY, control(ports, next_stamp(stamp_of(old), now)));
+    words[CONTROL].replace(BUSY, control(ports, next_stamp(stamp_of(old), now)));
+}
+
+/// Notes the ports (source, destination; memory order) of the datagram whose first fragment is at `s.ip`.
+///
+/// As in [`crate::flows`], the place goes through the scratch: the verifier then walks what follows once.
+#[inline(always)]
+pub fn teach<T: Tables>(tables: &T, s: &mut Scratch, ports: (u16, u16)) {
+    let key = Key::new(&s.ip);
+    let Some(config) = tables.config().filter(|_| !tables.read_only()) else {
+        return;
+    };
+    let Some(bucket) = tables.fragments(key.bucket(config)) else {
+        return;
+    };
+    let now = tables.now();
+    s.place = 0;
+    for (way, words) in bucket.iter().enumerate() {
+        let rank = rank(words, way, now, &key);
+        if rank > s.place {
+            s.place = rank;
+        }
+        tables.settle(s);
+    }
+    if s.place >= NO_WAY {
+        write(&bucket[(s.place % NO_WAY) as usize], now, &key, ports);
+    }
+}
+
+/// Makes the later fragment at `s.ip` one of its flow, with the ports that the first one left.
+/// [`Reason::FragmentHeld`] when nobody knows them: what is to be asked of [`hold`] then.
+#[inline(always)]
+pub fn recall<T: Tables>(tables: &T, s: &mut Scratch) -> Result<(), Reason> {
+    let unknown = Reason::FragmentHeld;
+    let key = Key::new(&s.ip);
+    let config = tables.config().ok_or(unknown)?;
+    let bucket = tables.fragments(key.bucket(config)).ok_or(unknown)?;
+    s.place = NO_WAY;
+    for (way, words) in bucket.iter().enumerate() {
+        // Of two that two CPUs wrote at once, the one that is written again later.
+        if key.is_of(words) && s.place == NO_WAY {
+            s.place = way as u64;
+        }
+        tables.settle(s);
+    }
+    if s.place >= NO_WAY {
+        return Err(unknown);
+    }
+    let words = &bucket[(s.place % NO_WAY) as usize];
+    let (source, destination) = read(words, config, tables.now(), &key).ok_or(unknown)?;
+    s.part = Part::Fragment;
+    s.transport.source_port = source;
+    s.transport.destination_port = destination;
+    s.transport.flags = 0;
+    s.transport.udp = s.ip.protocol != protocol::TCP;
+    Ok(())
+}
+
+/// What is done with a later fragment for one of our VIPs whose first one is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// It was given to the agent, and is dropped for now.
+    Held,
+    /// It cannot be held: it stands aside, for it may be the last of a datagram that the stack puts together.
+    Aside,
+    /// The first one did not come in time, so the datagram is lost: dropped.
+    Lost,
+}
+
+/// Has the frame held, unless nothing may be changed.
+#[inline(always)]
+pub fn hold<P: Packet, T: Tables>(packet: &P, tables: &T) -> Unknown {
+    if tables.read_only() {
+        return Unknown::Held;
+    }
+    match packet.hold() {
+        Hold::Held => Unknown::Held,
+        Hold::NoRoom => Unknown::Aside,
+        Hold::Over => Unknown::Lost,
+    }
 }
 
 /// Where a fragment's bytes stand in its datagram.

@@ -3,7 +3,9 @@
 use crate::{
     abi::{kind, protocol},
     addr::Address,
-    arp, direct, echo, forward, icmp,
+    arp, direct, echo, forward,
+    fragments::{self, Unknown},
+    icmp,
     lookup::Hashed,
     ndp,
     packet::{Ethernet, Icmp, Ipv4, Ipv6, Packet, ethertype},
@@ -146,12 +148,17 @@ pub fn classify<P: Packet, T: Tables>(packet: &mut P, tables: &T, s: &mut Scratc
             s.reason = reason;
         }
         return if s.reason == Reason::FragmentHeld {
-            Class::Drop
+            unknown_fragment(packet, tables, s)
         } else {
             Class::Pass
         };
     }
     tables.settle(s);
+    // Whoever gets the first one gets the others, also the stack.
+    if vip && s.ip.fragment == Fragment::First {
+        fragments::teach(tables, s, (s.transport.source_port, s.transport.destination_port));
+        tables.settle(s);
+    }
     let entry = destination.entry(tables, s.transport.destination_port, s.protocol);
     match entry.map_or(kind::FREE, |entry| entry.kind) {
         kind::FRONTEND => Class::Frontend,
@@ -182,17 +189,23 @@ pub fn flow<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Re
         let error = icmp::carries(&s.ip) && icmp::read(packet, s, End::Source);
         return if error { Ok(()) } else { Err(Reason::NoFrontend) };
     }
-    if s.ip.fragment != Fragment::Later {
-        parse::transport(packet, &s.ip, &mut s.transport)?;
+    match s.ip.fragment {
+        Fragment::Whole | Fragment::First => parse::transport(packet, &s.ip, &mut s.transport),
+        Fragment::Later => fragments::recall(tables, s),
+        Fragment::Unsound => Err(Reason::Fragment),
     }
-    if s.ip.fragment != Fragment::Whole {
-        fragment(tables, s)?;
-    }
-    Ok(())
 }
 
-/// Fragments stand aside.
+/// A later fragment for a VIP came before its first.
 #[inline(always)]
-fn fragment<T: Tables>(_tables: &T, _s: &mut Scratch) -> Result<(), Reason> {
-    Err(Reason::Fragment)
+fn unknown_fragment<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Class {
+    let unknown = fragments::hold(packet, tables);
+    if unknown != Unknown::Held {
+        s.reason = Reason::Fragment;
+    }
+    if unknown == Unknown::Aside {
+        Class::Pass
+    } else {
+        Class::Drop
+    }
 }

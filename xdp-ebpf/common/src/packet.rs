@@ -27,6 +27,10 @@ pub trait Packet {
     fn adjust_head(&mut self, by: i32) -> bool;
     /// Cuts or extends the frame to `len` bytes. False, and nothing changed, when that cannot be done.
     fn set_len(&mut self, len: usize) -> bool;
+    /// Gives the agent a copy of the frame, to be brought again a little later, where there is an agent.
+    fn hold(&self) -> Hold {
+        Hold::NoRoom
+    }
     /// Brings the TCP or UDP checksum at `at` up to date after a change: `pseudo` is the ones-complement difference of
     /// what its pseudo-header covers, `body` that of bytes of the segment itself, as [`crate::checksum`] makes them.
     /// `old` is the field as it stood; `udp` keeps an unused checksum unused (RFC 768) and never makes a used one 0.
@@ -35,6 +39,18 @@ pub trait Packet {
             self.store(at, new);
         }
     }
+}
+
+/// What became of a frame that was to be held.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// There is no room, or the frame is too long.
+    NoRoom = 0,
+    /// It will be brought again.
+    Held = 1,
+    /// It has been brought often enough.
+    Over = 2,
 }
 
 /// EtherTypes in memory order (IEEE 802 numbers).

@@ -3,6 +3,7 @@
 use crate::{
     abi::protocol,
     addr::Address,
+    fragments::Piece,
     packet::{Ethernet, FragmentHeader, Ipv4, Ipv6, Packet, Tcp, Udp, Vlan, ethertype, tcp_flag},
     tunnel::is_v6,
     verdict::Reason,
@@ -110,13 +111,22 @@ pub enum Fragment {
     First = 1,
     /// Another one.
     Later = 2,
+    /// One that no honest sender makes: see [`Piece::is_sound`].
+    Unsound = 3,
 }
 
 impl Ip {
     #[inline(always)]
     fn set_fragment(&mut self, id: u32, offset: u16, more: bool) {
+        let piece = Piece {
+            protocol: self.protocol,
+            offset: usize::from(offset),
+            len: self.l3 + self.len - self.l4,
+            more,
+        };
         self.fragment = match (offset, more) {
             (0, false) => Fragment::Whole,
+            _ if !piece.is_sound() => Fragment::Unsound,
             (0, true) => Fragment::First,
             _ => Fragment::Later,
         };
@@ -137,7 +147,9 @@ impl Ip {
 #[inline(always)]
 pub fn ip<P: Packet>(packet: &P, l3: usize, ethertype: u16, ip: &mut Ip) -> Result<(), Reason> {
     ip.l3 = l3;
-    ip.set_fragment(0, 0, false);
+    ip.fragment = Fragment::Whole;
+    ip.fragment_id = 0;
+    ip.fragment_offset = 0;
     match ethertype {
         ethertype::IPV4 => ipv4(packet, l3, ip),
         ethertype::IPV6 => ipv6(packet, l3, ip),
@@ -215,14 +227,13 @@ fn extensions<P: Packet>(packet: &P, ip: &mut Ip) -> Result<(), Reason> {
             let offset = u16::from_be(header.offset);
             ip.l4 += size_of::<FragmentHeader>();
             ip.protocol = header.next_header;
+            if ip.l4 > ip.l3 + ip.len {
+                return Err(Reason::Malformed);
+            }
             ip.set_fragment(bytemuck::must_cast(header.id), offset & !7, offset & 1 != 0);
             // Only behind a whole packet's header (RFC 6946) does another one mean anything.
             if ip.fragment != Fragment::Whole || !is_extension(ip.protocol) {
-                return if ip.l4 > ip.l3 + ip.len {
-                    Err(Reason::Malformed)
-                } else {
-                    Ok(())
-                };
+                return Ok(());
             }
             continue;
         }

@@ -65,7 +65,8 @@ reasons! {
     NoFrontend = 5, "no_frontend";
     /// A frontend without any backend: stood aside.
     NoBackend = 6, "no_backend";
-    /// A fragment for a VIP whose first one is not known, or that cannot be one: stood aside.
+    /// A fragment for a VIP that cannot be one, or whose first one is not known and cannot be waited for: stood aside.
+    /// Dropped when it was waited for in vain, or came in the tunnel.
     Fragment = 7, "fragment";
     /// More IPv6 extension headers for a VIP than we follow: stood aside.
     ExtensionHeaders = 8, "extension_headers";

@@ -5,6 +5,7 @@ mod arp;
 mod echo;
 mod egress;
 mod flows;
+pub mod fragments;
 mod history;
 mod icmp;
 mod ndp;
@@ -178,6 +179,7 @@ fn make() -> Vec<Case> {
         cases.extend(untunnelled::cases(family));
         cases.extend(egress::cases(family));
         cases.extend(flows::cases(family));
+        cases.extend(fragments::cases(family));
         cases.extend(history::cases(family));
         cases.extend(policy::cases(family));
         cases.extend(icmp::cases(family));

@@ -1,7 +1,10 @@
 //! IPv4 with options and fragments, IPv6 with extension headers.
 
-use super::checksum;
+use super::{Raw, checksum};
 use std::net::IpAddr;
+
+/// IPv6's fragment header (RFC 8200 §4.5).
+const FRAGMENT_HEADER: u8 = 44;
 
 /// What an IP packet carries.
 pub trait Upper {
@@ -59,6 +62,35 @@ impl Ip {
             length_error: 0,
             first_byte: None,
         }
+    }
+
+    /// One fragment of the datagram `id`: `bytes` of `protocol` at `offset` (a multiple of 8), `more` to follow.
+    #[must_use]
+    pub fn piece(&self, id: u16, protocol: u8, offset: usize, more: bool, bytes: &[u8]) -> Vec<u8> {
+        let mut ip = self.clone();
+        if self.source.is_ipv4() {
+            (ip.id, ip.dont_fragment, ip.fragment) = (id, false, (offset as u16 / 8, more));
+        } else {
+            let [high, low] = (offset as u16 | u16::from(more)).to_be_bytes();
+            let [id_high, id_low] = id.to_be_bytes();
+            // Of the identification's 32 bits the upper ones count, too.
+            ip.extensions
+                .push((FRAGMENT_HEADER, vec![0, high, low, 0xf1, 0x02, id_high, id_low]));
+        }
+        ip.carry(&Raw(protocol, bytes.to_vec()))
+    }
+
+    /// The fragments of the datagram `id` that carries `upper`, cut at these offsets (multiples of 8).
+    #[must_use]
+    pub fn cut(&self, id: u16, upper: &dyn Upper, at: &[usize]) -> Vec<Vec<u8>> {
+        let bytes = upper.bytes(self.source, self.destination);
+        let protocol = upper.protocol(self.source.is_ipv6());
+        let starts = std::iter::once(0).chain(at.iter().copied());
+        let ends = at.iter().copied().chain([bytes.len()]);
+        starts
+            .zip(ends)
+            .map(|(start, end)| self.piece(id, protocol, start, end < bytes.len(), &bytes[start..end]))
+            .collect()
     }
 
     /// The same header for the way back.

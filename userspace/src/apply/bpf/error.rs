@@ -169,6 +169,9 @@ pub enum Error {
     /// The kernel half's log cannot be read.
     #[error("cannot read the log of the eBPF programs")]
     Log(#[source] aya_log::Error),
+    /// Fragments that come before their first cannot be brought back.
+    #[error("cannot follow the fragments that wait for their first")]
+    Held(#[source] io::Error),
     /// A capacity that the maps cannot have.
     #[error("--{flag} {value} is not a power of two between {least} and {most}")]
     Capacity {

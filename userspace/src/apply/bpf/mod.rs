@@ -14,6 +14,7 @@ mod error;
 pub mod fill;
 mod flows;
 mod former;
+mod held;
 pub mod layout;
 pub mod mapped;
 mod maps;
@@ -296,6 +297,15 @@ impl Dataplane {
             }
         }
         Ok(())
+    }
+
+    /// Starts the task that brings back fragments which came before their first; see `held.rs`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMap`], [`Error::Map`], [`Error::Held`].
+    pub fn start_bringing_back(&mut self) -> Result<(), Error> {
+        held::start(&mut self.ebpf, self.attacher.ingress_id())
     }
 
     /// Starts the task that hands the kernel half's log records to ours.

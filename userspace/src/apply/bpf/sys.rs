@@ -1,6 +1,8 @@
-//! The `bpf(2)` questions aya does not ask: which interface a pinned link is on, and many values of a map at once.
+//! What needs unsafe code: the `bpf(2)` questions aya does not ask (which interface a pinned link is on, and many values of
+//! a map at once), and watching a descriptor.
 #![expect(unsafe_code, reason = "a raw system call and a union it fills in")]
 
+use aya::maps::{MapData, RingBuf};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 use std::{
     ffi::CString,
@@ -11,6 +13,7 @@ use std::{
     },
     path::Path,
 };
+use tokio::io::unix::AsyncFd;
 
 /// What a pinned link is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,16 @@ pub fn lookup_batch(
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(count),
         Err(error) => Err(error),
     }
+}
+
+/// A ring buffer that tells when it has records.
+///
+/// # Errors
+///
+/// When the runtime cannot watch it.
+pub fn watch(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns its descriptor, and never replaces or closes it before it is dropped.
+    Ok(unsafe { AsyncFd::register(ring) }?)
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {

@@ -29,8 +29,19 @@ fn key(id: u32) -> Key {
     }
 }
 
+/// As [`recall`].
 fn at(bucket: &Bucket, now: u32, key: &Key) -> Option<(u16, u16)> {
-    lookup(bucket, &config(), now, key)
+    let words = bucket.iter().find(|words| key.is_of(words))?;
+    read(words, &config(), now, key)
+}
+
+/// As [`teach`].
+fn learn(bucket: &Bucket, now: u32, key: &Key, ports: (u16, u16)) {
+    let ranks = bucket.iter().enumerate().map(|(way, words)| rank(words, way, now, key));
+    let best = ranks.max().filter(|rank| *rank >= NO_WAY);
+    if let Some(best) = best {
+        write(&bucket[(best % NO_WAY) as usize], now, key, ports);
+    }
 }
 
 #[test]
@@ -119,12 +130,13 @@ fn an_entry_that_is_being_written_is_neither_read_nor_taken() {
     for id in 1..=4 {
         learn(&bucket, NOW, &key(id), (id as u16, 20));
     }
-    let before = bucket[0][CONTROL].load();
-    bucket[0][CONTROL].store(BUSY);
+    let busy = bucket.iter().find(|words| key(1).is_of(words)).expect("it was learnt");
+    let before = busy[CONTROL].load();
+    busy[CONTROL].store(BUSY);
     assert_eq!(at(&bucket, NOW, &key(1)), None);
     learn(&bucket, NOW, &key(5), (5, 20));
-    assert_eq!(bucket[0][CONTROL].load(), BUSY);
-    bucket[0][CONTROL].store(before);
+    assert_eq!(busy[CONTROL].load(), BUSY);
+    busy[CONTROL].store(before);
     assert_eq!(at(&bucket, NOW, &key(1)), Some((1, 20)));
 }
 
