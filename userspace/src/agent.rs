@@ -8,6 +8,7 @@
 mod allocations;
 mod conditions;
 mod exposing;
+mod flow_table;
 mod interfaces;
 
 use crate::{
@@ -23,8 +24,10 @@ use crate::{
 use allocations::Allocations;
 use conditions::Conditions;
 use exposing::Exposing;
+use flow_table::FlowTable;
 use interfaces::Interfaces;
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -39,7 +42,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use weir_core::{
     model::Cluster,
-    plan::{Plan, ThisNode, plan},
+    plan::{BackendKey, Plan, ThisNode, plan},
     tables::{self, Step, Tables},
 };
 
@@ -113,6 +116,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 
     let mut retry = interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(flow_table::INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     agent.cluster = Some(folder.read().cluster);
     loop {
         agent.telemetry.beat();
@@ -129,6 +134,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             }
             () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
             _ = retry.tick() => agent.retry().await,
+            _ = look.tick() => agent.look_at_flows(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -151,6 +157,7 @@ struct Agent {
     reporter: Reporter,
     telemetry: Telemetry,
     exposing: Exposing,
+    flow_table: FlowTable,
     wanted: watch::Sender<Wanted>,
     cluster: Option<Cluster>,
     network: Option<Arc<Network>>,
@@ -194,6 +201,7 @@ impl Agent {
             ),
             telemetry: Telemetry::default(),
             exposing: Exposing::new(settings.node.clone(), settings.metrics),
+            flow_table: FlowTable::new(settings.node.clone(), options.pin_dir.clone()),
             wanted,
             cluster: None,
             network: None,
@@ -230,6 +238,17 @@ impl Agent {
         self.restep = true;
     }
 
+    /// Finds out whether flows have room, and whose go on.
+    fn look_at_flows(&mut self) {
+        match self.flow_table.look() {
+            Ok(changed) => self.restep |= changed,
+            Err(problem) => warn!(
+                problem = &problem as &dyn std::error::Error,
+                "the flow table cannot be read; trying again"
+            ),
+        }
+    }
+
     async fn retry(&mut self) {
         self.retry = true;
         self.restep |= self.allocations.save_again();
@@ -250,6 +269,14 @@ impl Agent {
             self.restep |= self.allocations.save(&next.memory());
             self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
             self.restep |= self.plan.as_ref() != Some(&next);
+            // What goes now must not take along a flow that has begun since the last look.
+            if self
+                .plan
+                .as_ref()
+                .is_none_or(|plan| !local_backends(plan).is_subset(&local_backends(&next)))
+            {
+                self.look_at_flows();
+            }
             self.plan = Some(next);
         }
         let Some(plan) = self.plan.clone() else { return };
@@ -283,6 +310,7 @@ impl Agent {
             udp_idle: config::UDP.as_secs(),
         };
         let begun = Instant::now();
+        self.tables.set_live(self.flow_table.live());
         let step = self.tables.step(plan, &network.links, &settings);
         self.telemetry.stepped(begun.elapsed());
         let mss = config::mss(
@@ -360,6 +388,7 @@ impl Agent {
         let conditions = plan.conditions.iter().chain(&step.conditions).cloned();
         let conditions = conditions.chain(self.interfaces.conditions());
         let conditions = conditions.chain(self.allocations.condition());
+        let conditions = conditions.chain(self.flow_table.condition());
         self.conditions.replace(conditions.chain(self.exposing.condition()));
         let interfaces = self.interfaces.report(&self.dataplane, network, devices);
         let conditions = self.conditions.current().cloned().collect();
@@ -392,6 +421,15 @@ fn wanted_by(plan: &Plan) -> Wanted {
             .filter_map(|name| Some((name.to_owned(), Wanted::parse_reach(name)?)))
             .collect(),
     }
+}
+
+/// Backends of this node.
+fn local_backends(plan: &Plan) -> BTreeSet<&BackendKey> {
+    let all = plan
+        .frontends
+        .values()
+        .flat_map(|frontend| frontend.backends.keys().chain(frontend.draining.keys()));
+    all.filter(|backend| backend.local).collect()
 }
 
 fn replace<T: PartialEq>(target: &mut T, value: T) -> bool {

@@ -1,10 +1,10 @@
 //! What a monitoring system sees.
 
-use crate::scene::Scene;
+use crate::scene::{Scene, web};
 use anyhow::{Result, ensure};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use tests::lab::{
-    Agent, FAMILIES, Shape,
+    Agent, FAMILIES, Shape, client,
     metrics::{self, Metrics},
     status::Status,
     traffic, wait,
@@ -95,6 +95,50 @@ fn a_scrape_counts_what_was_served() -> Result<()> {
             );
         }
         Ok(())
+    })
+}
+
+#[test]
+fn a_full_flow_table_is_a_condition_and_keeps_the_flows_it_has() -> Result<()> {
+    const ROOM: usize = 64 * 4;
+    Scene::without_agents(Shape { nodes: 1, ..SHAPE })?.then(|scene| {
+        scene.lab.apply("web.yaml", &web().with(scene.lab.pods()))?;
+        let node = &scene.lab.nodes[0];
+        let arguments = ["--interface", "eth0", "--max-flow-buckets", "64"];
+        scene.agents.push(Agent::start_with(&scene.lab, node, &arguments)?);
+        let dns = Scene::dns(FAMILIES[0]);
+        let answered = || -> Result<UdpSocket> {
+            let socket = client::udp_socket(dns)?;
+            client::ask_udp_again(&socket)?;
+            Ok(socket)
+        };
+        // With all places taken by flows that both ends have used, the next find none.
+        let kept: Vec<UdpSocket> = scene.lab.client.run(|| (0..ROOM / 4).map(|_| answered()).collect())?;
+        scene.lab.client.run(|| {
+            for _ in 0..4 * ROOM {
+                client::udp_socket(dns)?.send(b"one more")?;
+            }
+            Ok(())
+        })?;
+        let condition = || {
+            Ok(scene
+                .status(node)?
+                .condition("Node", &node.name, "FlowTableFull")?
+                .clone())
+        };
+        let said = wait::until("the condition", condition)?;
+        ensure!(
+            said.field == "--max-flow-buckets" && said.message.contains("power of two"),
+            "{said:?}"
+        );
+        let seen = Metrics::of(node)?;
+        let label = ["map=\"FLOWS\""];
+        ensure!(seen.sum("weir_map_capacity", &label)? == ROOM as f64);
+        ensure!(seen.sum("weir_conditions", &["reason=\"FlowTableFull\""])? == 1.0);
+        scene.lab.client.run(|| {
+            kept.iter()
+                .try_for_each(|socket| client::ask_udp_again(socket).map(drop))
+        })
     })
 }
 

@@ -12,6 +12,8 @@ use weir_common::abi::{Address, BACKEND_DRAINING, BACKEND_LOCAL, Backend};
 pub(super) struct Backends {
     ids: Ids,
     held: BTreeMap<Key, Held>,
+    /// Those of this node that have flows which go on.
+    live: BTreeSet<Key>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ impl Backends {
         let mut adopted = Self {
             ids: Ids::new(1, contents.len() as u32),
             held: BTreeMap::new(),
+            live: BTreeSet::new(),
         };
         let known = nodes.ids();
         for (id, backend) in (0..)
@@ -116,9 +119,10 @@ impl Backends {
 
     /// Retires the backends that neither the plan nor a row names.
     pub fn sweep(&mut self, wanted: &Wanted<'_>, frontends: &Frontends) {
-        let Self { ids, held } = self;
+        let Self { ids, held, live } = self;
         held.retain(|key, held| {
-            let keep = frontends.name(held.id) || wanted.backend(key).is_some();
+            let lives = held.flags & BACKEND_LOCAL != 0 && live.contains(key);
+            let keep = lives || frontends.name(held.id) || wanted.backend(key).is_some();
             if !keep {
                 ids.retire(held.id);
             }
@@ -126,10 +130,15 @@ impl Backends {
         });
     }
 
-    /// Whether this is a backend of this node that a row names.
+    /// Takes over which pods of this node have flows that go on.
+    pub fn set_live(&mut self, live: BTreeSet<Key>) {
+        self.live = live;
+    }
+
+    /// Whether this is a backend of this node that a row names, or that has flows which go on.
     pub fn is_remembered_here(&self, key: &Key, frontends: &Frontends) -> bool {
         let local = self.held.get(key).filter(|held| held.flags & BACKEND_LOCAL != 0);
-        local.is_some_and(|held| frontends.name(held.id))
+        local.is_some_and(|held| self.live.contains(key) || frontends.name(held.id))
     }
 
     /// The id of a backend.

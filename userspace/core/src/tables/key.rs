@@ -1,5 +1,6 @@
 //! What the directory is asked about, and what a backend is known by: address, port and protocol.
 
+use super::LivePod;
 use super::SourceKey;
 use crate::{
     model::Protocol,
@@ -78,6 +79,16 @@ impl From<&Backend> for Key {
             address: backend.address,
             port: backend.port,
             protocol: backend.protocol,
+        }
+    }
+}
+
+impl From<&LivePod> for Key {
+    fn from(pod: &LivePod) -> Self {
+        Self {
+            address: pod.address,
+            port: pod.port,
+            protocol: pod.protocol,
         }
     }
 }

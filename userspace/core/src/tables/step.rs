@@ -1,7 +1,7 @@
 //! One step: from what the tables hold to what a plan wants, in order.
 
 use super::{
-    Settings, Step, Tables, Write,
+    LivePod, Settings, Step, Tables, Write,
     announced::WantedAnnounced,
     frontends::Outcome,
     key::{Key, address_of},
@@ -17,6 +17,12 @@ use std::collections::BTreeSet;
 use weir_common::abi::{Address, DirectoryEntry, kind};
 
 impl Tables {
+    /// Takes over which pods of this node have flows that go on. The next step keeps what their replies are looked up by,
+    /// though neither the plan nor a row names them any more.
+    pub fn set_live<'a>(&mut self, pods: impl IntoIterator<Item = &'a LivePod>) {
+        self.backends.set_live(pods.into_iter().map(Key::from).collect());
+    }
+
     /// The writes that lead from what the maps hold to `plan`, in the order in which they must be carried out, and what
     /// the ids in them stand for.
     ///

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     plan::{BackendKey, Draining, FrontendKey, Plan},
-    tables::{Settings, Tables, key::Key},
+    tables::{LivePod, Settings, Tables, key::Key},
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use weir_common::abi::{BACKEND_DRAINING, PAST_OWNERS};
+use weir_common::abi::{BACKEND_DRAINING, Backend, PAST_OWNERS};
 
 /// Rows for all, so that no table has to shrink.
 fn image() -> Image {
@@ -261,4 +261,38 @@ proptest! {
         }
         prop_assert_eq!(&seen[0], &seen[1]);
     }
+}
+
+/// A connection of days outlives the memory of rows: its pod's replies are rewritten as long as it has flows.
+#[test]
+fn a_pod_with_live_flows_keeps_its_entries_though_nobody_names_it() {
+    let pod = Key::from(&world::backend(0, 0));
+    let live = LivePod {
+        address: pod.address,
+        port: pod.port,
+        protocol: pod.protocol,
+    };
+    let mut serving = empty_frontend(&tcp());
+    serving.backends.insert(world::backend(0, 0), 1);
+    let mut with = Plan::default();
+    add_frontend(&mut with, tcp(), serving);
+
+    let (mut image, without) = (image(), Plan::default());
+    let mut tables = image.adopt();
+    settle(&mut tables, &mut image, &with);
+    let id = image.entry(&pod).expect("it serves").id;
+    for restarted in [false, true] {
+        if restarted {
+            tables = image.adopt();
+        }
+        tables.set_live([&live]);
+        settle(&mut tables, &mut image, &without);
+        assert_eq!(image.entry(&pod).map(|entry| entry.id), Some(id));
+        assert_eq!(Key::from(&image.backends[id as usize]), pod);
+        assert!(image.entry(&Key::from(&tcp())).is_none(), "nothing is served");
+    }
+    tables.set_live([]);
+    settle(&mut tables, &mut image, &without);
+    assert!(image.entry(&pod).is_none(), "its flows are over");
+    assert_eq!(image.backends[id as usize], Backend::default());
 }
