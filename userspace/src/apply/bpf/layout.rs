@@ -26,6 +26,9 @@ pub struct Shape {
 pub enum Role {
     /// Follows from the plan. These refer to each other by id and index, so they are recreated all or none.
     Derived,
+    /// What the programs know of the other maps' capacities, besides times and seeds: written anew by every agent, into a map
+    /// of its own when a capacity changes, as the running program goes on with the old one.
+    Settings,
     /// Keyed by ids that the derived maps give out: worthless once those are recreated.
     Numbered,
     /// Flows of local backends, keyed by addresses: survives everything.
@@ -40,7 +43,7 @@ pub const PINNED: [(&str, Role); 21] = [
     ("ANSWERED", Role::Tally),
     ("BACKENDS", Role::Derived),
     ("BACKEND_COUNTERS", Role::Numbered),
-    ("CONFIG", Role::Derived),
+    ("CONFIG", Role::Settings),
     ("DIRECTORY", Role::Derived),
     ("DISPLACEMENT", Role::Derived),
     ("FILTER", Role::Derived),
@@ -131,18 +134,17 @@ pub fn decide(
         }
         maps.push((name, role, found.map(|found| found.max_entries == wanted.max_entries)));
     }
-    // CONFIG holds the masks of FLOWS and FLOW_CACHE, and the running program reads both: another capacity anywhere
-    // needs a CONFIG of its own, and with it all that belongs together.
-    let rebuild = cut
-        || maps
-            .iter()
-            .any(|(_, role, same)| *role != Role::Tally && *same != Some(true));
+    let differs = |wanted: fn(&Role) -> bool| maps.iter().any(|(_, role, same)| wanted(role) && *same != Some(true));
+    let rebuild = cut || differs(|role| *role == Role::Derived);
+    // Rows, and what they remember, stay when only flows and caches get another size.
+    let resettle = rebuild || differs(|role| !matches!(role, Role::Derived | Role::Tally));
     let fates = maps
         .into_iter()
         .map(|(name, role, same)| {
             let fate = match (same, role) {
                 (None, _) => Fate::Create,
                 (Some(_), Role::Derived | Role::Numbered) if rebuild => Fate::Recreate,
+                (Some(_), Role::Settings) if resettle => Fate::Recreate,
                 (Some(same), Role::Flows) if !same || !seed_known => Fate::Move,
                 (Some(false), _) => Fate::Recreate,
                 (Some(true), _) => Fate::Adopt,
@@ -216,7 +218,7 @@ mod tests {
         let decision = decide(&with_capacity("ROWS", 2048), &all(), true, false).unwrap();
         for (name, role) in PINNED {
             let expected = match role {
-                Role::Derived | Role::Numbered => Fate::Recreate,
+                Role::Derived | Role::Settings | Role::Numbered => Fate::Recreate,
                 Role::Flows | Role::Tally => Fate::Adopt,
             };
             assert_eq!(fate(&decision, name), expected, "{name}");
@@ -224,11 +226,23 @@ mod tests {
     }
 
     #[test]
-    fn another_capacity_of_flows_moves_them_and_needs_another_config() {
+    fn another_capacity_of_flows_moves_them_needs_another_config_and_leaves_the_rows() {
         let decision = decide(&with_capacity("FLOWS", 4096), &all(), true, false).unwrap();
         assert_eq!(fate(&decision, "FLOWS"), Fate::Move);
         assert_eq!(fate(&decision, "CONFIG"), Fate::Recreate);
-        assert_eq!(fate(&decision, "REASONS"), Fate::Adopt);
+        for name in ["ROWS", "HISTORY", "BACKENDS", "FLOW_CACHE", "REASONS"] {
+            assert_eq!(fate(&decision, name), Fate::Adopt, "{name}");
+        }
+    }
+
+    #[test]
+    fn another_capacity_of_the_flow_cache_renews_it_alone() {
+        let decision = decide(&with_capacity("FLOW_CACHE", 4096), &all(), true, false).unwrap();
+        for (name, role) in PINNED {
+            let renewed = name == "FLOW_CACHE" || role == Role::Settings;
+            let expected = if renewed { Fate::Recreate } else { Fate::Adopt };
+            assert_eq!(fate(&decision, name), expected, "{name}");
+        }
     }
 
     #[test]
@@ -236,7 +250,7 @@ mod tests {
         let decision = decide(&all(), &all(), true, true).unwrap();
         for (name, role) in PINNED {
             let expected = match role {
-                Role::Derived | Role::Numbered => Fate::Recreate,
+                Role::Derived | Role::Settings | Role::Numbered => Fate::Recreate,
                 Role::Flows | Role::Tally => Fate::Adopt,
             };
             assert_eq!(fate(&decision, name), expected, "{name}");
@@ -250,7 +264,7 @@ mod tests {
         let decision = decide(&all(), &pinned, false, false).unwrap();
         assert_eq!(fate(&decision, "FLOWS"), Fate::Move);
         assert_eq!(fate(&decision, "CONFIG"), Fate::Create);
-        assert_eq!(fate(&decision, "DIRECTORY"), Fate::Recreate);
+        assert_eq!(fate(&decision, "DIRECTORY"), Fate::Adopt);
     }
 
     #[test]
