@@ -23,6 +23,19 @@ fn bounded(mut at: usize) -> usize {
     at
 }
 
+/// `len`, which is from 1 to `MOST` (a power of two), as a helper may be given it. The verifier wants both bounds in the very
+/// register; what it learns from a comparison with 0, old kernels (6.1) do not keep.
+#[inline(always)]
+pub fn load_len<const MOST: usize>(len: u32) -> u32 {
+    const { assert!(MOST.is_power_of_two()) };
+    let mut len = len.wrapping_sub(1);
+    // SAFETY: arithmetic on one register.
+    unsafe {
+        core::arch::asm!("{0} &= {1}", "{0} += 1", inout(reg) len, const MOST - 1, options(pure, nomem, nostack));
+    }
+    len
+}
+
 /// The `T` at `at` of the bytes from `data` to `end`.
 ///
 /// `T` may be less aligned in the frame than Rust wants: on BPF an access is as wide as its type says, and the kernel

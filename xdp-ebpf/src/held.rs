@@ -1,7 +1,7 @@
 //! Frames that are to come again: copied into `HELD`, where the agent finds them, and known by their metadata when it
 //! has brought them back.
 
-use crate::maps::HELD;
+use crate::{frame::load_len, maps::HELD};
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
@@ -32,7 +32,12 @@ pub fn hold(ctx: *mut xdp_md) -> Hold {
         (&raw mut (*held).ifindex).write(ifindex);
         (&raw mut (*held).tries).write(tries);
         (&raw mut (*held).len).write(len as u32);
-        bpf_xdp_load_bytes(ctx, 0, (&raw mut (*held).frame).cast(), len as u32) == 0
+        bpf_xdp_load_bytes(
+            ctx,
+            0,
+            (&raw mut (*held).frame).cast(),
+            load_len::<HELD_FRAME>(len as u32),
+        ) == 0
     };
     if copied {
         entry.submit(0);

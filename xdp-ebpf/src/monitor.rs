@@ -1,7 +1,10 @@
 //! Samples of verdicts for `weir monitor`, through a ring buffer. While nobody asks, it is one load and one branch after
 //! the verdict; what a sample costs is paid by the packets that are sampled.
 
-use crate::maps::{Maps, scratch};
+use crate::{
+    frame::load_len,
+    maps::{Maps, scratch},
+};
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
     btf_maps::{Array, RingBuf},
@@ -132,10 +135,8 @@ fn emit(reason: u32, action: u32, [ifindex, out]: [u32; 2], length: u32, load: i
         let loaded = if length >= captured {
             load(to, SAMPLED_BYTES as u32)
         } else {
-            captured = length;
-            // The verifier wants a bound on the register that the helper is given.
-            core::arch::asm!("{0} &= {1}", inout(reg) captured, const SAMPLED_BYTES - 1, options(nomem, nostack));
-            if captured == 0 { -1 } else { load(to, captured) }
+            captured = load_len::<SAMPLED_BYTES>(length);
+            if length == 0 { -1 } else { load(to, captured) }
         };
         (*sample).captured = if loaded == 0 { captured } else { 0 };
     }
