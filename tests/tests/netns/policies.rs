@@ -1,18 +1,19 @@
 //! Who may connect, how often, and who stays where.
 
 use crate::scene::{Scene, web};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
 use tests::lab::{
-    FAMILIES, Family, Shape, address,
+    FAMILIES, Family, Node, Shape, address,
     address::vip,
     client,
     manifests::{DNS, Service},
-    wait,
+    traffic, wait,
 };
 
 const SHAPE: Shape = Shape {
@@ -138,6 +139,78 @@ fn a_source_range_that_cannot_be_read_lets_nobody_in() -> Result<()> {
         FAMILIES
             .iter()
             .try_for_each(|family| let_in(scene, *family, [false, false]))
+    })
+}
+
+/// The pods that answer the client's next connections.
+fn pods(scene: &Scene, family: Family) -> Result<BTreeSet<String>> {
+    Ok(traffic::spread(&scene.lab.client, Scene::http(family), 30)?
+        .into_keys()
+        .collect())
+}
+
+/// The one pod that answers all of them.
+fn only_pod(scene: &Scene, family: Family) -> Result<String> {
+    let pods = pods(scene, family)?;
+    ensure!(pods.len() == 1, "{family}: one client at {pods:?}");
+    pods.into_iter().next().context("no pod")
+}
+
+/// Fails unless `count` backends get new connections to the Service `web`.
+fn serving_now(scene: &Scene, owner: &Node, family: Family, count: usize) -> Result<()> {
+    let status = scene.status(owner)?;
+    let backends = status.tcp(Scene::http(family))?.backends.iter();
+    let serving = backends.filter(|backend| backend.state == "serving").count();
+    ensure!(
+        serving == count,
+        "{family}: {serving} instead of {count} backends serve"
+    );
+    Ok(())
+}
+
+fn serving(scene: &Scene, owner: &Node, family: Family, count: usize) -> Result<()> {
+    wait::until("the backends to serve", || serving_now(scene, owner, family, count))
+}
+
+/// [C03]
+#[test]
+fn a_client_with_affinity_stays_with_its_pod_until_it_was_away_for_the_time_out() -> Result<()> {
+    const SECONDS: u64 = 4;
+    // The last packets of connections that close count, too.
+    const AWAY: Duration = Duration::from_secs(2 * SECONDS + 2);
+    let sticky = || {
+        web().with_spec("sessionAffinity: ClientIP").with_spec(format!(
+            "sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {SECONDS}}}}}"
+        ))
+    };
+    Scene::play(SHAPE, |scene| {
+        scene.lab.apply("web.yaml", &sticky().with(scene.lab.pods()))?;
+        for family in FAMILIES {
+            let usual = wait::until("one pod for the client", || only_pod(scene, family))?;
+            // Away for long, and without its pod, the client goes to another one, where it stays when its pod is back.
+            thread::sleep(AWAY);
+            let others = scene.lab.pods().filter(|pod| pod.name != usual);
+            scene.lab.apply("web.yaml", &sticky().with(others))?;
+            let owner = scene.owner(family)?;
+            serving(scene, owner, family, 5)?;
+            let other = only_pod(scene, family)?;
+            ensure!(other != usual, "{family}: at {usual}, which is gone");
+            scene.lab.apply("web.yaml", &sticky().with(scene.lab.pods()))?;
+            wait::until("all pods to serve again", || {
+                ensure!(only_pod(scene, family)? == other, "the client was moved");
+                serving_now(scene, owner, family, 6)
+            })?;
+            ensure!(
+                only_pod(scene, family)? == other,
+                "{family}: moved from {other} when {usual} came back"
+            );
+            thread::sleep(AWAY);
+            ensure!(
+                only_pod(scene, family)? == usual,
+                "{family}: still at {other} after the time-out"
+            );
+        }
+        Ok(())
     })
 }
 
