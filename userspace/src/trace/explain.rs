@@ -113,10 +113,11 @@ impl Names<'_> {
             previous: self.backend(row.previous),
             history: past.owners.iter().filter_map(|id| self.backend(*id)).collect(),
         });
-        explanation.flow_cache = cache::lookup(self.tables, config, scratch.hash).map(|(noted, age)| CacheEntry {
-            backend: self.backend(noted & cache::ID),
-            idle_seconds: config::seconds(age),
-        });
+        explanation.flow_cache =
+            cache::lookup(self.tables, config, scratch.hash, u32::MAX).map(|(noted, age)| CacheEntry {
+                backend: self.backend(noted & cache::ID),
+                idle_seconds: config::seconds(age),
+            });
         let owners = [row.current, row.previous]
             .into_iter()
             .chain(past.owners)

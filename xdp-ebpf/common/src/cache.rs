@@ -42,9 +42,10 @@ pub fn ticket(id: u32, backend: &Backend) -> u32 {
     id & ID | ((hash >> 32) as u32 ^ hash as u32) & !ID
 }
 
-/// The backend word noted for a flow or client, and how many ticks ago it was last heard of.
+/// The backend word noted for a flow or client that was heard of within `limit` ticks, and how many ago that was; it then
+/// counts as heard of now.
 #[inline(always)]
-pub fn lookup<T: Tables>(tables: &T, config: &Config, selection: u64) -> Option<(u32, u32)> {
+pub fn lookup<T: Tables>(tables: &T, config: &Config, selection: u64, limit: u32) -> Option<(u32, u32)> {
     let (index, tag) = place(config, selection);
     let bucket: &[CacheWords; CACHE_WAYS] = tables.cache(index)?;
     for words in bucket {
@@ -52,10 +53,15 @@ pub fn lookup<T: Tables>(tables: &T, config: &Config, selection: u64) -> Option<
             let value = words[1].load();
             let [backend, seen]: [u32; 2] = bytemuck::must_cast(value);
             let now = tables.now();
+            let age = now.wrapping_sub(seen);
+            // Another CPU's clock may be a tick ahead: what it noted is not old but new.
+            if age > limit && age <= u32::MAX / 2 {
+                return None;
+            }
             if seen != now && !tables.read_only() {
                 words[1].replace(value, pack(backend, now));
             }
-            return (words[0].load() == tag).then_some((backend, now.wrapping_sub(seen)));
+            return (words[0].load() == tag).then_some((backend, age));
         }
     }
     None

@@ -71,7 +71,7 @@ pub fn choose<T: Decisions>(tables: &T, s: &mut Scratch) -> bool {
 #[inline(always)]
 pub fn noted<T: Tables>(tables: &T, config: &Config, hash: u64, begins: bool, row: (u32, u32)) -> (u32, u32) {
     let (chosen, previous) = row;
-    match cache::lookup(tables, config, hash).map(|(noted, _)| noted & cache::ID) {
+    match cache::lookup(tables, config, hash, u32::MAX).map(|(noted, _)| noted & cache::ID) {
         Some(noted) if noted == chosen => return (chosen, 0),
         // A client that opens a connection anew from an old one's port must not be held to a backend that takes no
         // new flows; which of the two it means, the backends' nodes know.
@@ -95,8 +95,8 @@ fn affine<T: Tables>(
     row: (u32, u32),
 ) -> (u32, u32) {
     let (chosen, previous) = row;
-    let noted = cache::lookup(tables, config, s.hash)
-        .filter(|(ticket, age)| *age <= frontend.affinity_ticks && still_takes(tables, *ticket, s.begins()));
+    let noted = cache::lookup(tables, config, s.hash, frontend.affinity_ticks)
+        .filter(|(ticket, _)| still_takes(tables, *ticket, s.begins()));
     if let Some((ticket, _)) = noted {
         let noted = ticket & cache::ID;
         return if noted == chosen { row } else { (noted, chosen) };

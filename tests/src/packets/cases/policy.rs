@@ -167,7 +167,15 @@ fn affinity(family: Family) -> Vec<Case> {
             &with(Target::Far, Target::Near),
             Target::Far,
         )
-        .after([begun, moved, Step::Later(6_000)]),
+        .after([begun.clone(), moved.clone(), Step::Later(6_000)]),
+        // What is left of an old connection does not bring the memory back.
+        case(
+            "affine client, long silent but for an old connection",
+            &later(port),
+            &with(Target::Far, Target::Near),
+            Target::Far,
+        )
+        .after([begun, moved, Step::Later(6_000), arrived(family, &data(port))]),
         case(
             "affine client whose backend drains, a new connection",
             &later(draining),
