@@ -21,9 +21,8 @@ use weir_common::verdict::REASON_SLOTS;
 
 /// Instructions the verifier may process for one program. Less is a faster load.
 const BUDGET: u32 = 100_000;
-/// The same on kernels before 6.6, which forget more of the ways they have walked and so walk them again: half of the
-/// kernel's own limit.
-const BUDGET_OF_OLD_KERNELS: u32 = 500_000;
+/// The same on kernels before 6.6, which forget more of the ways they have walked and so walk them again.
+const BUDGET_OF_OLD_KERNELS: u32 = 150_000;
 
 #[test]
 fn kernel_verifies_the_object_within_the_budget() {

@@ -1,6 +1,6 @@
 //! The product, run on a node of the lab.
 
-use super::{Lab, Node, process::Process, status::Status, wait::PATIENCE};
+use super::{Lab, Node, process::Process, status::Status, wait::patience};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
@@ -89,7 +89,7 @@ impl Agent {
     /// # Errors
     /// When it does not stop in time, or not with success.
     pub fn stop(mut self) -> Result<()> {
-        let status = self.process.stop(PATIENCE)?;
+        let status = self.process.stop(patience())?;
         ensure!(
             status.success(),
             "the agent of {} stopped with {status}:\n{}",
@@ -125,7 +125,7 @@ impl Agent {
     /// # Errors
     /// When it does not.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        self.process.wait(PATIENCE)
+        self.process.wait(patience())
     }
 
     /// Everything it has said, and those before it on the same node.

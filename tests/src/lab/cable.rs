@@ -31,7 +31,7 @@ pub fn plug(lab: &Lab, node: &Node) -> Result<()> {
         .ip_batch(&(format!("link set {port} master lan\n") + &up(&[port])))?;
     lab.router.output(&format!("ethtool -K {port} tx off"))?;
     port_program::attach(&lab.router, std::iter::once(port.as_str()))?;
-    node.namespace.ip_batch(&configuring(lab, node))
+    node.namespace.ip_batch(&configuring(lab, node, "eth0"))
 }
 
 /// Gives every node an `eth1` on a second LAN, where the router is, too.
@@ -78,11 +78,11 @@ pub(super) fn making(lab: &Lab, node: &Node) -> String {
     format!("link add eth0 netns {name} address {mac} mtu {mtu} type veth peer name {port} netns {router} mtu {mtu}\n")
 }
 
-/// The commands for the node that give `eth0` its addresses and routes.
-pub(super) fn configuring(lab: &Lab, node: &Node) -> String {
-    let mut lines = up(&["eth0"]);
+/// The commands for the node that give the node's addresses and routes to `device`.
+pub(super) fn configuring(lab: &Lab, node: &Node, device: &str) -> String {
+    let mut lines = up(&[device]);
     for family in FAMILIES {
-        lines += &add_address(node.address(family), network_length(family), "eth0");
+        lines += &add_address(node.address(family), network_length(family), device);
         lines += &format!("route add default via {}\n", address::router(family));
         for other in lab.nodes.iter().filter(|other| other.number != node.number) {
             lines += &route_to_pods(family, other);

@@ -1,6 +1,7 @@
 //! Small clients over the standard library's sockets. They act where their thread is: run them in
 //! [`super::Namespace::run`].
 
+use super::wait::patience;
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -9,8 +10,10 @@ use std::{
     time::Duration,
 };
 
-/// How long a client waits for an answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client waits for an answer: 5 s of the usual [`patience`].
+fn timeout() -> Duration {
+    patience() / 12
+}
 
 /// What a pod says about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub fn udp_socket(address: SocketAddr) -> Result<UdpSocket> {
 /// As [`udp_socket`]; also when it has not.
 pub fn udp_socket_from(source: IpAddr, address: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind((source, 0)).with_context(|| format!("cannot use {source}"))?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.set_read_timeout(Some(timeout()))?;
     socket
         .connect(address)
         .with_context(|| format!("no way to {address}"))?;
@@ -107,7 +110,7 @@ pub fn ask_udp_with(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
 /// The body of `http://ADDRESS/PATH`.
 ///
 /// # Errors
-/// When the connection breaks, nothing comes for [`TIMEOUT`], or the status is not 200.
+/// When the connection breaks, nothing comes for [`patience`] / 12, or the status is not 200.
 pub fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
     get_on(&mut connect(address)?, path)
 }
@@ -142,9 +145,9 @@ pub fn put_on(connection: &mut TcpStream, path: &str, body: &[u8]) -> Result<()>
 /// When it is refused or not answered.
 pub fn connect(address: SocketAddr) -> Result<TcpStream> {
     let connection =
-        TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("cannot connect to {address}"))?;
-    connection.set_read_timeout(Some(TIMEOUT))?;
-    connection.set_write_timeout(Some(TIMEOUT))?;
+        TcpStream::connect_timeout(&address, timeout()).with_context(|| format!("cannot connect to {address}"))?;
+    connection.set_read_timeout(Some(timeout()))?;
+    connection.set_write_timeout(Some(timeout()))?;
     Ok(connection)
 }
 

@@ -24,6 +24,7 @@ pub mod pinned;
 pub mod process;
 pub mod remains;
 pub mod servers;
+pub mod stacked;
 pub mod status;
 pub mod topology;
 pub mod traffic;

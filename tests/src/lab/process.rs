@@ -97,7 +97,7 @@ impl Process {
     /// Repeats `attempt` until it succeeds, as long as the program runs.
     ///
     /// # Errors
-    /// When the program ends, or [`wait::PATIENCE`] is over; with what the program said last.
+    /// When the program ends, or [`wait::patience`] is over; with what the program said last.
     pub fn wait_until<T>(&mut self, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let outcome = wait::until(what, || match self.ended()? {
             Some(status) => Ok(Err(status)),

@@ -142,7 +142,7 @@ fn router_commands(lab: &Lab) -> String {
 }
 
 fn node_commands(lab: &Lab, node: &Node) -> String {
-    let mut lines = up(&["lo"]) + &cable::configuring(lab, node);
+    let mut lines = up(&["lo"]) + &cable::configuring(lab, node, "eth0");
     for pod in &node.pods {
         let device = pod_device(pod);
         lines += &up(&[&device]);

@@ -2,26 +2,34 @@
 
 use anyhow::{Result, bail};
 use std::{
-    thread,
+    env, thread,
     time::{Duration, Instant},
 };
 
 /// How long things that should be quick may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The seconds in `WEIR_TEST_PATIENCE`, for machines much slower than usual; else [`PATIENCE`].
+pub fn patience() -> Duration {
+    let seconds = env::var("WEIR_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    seconds.map_or(PATIENCE, Duration::from_secs)
+}
+
 /// Repeats `attempt` until it succeeds and returns its value.
 ///
 /// # Errors
-/// With the last failure, when [`PATIENCE`] is over.
+/// With the last failure, when [`patience`] is over.
 pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let start = Instant::now();
+    let (start, patience) = (Instant::now(), patience());
     loop {
+        let before = Instant::now();
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(error) if start.elapsed() > PATIENCE => {
-                bail!("waited {PATIENCE:?} for {what}; the last attempt: {error:#}")
+            Err(error) if start.elapsed() > patience => {
+                bail!("waited {patience:?} for {what}; the last attempt: {error:#}")
             }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
+            // Where asking is slow, whom we ask is slow, too, and needs the processor.
+            Err(_) => thread::sleep((before.elapsed() * 3).max(Duration::from_millis(20))),
         }
     }
 }

@@ -4,6 +4,8 @@
 b=/bin/busybox
 export PATH=/usr/sbin:/usr/bin HOME=/root RUST_BACKTRACE=0
 export WEIR_EBPF_OBJECT=/job/weir.o WEIR_BIN=/job/weir
+# Seconds: emulated, a verification alone takes several, and the machine may be busy.
+export WEIR_TEST_PATIENCE=300
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t devtmpfs devtmpfs /dev

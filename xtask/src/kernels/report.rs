@@ -102,8 +102,12 @@ fn row(outcome: &Outcome, steps: &[Step]) -> String {
     };
     let mut text = format!("{version:26}");
     for step in steps {
-        let Ended { count, seconds } = outcome.ended.get(step).copied().unwrap_or(LOST);
-        let cell = format!("{} passed {} failed {seconds:.0} s", count.passed, count.failed);
+        let cell = match outcome.ended.get(step) {
+            Some(Ended { count, seconds }) => {
+                format!("{} passed {} failed {seconds:.0} s", count.passed, count.failed)
+            }
+            None => "not asked for".to_owned(),
+        };
         let _ = write!(text, "{cell:26}");
     }
     let verified = outcome
@@ -144,5 +148,20 @@ mod tests {
         let outcomes = [Outcome::missing("9.9")];
         assert_eq!(outcomes[0].count().failed, 1);
         assert!(table(&outcomes, &Step::all()).contains("9.9                       CANNOT BE HAD"));
+    }
+
+    #[test]
+    fn a_step_that_was_not_asked_for_is_no_failure_and_shown() {
+        let mut progress = Progress::default();
+        for line in [
+            "@weir begin verifier",
+            "test result: ok. 4 passed; 0 failed; 0 ignored",
+            "@weir end 0 1.00",
+        ] {
+            progress.read(line);
+        }
+        let outcome = Outcome::of(&kernel(), progress, &[Step::Verifier], Duration::from_secs(7));
+        assert_eq!((outcome.count().passed, outcome.count().failed), (4, 0));
+        assert!(table(&[outcome], &Step::all()).contains("not asked for"));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The guest's `init.sh` frames each step's output by lines that start with [`MARK`].
 
+use super::OLDEST;
 use crate::libtest::{self, Count};
 use clap::ValueEnum;
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ pub(crate) enum Step {
     Verifier,
     /// Golden packets through `BPF_PROG_TEST_RUN`.
     Packets,
+    /// Agents and clients over veth, VLAN devices, bonds and lossy links.
+    Devices,
 }
 
 impl Step {
@@ -24,11 +27,20 @@ impl Step {
         Self::value_variants().to_vec()
     }
 
+    /// What is run on a kernel of `series` when nothing is asked for. Agents take minutes, so they are for one kernel: the
+    /// oldest, which differs most from the one the other tests have.
+    pub(super) fn usual(series: &str) -> Vec<Self> {
+        let mut steps = Self::all();
+        steps.retain(|step| *step != Self::Devices || series == OLDEST);
+        steps
+    }
+
     /// Its test target, also its name.
     pub(super) fn target(self) -> &'static str {
         match self {
             Self::Verifier => "verifier",
             Self::Packets => "packets",
+            Self::Devices => "devices",
         }
     }
 
@@ -36,6 +48,7 @@ impl Step {
         match self {
             Self::Verifier => "--show-output --test-threads=1",
             Self::Packets => "kernel --test-threads=1",
+            Self::Devices => "--test-threads=1",
         }
     }
 
@@ -129,6 +142,12 @@ mod tests {
         assert_eq!((ended.count.passed, ended.count.failed, ended.seconds), (4, 0, 5.25));
         assert_eq!(progress.verified["weir_ingress"], 321_004);
         assert!(!progress.ended.contains_key("packets"));
+    }
+
+    #[test]
+    fn agents_run_on_the_oldest_kernel_unless_asked_for() {
+        assert!(Step::usual(OLDEST).contains(&Step::Devices));
+        assert_eq!(Step::usual("7.3"), [Step::Verifier, Step::Packets]);
     }
 
     #[test]
