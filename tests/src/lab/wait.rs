@@ -9,6 +9,11 @@ use std::{
 /// How long things that should be quick may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between one attempt and the next.
+const SHORTEST: Duration = Duration::from_millis(20);
+/// The same after a slow one, which may have waited in vain for an answer.
+const LONGEST: Duration = Duration::from_millis(300);
+
 /// The seconds in `WEIR_TEST_PATIENCE`, for machines much slower than usual; else [`PATIENCE`].
 pub fn patience() -> Duration {
     let seconds = env::var("WEIR_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
@@ -29,7 +34,7 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T>
                 bail!("waited {patience:?} for {what}; the last attempt: {error:#}")
             }
             // Where asking is slow, whom we ask is slow, too, and needs the processor.
-            Err(_) => thread::sleep((before.elapsed() * 3).max(Duration::from_millis(20))),
+            Err(_) => thread::sleep((before.elapsed() * 3).clamp(SHORTEST, LONGEST)),
         }
     }
 }
