@@ -20,7 +20,7 @@ use weir_common::abi::{
 use weir_common::verdict::REASON_SLOTS;
 
 /// Instructions the verifier may process for one program. Less is a faster load.
-const BUDGET: u32 = 100_000;
+const BUDGET: u32 = 120_000;
 /// The same on kernels before 6.6, which forget more of the ways they have walked and so walk them again.
 const BUDGET_OF_OLD_KERNELS: u32 = 150_000;
 

@@ -340,6 +340,8 @@ frontends! {
     DEEP_INSIDE = 96: Some(Target::Local), None;
     /// The same, behind one that cannot be reached.
     DEEP_BEHIND = 97: Some(Target::Local), Some(Target::Unreachable);
+    /// This node's backend had it before the others.
+    EARLIEST = 98: Some(Target::Near), Some(Target::Older);
     /// With affinity.
     AFFINE = 100: Some(Target::Near), None;
     /// With affinity, and a backend that takes no new flows.
@@ -369,6 +371,7 @@ pub const PASTS: &[(u16, &[Target])] = &[
     (DEEP.port, &[Target::Unreachable, Target::Far, Target::Tagged]),
     (DEEP_INSIDE.port, &[Target::Near, Target::Neighbor]),
     (DEEP_BEHIND.port, &[Target::Far]),
+    (EARLIEST.port, &[Target::Local]),
 ];
 
 /// What a frontend is to refuse, or to remember.

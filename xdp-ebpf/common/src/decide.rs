@@ -157,6 +157,9 @@ fn can_be_asked<T: Tables>(tables: &T, s: &mut Scratch, place: u32) -> bool {
 /// Goes through the owners that this node's own row of the flow has had. Those on this node are asked here and now; of the
 /// others the next is found, after the backend of this node that was asked last. Where the chosen backend is on another
 /// node, that one is only told whom to ask next.
+///
+/// Once the earliest owner has been asked for a TCP flow, the way goes back to later ones: a sender that was away for a
+/// while knows early owners and the current one, and not who came between.
 #[inline(always)]
 pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
     let Some(owners) = owners(tables, s) else {
@@ -170,7 +173,7 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
         passed = passed && (owner != last || last == 0);
     }
     let mut target = Target::default();
-    let (mut next, mut blocked) = (0, Walk::Nobody);
+    let (mut earlier, mut later, mut blocked) = (0, 0, Walk::Nobody);
     for owner in owners {
         if owner == 0 || owner == last {
             passed = passed || owner == last;
@@ -185,14 +188,19 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
                 target.copy_to(&mut s.chosen);
                 return Walk::Known;
             }
-        } else if passed && next == 0 && owner != s.chosen.id {
-            if can_be_asked(tables, s, target.place) {
-                next = owner;
-            } else {
+        } else if owner != s.chosen.id && !(passed && earlier != 0) && !is_second(s, &target) {
+            if !can_be_asked(tables, s, target.place) {
                 blocked = Walk::Blocked;
+            } else if passed {
+                earlier = owner;
+            } else {
+                later = owner;
             }
         }
     }
+    let returning = s.flags & tunnel::FLAG_RETURN != 0 && !s.transport.udp;
+    let forth = returning && (earlier == 0 || s.flags & tunnel::FLAG_FORTH != 0);
+    let next = if forth { later } else { earlier };
     if !steer::aim(tables, next, &mut target) {
         return blocked;
     }
@@ -201,7 +209,18 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
         return Walk::Nobody;
     }
     turn_to(s, &target);
+    if forth {
+        s.flags |= tunnel::FLAG_FORTH;
+    }
     Walk::Ask
+}
+
+/// Whether `target` is the backend to come back to, who need not be asked.
+#[inline(always)]
+fn is_second(s: &Scratch, target: &Target) -> bool {
+    s.flags & tunnel::FLAG_RETURN != 0
+        && s.second.port == target.port
+        && s.second.address.words() == target.address.words()
 }
 
 /// The ids of the backends that the flow's row has and had, the current one first; 0 is none.

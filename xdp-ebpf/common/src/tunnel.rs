@@ -19,6 +19,8 @@ pub const OPTION_TYPE: u8 = 0x81;
 pub const MAX_HOPS: u8 = 6;
 /// [`Choice::flags`]: who does not know the flow goes on by its own rows, and at the end of them to the [`Second`].
 pub const FLAG_RETURN: u8 = 1;
+/// [`Choice::flags`], with [`FLAG_RETURN`]: who does not know the flow goes on to later owners, not to earlier ones.
+pub const FLAG_FORTH: u8 = 4;
 /// [`Choice::flags`]: everybody has been asked; the packet is to be delivered.
 pub const FLAG_FINAL: u8 = 2;
 /// Geneve flag: a critical option is present.

@@ -1,6 +1,6 @@
 //! Rows that changed more than once: who does not know a flow goes on by this node's own rows.
 
-use super::wrap::{FINAL, RETURN, action, from_node, received, sent};
+use super::wrap::{FINAL, FORTH, RETURN, action, from_node, received, sent};
 use super::{Case, arriving, begun, data, opening, syn, to_vip};
 use crate::packets::frames::{Steering, Tcp};
 use crate::packets::world::{self, Family, Protocol, Target};
@@ -134,6 +134,29 @@ fn asked(family: Family) -> Vec<Case> {
             "asked, and was the first",
             world::LOCAL.port,
             &back,
+            Target::Near,
+            &returned(1),
+            Reason::Returned,
+        ),
+        // The sender does not know who came between.
+        passed_on(
+            "asked, and was the earliest",
+            world::EARLIEST.port,
+            &back,
+            Target::Older,
+            &Steering {
+                flags: RETURN | FORTH,
+                ..asking(family, Target::Older, Target::Near, 2)
+            },
+            Reason::SecondChance,
+        ),
+        passed_on(
+            "asked on the way to later owners",
+            world::DEEP.port,
+            &Steering {
+                flags: RETURN | FORTH,
+                ..back
+            },
             Target::Near,
             &returned(1),
             Reason::Returned,
