@@ -9,9 +9,9 @@ use crate::{
 use aya_ebpf::bindings::xdp_md;
 use weir_common::{
     arrival,
-    decide::{self, Walk, Way},
-    flows::{self, Knowledge},
-    forward, icmp,
+    decide::{self, Found, Way},
+    flows::{self, Knowledge, Noted},
+    forward, fragments, icmp,
     ingress::{self, Class},
     scratch::Scratch,
     stages::{Decisions, Stages},
@@ -56,8 +56,12 @@ stage! {
     weir_choose(s) u32::from(steer::choose(&INGRESS, s))
 }
 stage! {
-    /// [`decide::decide`].
-    weir_decide(s) decide::decide(&INGRESS, s) as u32
+    /// [`decide::look`].
+    weir_look(s) decide::look(&INGRESS, s) as u32
+}
+stage! {
+    /// [`decide::conclude`].
+    weir_conclude(s) decide::conclude(&INGRESS, s) as u32
 }
 stage! {
     /// [`decide::walk`].
@@ -68,8 +72,15 @@ stage! {
     weir_note(s) flows::note(&INGRESS, s) as u32
 }
 stage! {
+    /// [`Decisions::stand_aside`].
+    weir_stand_aside(s) {
+        fragments::teach(&INGRESS, s, (0, 0));
+        1
+    }
+}
+stage! {
     /// [`flows::insert`].
-    weir_insert(s) u32::from(flows::insert(&INGRESS, s))
+    weir_insert(s) flows::insert(&INGRESS, s) as u32
 }
 stage! {
     /// [`ingress::classify`].
@@ -116,6 +127,18 @@ stage! {
     }
 }
 
+#[inline(always)]
+fn found(code: u32) -> Found {
+    match code {
+        1 => Found::Known,
+        2 => Found::Ask,
+        3 => Found::Blocked,
+        4 => Found::Rows,
+        5 => Found::Settled,
+        _ => Found::Nobody,
+    }
+}
+
 impl<const PROGRAM: u32> Decisions for Maps<PROGRAM> {
     type Scratch = &'static mut Scratch;
 
@@ -130,21 +153,21 @@ impl<const PROGRAM: u32> Decisions for Maps<PROGRAM> {
     }
 
     #[inline(always)]
-    fn decide(&self, _: &mut Scratch) -> Way {
-        match weir_decide() {
-            1 => Way::Here,
-            2 => Way::There,
-            _ => Way::Nowhere,
-        }
+    fn look(&self, _: &mut Scratch) -> Found {
+        found(weir_look())
     }
 
     #[inline(always)]
-    fn walk(&self, _: &mut Scratch) -> Walk {
-        match weir_walk() {
-            1 => Walk::Known,
-            2 => Walk::Ask,
-            3 => Walk::Blocked,
-            _ => Walk::Nobody,
+    fn walk(&self, _: &mut Scratch) -> Found {
+        found(weir_walk())
+    }
+
+    #[inline(always)]
+    fn conclude(&self, _: &mut Scratch) -> Way {
+        match weir_conclude() {
+            1 => Way::Here,
+            2 => Way::There,
+            _ => Way::Nowhere,
         }
     }
 
@@ -158,8 +181,17 @@ impl<const PROGRAM: u32> Decisions for Maps<PROGRAM> {
     }
 
     #[inline(always)]
-    fn insert(&self, _: &mut Scratch) -> bool {
-        weir_insert() != 0
+    fn stand_aside(&self, _: &mut Scratch) {
+        weir_stand_aside();
+    }
+
+    #[inline(always)]
+    fn insert(&self, _: &mut Scratch) -> Noted {
+        match weir_insert() {
+            1 => Noted::New,
+            2 => Noted::Old,
+            _ => Noted::Refused,
+        }
     }
 }
 

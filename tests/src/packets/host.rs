@@ -13,6 +13,7 @@ use weir_common::abi::{
     source,
 };
 use weir_common::addr::Address;
+use weir_common::decide::Found;
 use weir_common::hash::Tuple;
 use weir_common::packet::{Hold, Packet};
 use weir_common::parse::{Fragment, Ip, Link, MAX_OFFSET, Transport};
@@ -200,6 +201,10 @@ fn leftovers() -> Scratch {
         hash: u64::from_ne_bytes([UNDEFINED; 8]),
         chosen: target,
         second: target,
+        candidate: target,
+        owners: [NUMBER; 6],
+        found: Found::Known,
+        blocked: true,
         place: u64::from_ne_bytes([UNDEFINED; 8]),
         flow: Tuple {
             source: ADDRESS,

@@ -13,8 +13,8 @@
 //! A bare SYN skips 2: it may only begin a flow, and never moves one.
 
 use crate::{
-    abi::{PAST_OWNERS, kind},
-    flows::Knowledge,
+    abi::kind,
+    flows::{Knowledge, Noted},
     lookup::Hashed,
     packet::tcp_flag,
     scratch::{Part, Scratch, Target},
@@ -37,11 +37,12 @@ pub enum Way {
     There = 2,
 }
 
-/// What came of asking this node's own rows.
+/// What came of asking whether somebody knows the flow better than the chosen backend.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Walk {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Found {
     /// There is nobody left to ask.
+    #[default]
     Nobody = 0,
     /// A backend of this node knows the flow: `s.chosen`.
     Known = 1,
@@ -49,41 +50,103 @@ pub enum Walk {
     Ask = 2,
     /// Another node would have to be asked and cannot be, for `s.reason`.
     Blocked = 3,
+    /// This node's own rows are to be asked.
+    Rows = 4,
+    /// Nobody is to be asked: the packet may begin a flow, or everybody has been asked.
+    Settled = 5,
 }
 
-/// Decides who gets the packet in `s`.
+/// Decides who gets the packet in `s`. In three stages, so that they do not stand on the stack together.
 #[inline(always)]
 pub fn decide<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
+    s.found = tables.look(s);
+    tables.settle(s);
+    if s.found == Found::Rows {
+        let found = tables.walk(s);
+        // What was in the way before is in the way still.
+        s.found = if found == Found::Nobody && s.blocked {
+            Found::Blocked
+        } else {
+            found
+        };
+        tables.settle(s);
+    }
+    tables.conclude(s)
+}
+
+/// Looks for the flow at the backends that the packet names: the chosen one, and the second.
+#[inline(always)]
+pub fn look<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
+    s.blocked = false;
     let here = s.chosen.place == Target::HERE;
-    let mut knowledge = Knowledge::Unknown;
     if here {
         s.aim(s.chosen.address, s.chosen.port);
-        knowledge = tables.note(s);
-        if knowledge == Knowledge::Known {
-            return delivered(s);
+        if tables.note(s) == Knowledge::Known {
+            return Found::Known;
         }
     }
-    if !s.begins() && s.flags & tunnel::FLAG_FINAL == 0 {
-        match ask(tables, s, here) {
-            Walk::Known => return delivered(s),
-            Walk::Ask => {
-                s.reason = if s.part == Part::Error {
-                    Reason::IcmpError
-                } else {
-                    Reason::SecondChance
-                };
+    if s.begins() || s.flags & tunnel::FLAG_FINAL != 0 {
+        return Found::Settled;
+    }
+    let mut asked = here;
+    if s.second.place != Target::NOWHERE && s.flags & tunnel::FLAG_RETURN == 0 {
+        if s.second.place == Target::HERE {
+            s.aim(s.second.address, s.second.port);
+            if tables.note(s) == Knowledge::Known {
+                s.second.copy_to(&mut s.chosen);
+                return Found::Known;
+            }
+            asked = true;
+            // Whoever gets the packet need not ask here again.
+            s.second.place = Target::NOWHERE;
+        } else if here && s.hops < tunnel::MAX_HOPS {
+            if can_be_asked(tables, s, s.second.place) {
+                s.second.copy_to(&mut s.candidate);
+                turn_to(s);
+                return Found::Ask;
+            }
+            s.blocked = true;
+        }
+    }
+    if asked && s.hops < tunnel::MAX_HOPS {
+        Found::Rows
+    } else {
+        Found::Nobody
+    }
+}
+
+/// Makes of what was found, `s.found`, where the packet goes.
+#[inline(always)]
+pub fn conclude<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
+    match s.found {
+        Found::Known => return delivered(s),
+        Found::Ask => {
+            s.reason = if s.part == Part::Error {
+                Reason::IcmpError
+            } else {
+                Reason::SecondChance
+            };
+            return Way::There;
+        }
+        // Whoever has the connection will get it when its client tries again. Anybody else would reset it.
+        Found::Blocked if !s.transport.udp && s.flags & tunnel::FLAG_RETURN == 0 => return Way::Nowhere,
+        Found::Settled => {}
+        Found::Blocked | Found::Nobody | Found::Rows => {
+            if s.flags & tunnel::FLAG_RETURN != 0 && s.second.place != Target::HERE {
+                s.second.copy_to(&mut s.chosen);
+                s.second.place = Target::NOWHERE;
+                s.flags = tunnel::FLAG_FINAL;
+                s.reason = Reason::Returned;
                 return Way::There;
             }
-            // Whoever has the connection will get it when its client tries again. Anybody else would reset it.
-            Walk::Blocked if !s.transport.udp && s.flags & tunnel::FLAG_RETURN == 0 => return Way::Nowhere,
-            Walk::Blocked | Walk::Nobody => {}
-        }
-        if s.flags & tunnel::FLAG_RETURN != 0 && s.second.place != Target::HERE {
-            s.second.copy_to(&mut s.chosen);
-            s.second.place = Target::NOWHERE;
-            s.flags = tunnel::FLAG_FINAL;
-            s.reason = Reason::Returned;
-            return Way::There;
+            if s.flags & tunnel::FLAG_RETURN != 0 {
+                // Whoever is to have it is here as well.
+                s.second.copy_to(&mut s.chosen);
+                s.aim(s.chosen.address, s.chosen.port);
+                if tables.note(s) == Knowledge::Known {
+                    return delivered(s);
+                }
+            }
         }
     }
     if s.chosen.place != Target::HERE {
@@ -94,50 +157,17 @@ pub fn decide<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
         };
         return Way::There;
     }
-    settle_here(tables, s, knowledge)
+    settle_here(tables, s)
 }
 
-/// Asks whoever may know the flow better than the chosen backend, which is on this node if `here`.
+/// Makes the candidate, on another node, the one to be asked, and whoever was chosen first the one to come back to.
 #[inline(always)]
-fn ask<T: Decisions>(tables: &T, s: &mut Scratch, here: bool) -> Walk {
-    let (mut asked, mut blocked) = (here, false);
-    if s.second.place != Target::NOWHERE && s.flags & tunnel::FLAG_RETURN == 0 {
-        if s.second.place == Target::HERE {
-            s.aim(s.second.address, s.second.port);
-            if tables.note(s) == Knowledge::Known {
-                s.second.copy_to(&mut s.chosen);
-                return Walk::Known;
-            }
-            asked = true;
-            // Whoever gets the packet need not ask here again.
-            s.second.place = Target::NOWHERE;
-        } else if here && s.hops < tunnel::MAX_HOPS {
-            if can_be_asked(tables, s, s.second.place) {
-                let mut asks = Target::default();
-                s.second.copy_to(&mut asks);
-                turn_to(s, &asks);
-                return Walk::Ask;
-            }
-            blocked = true;
-        }
-    }
-    if !asked || s.hops >= tunnel::MAX_HOPS {
-        return Walk::Nobody;
-    }
-    match tables.walk(s) {
-        Walk::Nobody if blocked => Walk::Blocked,
-        found => found,
-    }
-}
-
-/// Makes `target`, on another node, the one to be asked, and whoever was chosen first the one to come back to.
-#[inline(always)]
-fn turn_to(s: &mut Scratch, target: &Target) {
+fn turn_to(s: &mut Scratch) {
     if s.flags & tunnel::FLAG_RETURN == 0 {
         s.chosen.copy_to(&mut s.second);
         s.flags = tunnel::FLAG_RETURN;
     }
-    target.copy_to(&mut s.chosen);
+    s.candidate.copy_to(&mut s.chosen);
 }
 
 /// Whether the packet can be taken to a node and come back; if not, `s.reason` is why.
@@ -149,6 +179,9 @@ fn can_be_asked<T: Tables>(tables: &T, s: &mut Scratch, place: u32) -> bool {
     };
     if s.ip.len + tunnel::overhead(Outer::towards(node).v6, true) > usize::from(node.mtu) {
         s.reason = Reason::TooBigForTunnel;
+        s.mtu = node
+            .mtu
+            .saturating_sub(tunnel::overhead(Outer::towards(node).v6, true) as u16);
         return false;
     }
     true
@@ -161,36 +194,37 @@ fn can_be_asked<T: Tables>(tables: &T, s: &mut Scratch, place: u32) -> bool {
 /// Once the earliest owner has been asked for a TCP flow, the way goes back to later ones: a sender that was away for a
 /// while knows early owners and the current one, and not who came between.
 #[inline(always)]
-pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
-    let Some(owners) = owners(tables, s) else {
-        return Walk::Nobody;
-    };
+pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
+    if owners(tables, s).is_none() {
+        return Found::Nobody;
+    }
     let last = Hashed::new(s.flow.destination)
         .entry_of(tables, s.flow.destination_port, s.protocol, kind::BACKEND)
         .map_or(0, |backend| backend.id);
     let mut passed = true;
-    for owner in owners {
+    for owner in s.owners {
         passed = passed && (owner != last || last == 0);
     }
-    let mut target = Target::default();
-    let (mut earlier, mut later, mut blocked) = (0, 0, Walk::Nobody);
-    for owner in owners {
+    tables.settle(s);
+    let (mut earlier, mut later, mut blocked) = (0, 0, Found::Nobody);
+    for place in 0..s.owners.len() {
+        let owner = s.owners[place];
         if owner == 0 || owner == last {
             passed = passed || owner == last;
             continue;
         }
-        if !steer::aim(tables, owner, &mut target) {
+        if !steer::aim(tables, owner, &mut s.candidate) {
             continue;
         }
-        if target.place == Target::HERE {
-            s.aim(target.address, target.port);
+        if s.candidate.place == Target::HERE {
+            s.aim(s.candidate.address, s.candidate.port);
             if tables.note(s) == Knowledge::Known {
-                target.copy_to(&mut s.chosen);
-                return Walk::Known;
+                s.candidate.copy_to(&mut s.chosen);
+                return Found::Known;
             }
-        } else if owner != s.chosen.id && !(passed && earlier != 0) && !is_second(s, &target) {
-            if !can_be_asked(tables, s, target.place) {
-                blocked = Walk::Blocked;
+        } else if owner != s.chosen.id && !(passed && earlier != 0) && !is_second(s) {
+            if !can_be_asked(tables, s, s.candidate.place) {
+                blocked = Found::Blocked;
             } else if passed {
                 earlier = owner;
             } else {
@@ -201,37 +235,38 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Walk {
     let returning = s.flags & tunnel::FLAG_RETURN != 0 && !s.transport.udp;
     let forth = returning && (earlier == 0 || s.flags & tunnel::FLAG_FORTH != 0);
     let next = if forth { later } else { earlier };
-    if !steer::aim(tables, next, &mut target) {
+    if !steer::aim(tables, next, &mut s.candidate) {
         return blocked;
     }
     if s.chosen.place != Target::HERE {
-        target.copy_to(&mut s.second);
-        return Walk::Nobody;
+        s.candidate.copy_to(&mut s.second);
+        return Found::Nobody;
     }
-    turn_to(s, &target);
+    turn_to(s);
     if forth {
         s.flags |= tunnel::FLAG_FORTH;
     }
-    Walk::Ask
+    Found::Ask
 }
 
-/// Whether `target` is the backend to come back to, who need not be asked.
+/// Whether the candidate is the backend to come back to, who need not be asked.
 #[inline(always)]
-fn is_second(s: &Scratch, target: &Target) -> bool {
+fn is_second(s: &Scratch) -> bool {
     s.flags & tunnel::FLAG_RETURN != 0
-        && s.second.port == target.port
-        && s.second.address.words() == target.address.words()
+        && s.second.port == s.candidate.port
+        && s.second.address.words() == s.candidate.address.words()
 }
 
-/// The ids of the backends that the flow's row has and had, the current one first; 0 is none.
+/// Puts into the scratch who has and had the flow's row.
 #[inline(always)]
-fn owners<T: Tables>(tables: &T, s: &mut Scratch) -> Option<[u32; 2 + PAST_OWNERS]> {
+fn owners<T: Tables>(tables: &T, s: &mut Scratch) -> Option<()> {
     let config = tables.config()?;
     let frontend = steer::frontend(tables, s)?;
     let index = steer::row(tables, config, s, frontend);
     let row = tables.row(index)?;
     let [a, b, c, d] = tables.past(index)?.owners;
-    Some([row.current, row.previous, a, b, c, d])
+    s.owners = [row.current, row.previous, a, b, c, d];
+    Some(())
 }
 
 #[inline(always)]
@@ -246,15 +281,12 @@ fn delivered(s: &mut Scratch) -> Way {
 
 /// The chosen backend is on this node, and nobody knows the flow better.
 #[inline(always)]
-fn settle_here<T: Decisions>(tables: &T, s: &mut Scratch, knowledge: Knowledge) -> Way {
+fn settle_here<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
     if s.part == Part::Error {
         s.reason = Reason::IcmpErrorUnknown;
         return Way::Nowhere;
     }
     s.aim(s.chosen.address, s.chosen.port);
-    if knowledge == Knowledge::Unproven {
-        return delivered(s);
-    }
     let backend = Hashed::new(s.flow.destination).entry_of(tables, s.flow.destination_port, s.protocol, kind::BACKEND);
     let Some(backend) = backend else {
         if s.tunneled {
@@ -271,11 +303,14 @@ fn settle_here<T: Decisions>(tables: &T, s: &mut Scratch, knowledge: Knowledge) 
 fn note_new<T: Decisions>(tables: &T, s: &mut Scratch, id: u32) -> Way {
     // Nothing follows a reset.
     if s.part == Part::Packet && s.transport.flags & tcp_flag::RST == 0 {
-        if !tables.insert(s) {
-            s.reason = Reason::FlowTableFull;
-            return Way::Nowhere;
+        match tables.insert(s) {
+            Noted::Refused => {
+                s.reason = Reason::FlowTableFull;
+                return Way::Nowhere;
+            }
+            Noted::New => tables.count_flow(id),
+            Noted::Old => {}
         }
-        tables.count_flow(id);
     }
     delivered(s)
 }

@@ -156,7 +156,13 @@ fn send<P: Packet, T: Tables>(
     };
     tables.count_frontend(entry.id, inner.len as u64, syn);
     if !encapsulation.apply(packet, inner) {
-        return Some(Verdict::pass(Reason::NoHeadroom));
+        // As in the long way: a segment of a connection is not for the stack.
+        let continues = protocol == protocol::TCP && !syn;
+        return Some(if continues {
+            Verdict::drop(Reason::NoHeadroom)
+        } else {
+            Verdict::pass(Reason::NoHeadroom)
+        });
     }
     tables.count_backend(id, inner.len as u64);
     Some(Verdict {

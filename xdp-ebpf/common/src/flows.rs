@@ -34,7 +34,6 @@ use crate::{
     addr::Address,
     hash::{self, Tuple},
     packet::tcp_flag,
-    parse::Transport,
     scratch::{Part, Scratch},
     tables::{FlowWords, Tables},
 };
@@ -150,12 +149,11 @@ const NO_PLACE: u64 = 2 * FLOW_WAYS as u64;
 
 /// What the flow becomes, and what is known of it, when the client's packet arrives.
 #[inline(always)]
-fn on_arrival(state: u8, transport: &Transport, expected: u32) -> (u8, Knowledge) {
+fn on_arrival(state: u8, flags: u8, acknowledgment: u32, expected: u32) -> (u8, Knowledge) {
     use flow_state::{ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING};
     /// How far the first acknowledgment may be ahead of the SYN-ACK: data that came with it (RFC 7413).
     const WINDOW: u32 = 1 << 16;
-    let flags = transport.flags;
-    if transport.is_bare_syn() {
+    if flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN {
         // A client may open a connection anew from an old one's port; a live one answers for itself (RFC 5961 §4).
         return match state {
             CLOSED | RESET => (OPENING, Knowledge::Unproven),
@@ -164,16 +162,19 @@ fn on_arrival(state: u8, transport: &Transport, expected: u32) -> (u8, Knowledge
         };
     }
     let state = match state {
-        UDP | UDP_OPENING => return (state, Knowledge::Known),
-        OPENING => return (state, Knowledge::Unproven),
-        ANSWERED if flags & tcp_flag::ACK == 0 || transport.acknowledgment.wrapping_sub(expected) > WINDOW => {
+        UDP => return (state, Knowledge::Known),
+        // What has ended may begin at another backend, from the same port.
+        OPENING | CLOSED | UDP_OPENING => return (state, Knowledge::Unproven),
+        ANSWERED if flags & tcp_flag::ACK == 0 || acknowledgment.wrapping_sub(expected) > WINDOW => {
             return (state, Knowledge::Unproven);
         }
         ANSWERED => ESTABLISHED,
         other => other,
     };
+    if state == RESET {
+        return (state, Knowledge::Unproven);
+    }
     let next = match state {
-        CLOSED => CLOSED,
         _ if flags & tcp_flag::RST != 0 => RESET,
         _ if flags & tcp_flag::FIN == 0 => state,
         BACKEND_CLOSED => CLOSED,
@@ -191,7 +192,7 @@ fn on_departure(state: u8, flags: u8) -> u8 {
         UDP | UDP_OPENING => UDP,
         _ if flags & tcp_flag::RST != 0 => CLOSED,
         _ if flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK => match state {
-            OPENING | ANSWERED | CLOSED | RESET => ANSWERED,
+            OPENING | ANSWERED => ANSWERED,
             other => other,
         },
         _ if flags & tcp_flag::FIN != 0 => match state {
@@ -217,18 +218,23 @@ pub fn note<T: Tables>(tables: &T, s: &mut Scratch) -> Knowledge {
     let (vip, vip_port, transport) = (&s.ip.destination, s.transport.destination_port, &s.transport);
     let state = state_of(control);
     let [seen, expected] = time_of(words[TIME].load());
+    let now = tables.now();
+    let expired = is_older(now.wrapping_sub(seen), limit(config, state));
     if s.part != Part::Packet {
         // It says nothing about the flow's state, and it is not for one that is not proven.
-        return match on_arrival(state, &Transport { flags: 0, ..*transport }, expected) {
-            _ if state == flow_state::OPENING || state == flow_state::ANSWERED => Knowledge::Unproven,
+        return match on_arrival(state, 0, 0, expected) {
+            _ if expired || state == flow_state::ANSWERED => Knowledge::Unproven,
             (_, knowledge) => knowledge,
         };
     }
-    let (next, knowledge) = on_arrival(state, transport, expected);
-    if tables.read_only() {
+    let (next, mut knowledge) = on_arrival(state, transport.flags, transport.acknowledgment, expected);
+    if expired {
+        // It may have ended long ago, and its port be another connection's by now.
+        knowledge = Knowledge::Unproven;
+    }
+    if tables.read_only() || expired && !transport.is_bare_syn() {
         return knowledge;
     }
-    let now = tables.now();
     // What is not proven keeps the time of its birth, or a flood could keep itself alive.
     let counts = knowledge == Knowledge::Known && !transport.is_bare_syn();
     if seen != now && (counts || next == flow_state::OPENING && state != next) {
@@ -236,6 +242,10 @@ pub fn note<T: Tables>(tables: &T, s: &mut Scratch) -> Knowledge {
     }
     let starts = transport.udp || next == flow_state::OPENING && transport.is_bare_syn();
     let same_vip = [words[4].load(), words[5].load()] == vip.words() && vip_port_of(control) == vip_port;
+    // Whoever resets a flow in its client's name must not take it over by another VIP as well.
+    if state == flow_state::RESET && !same_vip && !is_older(now.wrapping_sub(seen), config.closed_ticks) {
+        return knowledge;
+    }
     if starts && !same_vip {
         if words[CONTROL].replace(control, with_state(control, flow_state::BUSY)) {
             write_vip(words, vip);
@@ -257,7 +267,17 @@ pub fn reply<T: Tables>(tables: &T, s: &mut Scratch) -> Option<(Address, u16)> {
     let (words, control) = find(tables, config, s)?;
     let vip = Address::from_words([words[4].load(), words[5].load()]);
     // Still the same flow, or another one took the entry and what was read may be of either.
-    if words[CONTROL].load() & IDENTITY != control & IDENTITY {
+    let again = words[CONTROL].load();
+    if again & IDENTITY != control & IDENTITY || state_of(again) == flow_state::BUSY {
+        return None;
+    }
+    let ended = matches!(state_of(control), flow_state::CLOSED | flow_state::RESET);
+    let answers = s.transport.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK;
+    if ended && answers && s.part == Part::Packet && !s.transport.udp {
+        // The SYN that is answered did not come through a VIP, or the flow would be opening: the client has come directly.
+        if !tables.read_only() {
+            words[CONTROL].replace(control, with_state(control, flow_state::FREE));
+        }
         return None;
     }
     if s.part == Part::Packet && !tables.read_only() {
@@ -293,17 +313,45 @@ fn publish(words: &FlowWords, claimed: u64, control: u64) {
     words[CONTROL].replace(with_state(claimed, flow_state::BUSY), control);
 }
 
-/// Notes `s.flow`, which [`note`] does not know, as come by the packet's destination. False when there is no room.
+/// What came of noting a flow.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// There is no room.
+    Refused = 0,
+    /// It is new.
+    New = 1,
+    /// It was there, and goes on.
+    Old = 2,
+}
+
+/// Notes `s.flow`, which nobody knows better, as come by the packet's destination. What has expired begins anew.
 #[inline(always)]
-pub fn insert<T: Tables>(tables: &T, s: &mut Scratch) -> bool {
-    let Some(config) = tables.config() else { return false };
+pub fn insert<T: Tables>(tables: &T, s: &mut Scratch) -> Noted {
+    let Some(config) = tables.config() else {
+        return Noted::Refused;
+    };
     let now = tables.now();
+    let first = if s.transport.udp {
+        flow_state::UDP_OPENING
+    } else {
+        flow_state::OPENING
+    };
+    if let Some((words, control)) = find(tables, config, s) {
+        let [seen, expected] = time_of(words[TIME].load());
+        let expired = is_older(now.wrapping_sub(seen), limit(config, state_of(control)));
+        if expired && !tables.read_only() {
+            words[TIME].store(time(now, expected));
+            words[CONTROL].replace(control, with_state(control, first));
+        }
+        return Noted::Old;
+    }
     let buckets = buckets(config.flow_seed, config.flow_mask, &s.flow);
     // The best rank so far, with its place in the lowest bits.
     s.place = 0;
     for (number, index) in buckets.into_iter().enumerate() {
         let Some(bucket) = tables.flows(index) else {
-            return false;
+            return Noted::Refused;
         };
         for (way, words) in bucket.iter().enumerate() {
             let [seen, _] = time_of(words[TIME].load());
@@ -316,13 +364,13 @@ pub fn insert<T: Tables>(tables: &T, s: &mut Scratch) -> bool {
         }
     }
     if s.place < NO_PLACE {
-        return false;
+        return Noted::Refused;
     }
     if tables.read_only() {
-        return true;
+        return Noted::New;
     }
     let Some(words) = entry(tables, buckets, s.place % NO_PLACE) else {
-        return false;
+        return Noted::Refused;
     };
     let old = words[CONTROL].load();
     // Another CPU may have taken the entry since it was ranked.
@@ -331,7 +379,7 @@ pub fn insert<T: Tables>(tables: &T, s: &mut Scratch) -> bool {
     if rank(config, state_of(old), now.wrapping_sub(seen)) == 0
         || !words[CONTROL].replace(old, with_state(old, flow_state::BUSY))
     {
-        return false;
+        return Noted::Refused;
     }
     let ([c0, c1], [p0, p1]) = (key.source.words(), key.destination.words());
     words[0].store(c0);
@@ -340,13 +388,26 @@ pub fn insert<T: Tables>(tables: &T, s: &mut Scratch) -> bool {
     words[3].store(p1);
     write_vip(words, &s.ip.destination);
     words[TIME].store(time(now, 0));
-    let state = if s.transport.udp {
-        flow_state::UDP_OPENING
-    } else {
-        flow_state::OPENING
-    };
-    publish(words, old, control(key, s.transport.destination_port, state));
-    true
+    publish(words, old, control(key, s.transport.destination_port, first));
+    Noted::New
+}
+
+/// Ticks for which a flow in this state is believed without a packet.
+#[inline(always)]
+fn limit(config: &Config, state: u8) -> u32 {
+    match state {
+        flow_state::OPENING | flow_state::ANSWERED => config.half_open_ticks,
+        flow_state::CLOSED => config.closed_ticks,
+        flow_state::UDP_OPENING | flow_state::UDP => config.udp_ticks,
+        // A reset may be a lie, and its flow live on in silence.
+        _ => config.established_ticks,
+    }
+}
+
+/// Whether an age in ticks is beyond a limit. Another CPU's clock may be a tick ahead: what it noted is not old but new.
+#[inline(always)]
+fn is_older(age: u32, limit: u32) -> bool {
+    age > limit && age <= u32::MAX / 2
 }
 
 /// How readily an entry is given up: 0 never, more is sooner.
@@ -356,19 +417,18 @@ fn rank(config: &Config, state: u8, age: u32) -> u32 {
     const EXPIRED: u32 = 3 << 29;
     const UNPROVEN: u32 = 2 << 29;
     const CLOSED: u32 = 1 << 29;
-    let (class, limit) = match state {
+    let class = match state {
         flow_state::FREE => return FREE,
         flow_state::BUSY => return 0,
-        flow_state::OPENING | flow_state::ANSWERED => (UNPROVEN, config.half_open_ticks),
-        flow_state::CLOSED | flow_state::RESET => (CLOSED, config.closed_ticks),
-        flow_state::UDP_OPENING => (UNPROVEN, config.udp_ticks),
-        flow_state::UDP => (0, config.udp_ticks),
-        _ => (0, config.established_ticks),
+        flow_state::OPENING | flow_state::ANSWERED | flow_state::UDP_OPENING => UNPROVEN,
+        flow_state::CLOSED | flow_state::RESET => CLOSED,
+        _ => 0,
     };
+    let old = is_older(age, limit(config, state));
     // Another CPU's clock may be a tick ahead: what it noted is not old but new.
     let age = if age > u32::MAX / 2 { 0 } else { age & (CLOSED - 1) };
     match class {
-        _ if age > limit => EXPIRED | age,
+        _ if old => EXPIRED | age,
         0 => 0,
         class => class | age,
     }

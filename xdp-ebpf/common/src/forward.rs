@@ -1,10 +1,11 @@
 //! Gets a packet where [`crate::decide`] wants it: to a backend on this node, or through the tunnel to another node.
 
 use crate::{
-    abi::{Config, Node},
-    decide::Way,
+    abi::{Config, Node, protocol},
+    decide::{self, Way},
     icmp, mss,
     packet::{Packet, ethertype},
+    parse::Fragment,
     rewrite::{End, Rewrite},
     scratch::{Part, Scratch, Target},
     stages::Stages,
@@ -16,7 +17,7 @@ use crate::{
 /// Gets the packet in `s`, whose backend is chosen, to the one that it belongs to.
 #[inline(always)]
 pub fn forward<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, ifindex: u32, s: &mut Scratch) -> Verdict {
-    let way = tables.decide(s);
+    let way = decide::decide(tables, s);
     tables.settle(s);
     let done = match way {
         Way::Nowhere => false,
@@ -57,6 +58,13 @@ fn refused<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, s: &mut Scratch)
         if tables.too_big(packet, s) {
             return Verdict::transmit(Reason::TooBigAnswered);
         }
+    }
+    // A segment of a connection is not for the stack: whoever serves the VIP there would reset it. Its client tries again.
+    if s.protocol == protocol::TCP && s.part != Part::Error && !s.begins() {
+        return Verdict::drop(s.reason);
+    }
+    if s.ip.fragment == Fragment::First {
+        tables.stand_aside(s);
     }
     Verdict::pass(s.reason)
 }

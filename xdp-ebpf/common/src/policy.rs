@@ -7,7 +7,7 @@
 use crate::{
     abi::{Config, DirectoryEntry, LIMITER_WAYS, policy, source},
     hash,
-    scratch::Scratch,
+    scratch::{Part, Scratch},
     tables::{SourceLimiterWords, Tables},
     verdict::Reason,
     word::Word,
@@ -76,10 +76,12 @@ fn of_source<'a, T: Tables>(
     frontend: u32,
     now: u64,
 ) -> Option<&'a SourceLimiterWords> {
+    // An error uses up what its own sender may send, not what is due to whom it names.
+    let sender = if s.part == Part::Error { &s.ip.source } else { &s.client };
     // Keyed before all else: what an address hashes to without a key is no secret.
     let hash = hash::keyed(
         hash::keyed(config.flow_seed, u64::from(frontend)),
-        hash::address(&s.client),
+        hash::address(sender),
     );
     let tag = hash | 1;
     let bucket: &[SourceLimiterWords; LIMITER_WAYS] = tables.source_limiters((hash >> 40) as u32)?;

@@ -1,7 +1,9 @@
 //! What the packet path knows about the packet in hand.
 
 use crate::{
+    abi::PAST_OWNERS,
     addr::Address,
+    decide::Found,
     hash::Tuple,
     parse::{Ip, Link, Transport},
     verdict::Reason,
@@ -43,6 +45,14 @@ pub struct Scratch {
     pub chosen: Target,
     /// The backend its row had before; on the way back of a second chance, the one to return to.
     pub second: Target,
+    /// What came of asking for the flow.
+    pub found: Found,
+    /// Whether somebody would have to be asked and cannot be.
+    pub blocked: bool,
+    /// Ids of the backends that the flow's row has and had, the current one first; 0 is none.
+    pub owners: [u32; 2 + PAST_OWNERS],
+    /// Who may be asked next.
+    pub candidate: Target,
     /// The flow, from client to the backend in question.
     pub flow: Tuple,
     /// Where its entry is in `FLOWS`; see [`crate::flows`].

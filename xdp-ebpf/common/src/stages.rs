@@ -4,9 +4,9 @@
 
 use crate::{
     arrival, decide,
-    decide::Way,
-    flows::{self, Knowledge},
-    forward, icmp,
+    decide::{Found, Way},
+    flows::{self, Knowledge, Noted},
+    forward, fragments, icmp,
     ingress::{self, Class},
     packet::Packet,
     scratch::Scratch,
@@ -27,20 +27,28 @@ pub trait Decisions: Tables + Sized {
     fn choose(&self, s: &mut Scratch) -> bool {
         steer::choose(self, s)
     }
-    /// [`decide::decide`].
-    fn decide(&self, s: &mut Scratch) -> Way {
-        decide::decide(self, s)
+    /// [`decide::look`].
+    fn look(&self, s: &mut Scratch) -> Found {
+        decide::look(self, s)
     }
     /// [`decide::walk`].
-    fn walk(&self, s: &mut Scratch) -> decide::Walk {
+    fn walk(&self, s: &mut Scratch) -> Found {
         decide::walk(self, s)
+    }
+    /// [`decide::conclude`].
+    fn conclude(&self, s: &mut Scratch) -> Way {
+        decide::conclude(self, s)
     }
     /// [`flows::note`].
     fn note(&self, s: &mut Scratch) -> Knowledge {
         flows::note(self, s)
     }
+    /// Lets the later fragments of the datagram stand aside, as its first one does: no frontend has the port 0.
+    fn stand_aside(&self, s: &mut Scratch) {
+        fragments::teach(self, s, (0, 0));
+    }
     /// [`flows::insert`].
-    fn insert(&self, s: &mut Scratch) -> bool {
+    fn insert(&self, s: &mut Scratch) -> Noted {
         flows::insert(self, s)
     }
 }

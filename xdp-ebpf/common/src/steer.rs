@@ -8,7 +8,7 @@ use crate::{
     cache, hash,
     lookup::Hashed,
     policy as policies,
-    scratch::{Scratch, Target},
+    scratch::{Part, Scratch, Target},
     stages::Decisions,
     tables::Tables,
     verdict::Reason,
@@ -101,7 +101,9 @@ fn affine<T: Tables>(
         let noted = ticket & cache::ID;
         return if noted == chosen { row } else { (noted, chosen) };
     }
-    if (s.transport.udp || s.begins())
+    // Errors and later fragments can be sent in anybody's name, and begin nothing.
+    if s.part == Part::Packet
+        && (s.transport.udp || s.begins())
         && let Some(backend) = tables.backend(chosen)
     {
         cache::forget(tables, config, s.hash);

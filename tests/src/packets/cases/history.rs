@@ -169,6 +169,19 @@ fn asked(family: Family) -> Vec<Case> {
             &returned(6),
             Reason::Returned,
         ),
+        // Both are here: the one chosen first gets it.
+        Case::ingress(
+            name("asked for a neighbor", family),
+            received(
+                Target::Near,
+                family,
+                &asking(family, Target::Neighbor, Target::Local, 2),
+                &to_vip(family).carry(&data(world::LOCAL.port)),
+            ),
+            Action::Pass,
+            Reason::Decapsulated,
+            delivered.clone(),
+        ),
         Case::ingress(
             name("asked, and knows it", family),
             received(

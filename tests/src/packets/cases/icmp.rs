@@ -1,7 +1,7 @@
 //! ICMP errors about flows through a VIP, in both directions, and those that this node sends of its own.
 
 use super::wrap::{from_node, received, sent};
-use super::{CLIENT_PORT, Case, arriving, begun, came, data, leaving, opening, syn, to_vip};
+use super::{CLIENT_PORT, Case, arriving, begun, came, data, leaving, left, opening, syn, to_vip};
 use crate::packets::frames::{Icmp, Ip, Steering, Tcp, Udp, Upper, flag};
 use crate::packets::world::{self, Family, Frontend, Protocol, Target};
 use std::net::{IpAddr, SocketAddr};
@@ -72,9 +72,14 @@ fn known(family: Family, protocol: Protocol) -> Vec<super::Step> {
             .into_iter()
             .chain([came(arriving().carry(&to_vip(family).carry(&data(world::LOCAL.port))))])
             .collect(),
-        Protocol::Udp => vec![came(
-            arriving().carry(&to_vip(family).carry(&*opening(protocol, world::LOCAL.port))),
-        )],
+        Protocol::Udp => {
+            let pod = Target::Local.backend(family, protocol);
+            let answer = Udp::new(pod.port(), CLIENT_PORT, b"answer");
+            vec![
+                came(arriving().carry(&to_vip(family).carry(&*opening(protocol, world::LOCAL.port)))),
+                left(leaving().carry(&Ip::between(pod.ip(), family.client()).carry(&answer))),
+            ]
+        }
     }
 }
 
@@ -296,7 +301,7 @@ fn too_big(family: Family) -> Vec<Case> {
             dont_fragment: false,
             ..ip
         };
-        cases.push(Case::pass(
+        cases.push(Case::drop(
             name("too big for the tunnel, but may be fragmented", family),
             frame(&divisible),
             Reason::TooBigForTunnel,

@@ -245,11 +245,14 @@ fn aside(family: Family, protocol: Protocol) -> Vec<Case> {
             ("later", following(protocol, frontend.port)),
         ] {
             let frame = arriving().carry(&ip.carry(&*upper));
-            cases.push(Case::pass(
-                name(&format!("{text}, {kind}"), family, protocol),
-                frame,
-                reason,
-            ));
+            let name = name(&format!("{text}, {kind}"), family, protocol);
+            // The stack would reset a connection that it knows nothing of.
+            let connected = protocol == Protocol::Tcp && kind == "later" && reason == Reason::NodeUnreachable;
+            cases.push(if connected {
+                Case::drop(name, frame, reason)
+            } else {
+                Case::pass(name, frame, reason)
+            });
         }
     }
     // A packet that fills the tunnel's MTU, and one that is a byte too big.
@@ -279,8 +282,10 @@ fn aside(family: Family, protocol: Protocol) -> Vec<Case> {
                 ..ip.clone()
             };
             let frame = arriving().carry(&divisible.carry(&*upper));
-            if family == Family::V4 {
-                cases.push(Case::pass(text, frame, Reason::TooBigForTunnel));
+            match (family, protocol) {
+                (Family::V4, Protocol::Tcp) => cases.push(Case::drop(text, frame, Reason::TooBigForTunnel)),
+                (Family::V4, Protocol::Udp) => cases.push(Case::pass(text, frame, Reason::TooBigForTunnel)),
+                (Family::V6, _) => {}
             }
         }
     }

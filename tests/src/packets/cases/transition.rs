@@ -2,8 +2,8 @@
 
 use super::wrap::RETURN;
 use super::wrap::{action, sent};
-use super::{CLIENT_PORT, Case, Step, arriving, begun, came, data, following, opening, syn, to_vip};
-use crate::packets::frames::{Steering, Tcp, flag};
+use super::{CLIENT_PORT, Case, Step, arriving, begun, came, data, following, leaving, left, opening, syn, to_vip};
+use crate::packets::frames::{Ip, Steering, Tcp, flag};
 use crate::packets::world::{self, Family, Frontend, Protocol, Target};
 use weir_common::verdict::{Action, Reason};
 
@@ -183,7 +183,7 @@ fn tcp_unknown(family: Family) -> Vec<Case> {
             &data(world::MOVED_INSIDE.port),
             Target::Local,
         ),
-        Case::pass(
+        Case::drop(
             format!("moved here from unreachable, later {}", family.name()),
             lost,
             Reason::NodeUnreachable,
@@ -225,6 +225,27 @@ fn tcp_known(family: Family) -> Vec<Case> {
             Reason::SecondChance,
         )
         .after([arrived(family, &syn(world::MOVED_HERE.port))]),
+        // Its port may be another connection's by now.
+        tunnelled(
+            "moved here, later, begun and ended here",
+            family,
+            &data(world::MOVED_HERE.port),
+            Target::Older,
+            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
+            Reason::SecondChance,
+        )
+        .after(local.clone())
+        .after(ended(family)),
+        tunnelled(
+            "moved here, later, begun here days ago",
+            family,
+            &data(world::MOVED_HERE.port),
+            Target::Older,
+            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
+            Reason::SecondChance,
+        )
+        .after(local.clone())
+        .after([arrived(family, &data(world::LOCAL.port)), Step::Later(100_001)]),
         tunnelled(
             "moved here, syn, answer, then later of another connection",
             family,
@@ -282,6 +303,18 @@ fn tcp_known(family: Family) -> Vec<Case> {
         )
         .after(neighbor)
         .after(begun(family, world::MOVED_INSIDE.port, Target::Local)),
+    ]
+}
+
+/// The local backend's connection ends, first by its client.
+fn ended(family: Family) -> [Step; 3] {
+    let fin = Tcp::new(CLIENT_PORT, world::LOCAL.port, flag::FIN | flag::ACK);
+    let pod = Target::Local.backend(family, Protocol::Tcp);
+    let answer = leaving().carry(&Ip::between(pod.ip(), family.client()).carry(&fin.ports(pod.port(), CLIENT_PORT)));
+    [
+        arrived(family, &data(world::LOCAL.port)),
+        arrived(family, &fin),
+        left(answer),
     ]
 }
 
