@@ -18,9 +18,12 @@ fn arriving(source: u16, port: u16, flags: u8) -> Vec<u8> {
     Link::between(ROUTER_MAC, NODE_MAC).carry(&ip.carry(&Tcp::new(source, port, flags)))
 }
 
-fn leaving(source: std::net::SocketAddr, client: u16) -> Vec<u8> {
+fn leaving(source: std::net::SocketAddr, client: u16, flags: u8) -> Vec<u8> {
     let ip = Ip::between(source.ip(), Family::V4.client());
-    Link::between(NODE_MAC, ROUTER_MAC).carry(&ip.carry(&Tcp::new(source.port(), client, flag::ACK)))
+    let segment = Tcp::new(source.port(), client, flags);
+    // What the client's segments acknowledge, which are all built alike.
+    let sequence = segment.acknowledgment.wrapping_sub(1);
+    Link::between(NODE_MAC, ROUTER_MAC).carry(&ip.carry(&segment.sequence(sequence)))
 }
 
 #[test]
@@ -40,6 +43,8 @@ fn host_established_flows_survive_a_flood_on_other_cpus() {
         for flags in [flag::SYN, flag::ACK] {
             let outcome = host.process(Program::Ingress, &arriving(client, port_of(client), flags));
             assert_eq!(outcome.reason, Reason::Local);
+            let answer = host.process(Program::Egress, &leaving(pod, client, flags | flag::ACK));
+            assert_eq!(answer.reason, Reason::EgressReply);
         }
     }
     let done = AtomicBool::new(false);
@@ -58,9 +63,10 @@ fn host_established_flows_survive_a_flood_on_other_cpus() {
                         world::MOVED_INSIDE.port
                     };
                     let _ = host.process(Program::Ingress, &arriving(client, port, flag::SYN));
-                    let reply = host.process(Program::Egress, &leaving(pod, client));
+                    let answer = flag::SYN | flag::ACK;
+                    let reply = host.process(Program::Egress, &leaving(pod, client, answer));
                     if reply.reason == Reason::EgressReply {
-                        let expected = leaving((vip, port).into(), client);
+                        let expected = leaving((vip, port).into(), client, answer);
                         assert_eq!(reply.frame, expected, "the reply to a flood's SYN from port {client}");
                     }
                 }
@@ -73,13 +79,13 @@ fn host_established_flows_survive_a_flood_on_other_cpus() {
                     for round in 0..ROUNDS {
                         let outcome = host.process(Program::Ingress, &arriving(client, port_of(client), flag::ACK));
                         assert_eq!(outcome.reason, Reason::Local, "round {round} of client port {client}");
-                        let reply = host.process(Program::Egress, &leaving(pod, client));
+                        let reply = host.process(Program::Egress, &leaving(pod, client, flag::ACK));
                         assert_eq!(
                             reply.reason,
                             Reason::EgressReply,
                             "round {round} of client port {client}"
                         );
-                        assert_eq!(reply.frame, leaving((vip, port_of(client)).into(), client));
+                        assert_eq!(reply.frame, leaving((vip, port_of(client)).into(), client, flag::ACK));
                     }
                 })
             })

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
 };
 use weir_common::{
-    abi::{Again, HELD_FRAME, HELD_TRIES},
+    abi::{Again, HELD_FRAME, HELD_TRIES, Held},
     packet::Hold,
 };
 
@@ -23,7 +23,8 @@ pub fn hold(ctx: *mut xdp_md) -> Hold {
     if len == 0 || len > HELD_FRAME as u64 {
         return Hold::NoRoom;
     }
-    let Some(mut entry) = HELD.reserve(0) else {
+    // The map has no value type: libbpf refuses a ring buffer that has one.
+    let Some(mut entry) = HELD.reserve_untyped::<Held>(0) else {
         return Hold::NoRoom;
     };
     let held = entry.as_mut_ptr();

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use weir_common::{
     abi::{
         self, Backend, BackendCounter, CacheBucket, Config, Counter, DirectoryEntry, FlowBucket, FragmentBucket,
-        FrontendCounter, Held, Limiter, Node, Past, Responder, ResponderKey, Row, SourceLimiterBucket, SourcePrefix,
+        FrontendCounter, Limiter, Node, Past, Responder, ResponderKey, Row, SourceLimiterBucket, SourcePrefix,
     },
     addr::Address,
     scratch::Scratch,
@@ -61,7 +61,7 @@ static FRONTEND_COUNTERS: PerCpuArray<FrontendCounter, { abi::FRONTENDS as usize
 #[btf_map]
 static BACKEND_COUNTERS: PerCpuArray<BackendCounter, { abi::BACKENDS as usize }> = PerCpuArray::new();
 #[btf_map]
-pub static HELD: RingBuf<Held, { abi::HELD_BYTES }> = RingBuf::new();
+pub static HELD: RingBuf<[u8; 0], { abi::HELD_BYTES }> = RingBuf::new();
 /// Under this name `aya-log` finds it. Declared here because that crate's own declaration is of the old kind, without
 /// BTF, which libbpf no longer loads.
 #[btf_map]

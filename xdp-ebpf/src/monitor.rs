@@ -22,7 +22,7 @@ use weir_common::{
 #[btf_map]
 static MONITOR: Array<Monitor, 1, { 1 << 10 }> = Array::new();
 #[btf_map]
-static SAMPLES: RingBuf<Sample, { 1 << 18 }> = RingBuf::new();
+static SAMPLES: RingBuf<[u8; 0], { 1 << 18 }> = RingBuf::new();
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use weir_common::abi::{
     Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_BUCKETS, FRAGMENT_WAYS,
-    Flow, FlowBucket, LIMITER_WAYS, Node, Past, Responder, ResponderKey, Row, SOURCE_LIMITER_BUCKETS, SourcePrefix,
-    source,
+    Flow, FlowBucket, HELD_FRAME, LIMITER_WAYS, Node, Past, Responder, ResponderKey, Row, SOURCE_LIMITER_BUCKETS,
+    SourcePrefix, source,
 };
 use weir_common::addr::Address;
 use weir_common::decide::Found;
@@ -101,6 +101,9 @@ impl Packet for Frame {
     }
 
     fn hold(&self) -> Hold {
+        if self.bytes.len() > HELD_FRAME {
+            return Hold::NoRoom;
+        }
         self.hold
     }
 }

@@ -133,7 +133,9 @@ fn residues(frame: &[u8]) -> Option<(u16, Option<u16>)> {
     let segment = packet.get(header..end)?;
     let sum = |bytes: &[u8]| checksum(bytes) % 0xffff;
     let of_header = if header == 40 { 0 } else { sum(&packet[..header]) };
-    let unchecked = protocol == 17 && segment.get(6..8)? == [0, 0];
+    // A later fragment has no transport header, and of its datagram's checksum only a part.
+    let later = header != 40 && number(6)? & 0x1fff != 0;
+    let unchecked = later || protocol == 17 && segment.get(6..8)? == [0, 0];
     if unchecked || !matches!(protocol, 6 | 17) {
         return Some((of_header, None));
     }

@@ -71,6 +71,9 @@ fn with_policy_local_only_a_node_with_endpoints_answers_and_uses_its_own() -> Re
                     ensure!(answers == [node.mac()], "{family}: {answers:?}");
                     Ok(())
                 })?;
+                // How soon it would notice by itself is not the question here.
+                let flag = if family == Family::V4 { "-4" } else { "-6" };
+                scene.lab.router.output(&format!("ip {flag} neigh flush dev lan"))?;
                 wait::until("the router to notice", || {
                     scene.lab.client.run(|| client::ask(Scene::http(family)))
                 })?;
