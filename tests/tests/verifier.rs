@@ -15,7 +15,7 @@ use tests::release;
 use weir_common::abi::{
     self, Address, Backend, BackendCounter, CacheBucket, CacheEntry, Config, Counter, DirectoryEntry, Flow, FlowBucket,
     Fragment, FragmentBucket, FrontendCounter, Limiter, Monitor, Node, Past, Responder, ResponderKey, Row, RowRange,
-    Sample, SourceLimiter, SourceLimiterBucket, SourcePrefix,
+    SourceLimiter, SourceLimiterBucket, SourcePrefix,
 };
 use weir_common::verdict::REASON_SLOTS;
 
@@ -199,7 +199,6 @@ fn kernel_object_describes_the_abi_in_its_btf() {
         shape::<CacheBucket>(),
         shape::<Counter>(),
         shape::<Monitor>(),
-        shape::<Sample>(),
         shape::<BackendCounter>(),
         shape::<Past>(),
         shape::<Fragment>(),
