@@ -212,10 +212,13 @@ fn probes_tell_whether_the_node_does_what_it_should() -> Result<()> {
                 .condition("Interface", "eth7", "InterfaceMissing")
                 .map(drop)
         })?;
-        ensure!(metrics::get(node, "/healthz")? == b"ok\n");
-        let ready = metrics::get(node, "/readyz");
-        let refused = ready.err().map(|error| format!("{error:#}")).unwrap_or_default();
-        ensure!(refused.contains("503"), "{refused}");
-        Ok(())
+        // The report may be there before the server is.
+        wait::until("the probes", || {
+            ensure!(metrics::get(node, "/healthz")? == b"ok\n");
+            let ready = metrics::get(node, "/readyz");
+            let refused = ready.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(refused.contains("503"), "{refused}");
+            Ok(())
+        })
     })
 }
