@@ -56,8 +56,13 @@ fn monitor_shows_verdicts_with_tunnel_and_backend() -> Result<()> {
             let enough = |seen: &[Value]| {
                 has(seen, "tunnel")
                     .and(has(seen, "local"))
-                    .and(has(seen, "egress_reply"))
-                    .map(drop)
+                    .and(has(seen, "egress_reply"))?;
+                // The monitor may have begun in the middle of a connection.
+                let syn = seen
+                    .iter()
+                    .find(|line| line["flags"] == "SYN" && line["reason"] == "tunnel");
+                ensure!(syn.is_some(), "no SYN in {seen:?}");
+                Ok(())
             };
             let filter = vip.ip().to_string();
             let seen = watch(scene, owner, &["--vip", &filter], vip, enough)?;
@@ -88,10 +93,6 @@ fn monitor_shows_verdicts_with_tunnel_and_backend() -> Result<()> {
                 reply["source"] == vip.to_string() && reply["verdict"] == "leaves",
                 "{reply}"
             );
-            let syn = seen
-                .iter()
-                .find(|line| line["flags"] == "SYN" && line["reason"] == "tunnel");
-            ensure!(syn.is_some(), "no SYN in {seen:?}");
         }
         Ok(())
     })
