@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use weir_common::abi::{
     Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_BUCKETS, FRAGMENT_WAYS,
-    Flow, FlowBucket, HELD_FRAME, LIMITER_WAYS, Node, Past, Responder, ResponderKey, Row, SOURCE_LIMITER_BUCKETS,
-    SourcePrefix, source,
+    Flow, FlowBucket, HELD_FRAME, LIMITER_WAYS, Node, PAST_OWNERS, Past, Responder, ResponderKey, Row,
+    SOURCE_LIMITER_BUCKETS, SourcePrefix, source,
 };
 use weir_common::addr::Address;
 use weir_common::decide::Found;
 use weir_common::hash::Tuple;
 use weir_common::packet::{Hold, Packet};
 use weir_common::parse::{Fragment, Ip, Link, MAX_OFFSET, Transport};
-use weir_common::scratch::{Part, Scratch, Target};
+use weir_common::scratch::{Part, Round, Scratch, Target};
 use weir_common::stages::{Decisions, Stages};
 use weir_common::tables::{CacheWords, FlowWords, FragmentWords, LimiterWords, SourceLimiterWords, Tables};
 use weir_common::verdict::Reason;
@@ -205,7 +205,13 @@ fn leftovers() -> Scratch {
         chosen: target,
         second: target,
         candidate: target,
-        owners: [NUMBER; 6],
+        round: Round {
+            first: NUMBER.into(),
+            begins: true,
+            next: NUMBER,
+            distance: NUMBER.into(),
+        },
+        owners: [NUMBER; 2 + PAST_OWNERS],
         found: Found::Known,
         blocked: true,
         place: u64::from_ne_bytes([UNDEFINED; 8]),

@@ -37,7 +37,7 @@ pub const CACHE_BUCKETS: u32 = 1 << 18;
 /// Entries in one bucket of `FLOW_CACHE`: one cache line.
 pub const CACHE_WAYS: usize = 4;
 /// Owners of a row that are remembered besides the two in the row itself.
-pub const PAST_OWNERS: usize = 4;
+pub const PAST_OWNERS: usize = 8;
 /// Capacity of `FRAGMENTS` in buckets of [`FRAGMENT_WAYS`] (2^14 datagrams, 768 KiB).
 pub const FRAGMENT_BUCKETS: u32 = 1 << 12;
 /// Datagrams in one bucket.

@@ -5,19 +5,20 @@
 //!
 //! 1. a chosen backend on this node that knows the flow gets the packet;
 //! 2. a packet that may belong to an older flow is first taken to those who may have it: the backend that the sender says
-//!    the row had before, or those that this node's own rows have had, one after the other. Who is asked and does not know
-//!    it goes on by its own rows; [`crate::tunnel::MAX_HOPS`] ends that;
+//!    the row had before, and those that the rows of the nodes on the way have or had, node by node ([`walk`]);
+//!    [`crate::tunnel::MAX_HOPS`] ends that;
 //! 3. when nobody knows it, it goes back to the backend that was chosen first;
 //! 4. there it is a new flow: noted and delivered.
 //!
 //! A bare SYN skips 2: it may only begin a flow, and never moves one.
 
 use crate::{
-    abi::kind,
+    abi::{PAST_OWNERS, kind},
     flows::{Knowledge, Noted},
+    hash,
     lookup::Hashed,
     packet::tcp_flag,
-    scratch::{Part, Scratch, Target},
+    scratch::{Part, Round, Scratch, Target},
     stages::Decisions,
     steer,
     tables::Tables,
@@ -62,13 +63,7 @@ pub fn decide<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
     s.found = tables.look(s);
     tables.settle(s);
     if s.found == Found::Rows {
-        let found = tables.walk(s);
-        // What was in the way before is in the way still.
-        s.found = if found == Found::Nobody && s.blocked {
-            Found::Blocked
-        } else {
-            found
-        };
+        s.found = tables.walk(s);
         tables.settle(s);
     }
     tables.conclude(s)
@@ -89,24 +84,15 @@ pub fn look<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
         return Found::Settled;
     }
     let mut asked = here;
-    if s.second.place != Target::NOWHERE && s.flags & tunnel::FLAG_RETURN == 0 {
-        if s.second.place == Target::HERE {
-            s.aim(s.second.address, s.second.port);
-            if tables.note(s) == Knowledge::Known {
-                s.second.copy_to(&mut s.chosen);
-                return Found::Known;
-            }
-            asked = true;
-            // Whoever gets the packet need not ask here again.
-            s.second.place = Target::NOWHERE;
-        } else if here && s.hops < tunnel::MAX_HOPS {
-            if can_be_asked(tables, s, s.second.place) {
-                s.second.copy_to(&mut s.candidate);
-                turn_to(s);
-                return Found::Ask;
-            }
-            s.blocked = true;
+    if s.second.place == Target::HERE && s.flags & tunnel::FLAG_RETURN == 0 {
+        s.aim(s.second.address, s.second.port);
+        if tables.note(s) == Knowledge::Known {
+            s.second.copy_to(&mut s.chosen);
+            return Found::Known;
         }
+        asked = true;
+        // Whoever gets the packet need not ask here again.
+        s.second.place = Target::NOWHERE;
     }
     if asked && s.hops < tunnel::MAX_HOPS {
         Found::Rows
@@ -165,6 +151,8 @@ pub fn conclude<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
 fn turn_to(s: &mut Scratch) {
     if s.flags & tunnel::FLAG_RETURN == 0 {
         s.chosen.copy_to(&mut s.second);
+        s.flags = tunnel::FLAG_RETURN | tunnel::FLAG_AHEAD;
+    } else {
         s.flags = tunnel::FLAG_RETURN;
     }
     s.candidate.copy_to(&mut s.chosen);
@@ -187,33 +175,39 @@ fn can_be_asked<T: Tables>(tables: &T, s: &mut Scratch, place: u32) -> bool {
     true
 }
 
-/// Goes through the owners that this node's own row of the flow has had. Those on this node are asked here and now; of the
-/// others the next is found, after the backend of this node that was asked last. Where the chosen backend is on another
-/// node, that one is only told whom to ask next.
+/// Goes through the owners that this node's own row of the flow has and had. Those on this node are asked here and now; of
+/// the other nodes the next to be asked is found. Where the chosen backend is on another node, that one is only told whom to
+/// ask next.
 ///
-/// Once the earliest owner has been asked for a TCP flow, the way goes back to later ones: a sender that was away for a
-/// while knows early owners and the current one, and not who came between.
+/// The node that the sender names is asked first, as it is the likeliest. From there it goes round by the hash of the nodes'
+/// tunnel addresses, until the node of the backend chosen first would come again. It does not go by who had the row when:
+/// nodes that missed or have not seen some of the row's changes do not agree about that, and would send the packet to and
+/// fro between owners that they know, past one that only some know. Whoever is asked first begins the round, so that
+/// nobody is passed over of whom the sender and the first backend's node know nothing.
 #[inline(always)]
 pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
-    if owners(tables, s).is_none() {
+    let returning = s.flags & tunnel::FLAG_RETURN != 0;
+    let first = if returning { s.second.place } else { s.chosen.place };
+    if returning && first == Target::HERE {
         return Found::Nobody;
     }
-    let last = Hashed::new(s.flow.destination)
-        .entry_of(tables, s.flow.destination_port, s.protocol, kind::BACKEND)
-        .map_or(0, |backend| backend.id);
-    let mut passed = true;
-    for owner in s.owners {
-        passed = passed && (owner != last || last == 0);
+    s.round = Round {
+        first: match tables.node(first) {
+            Some(node) if first != Target::HERE => hash::address(&node.address),
+            _ => 0,
+        },
+        begins: !returning || s.flags & tunnel::FLAG_AHEAD != 0,
+        next: 0,
+        distance: u64::MAX,
+    };
+    if owners(tables, s).is_none() {
+        s.owners = [0; 2 + PAST_OWNERS];
     }
-    tables.settle(s);
-    let (mut earlier, mut later, mut blocked) = (0, 0, Found::Nobody);
     for place in 0..s.owners.len() {
+        // What was found so far goes through the scratch: the verifier then walks every turn once.
+        tables.settle(s);
         let owner = s.owners[place];
-        if owner == 0 || owner == last {
-            passed = passed || owner == last;
-            continue;
-        }
-        if !steer::aim(tables, owner, &mut s.candidate) {
+        if owner == 0 || !steer::aim(tables, owner, &mut s.candidate) {
             continue;
         }
         if s.candidate.place == Target::HERE {
@@ -222,39 +216,50 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
                 s.candidate.copy_to(&mut s.chosen);
                 return Found::Known;
             }
-        } else if owner != s.chosen.id && !(passed && earlier != 0) && !is_second(s) {
-            if !can_be_asked(tables, s, s.candidate.place) {
-                blocked = Found::Blocked;
-            } else if passed {
-                earlier = owner;
-            } else {
-                later = owner;
-            }
+        } else {
+            consider(tables, s, owner);
         }
     }
-    let returning = s.flags & tunnel::FLAG_RETURN != 0 && !s.transport.udp;
-    let forth = returning && (earlier == 0 || s.flags & tunnel::FLAG_FORTH != 0);
-    let next = if forth { later } else { earlier };
-    if !steer::aim(tables, next, &mut s.candidate) {
-        return blocked;
+    tables.settle(s);
+    let here = s.chosen.place == Target::HERE;
+    if here && !returning && s.second.place != Target::NOWHERE {
+        if can_be_asked(tables, s, s.second.place) {
+            s.second.copy_to(&mut s.candidate);
+            turn_to(s);
+            return Found::Ask;
+        }
+        s.blocked = true;
     }
-    if s.chosen.place != Target::HERE {
+    let next = s.round.next;
+    if !steer::aim(tables, next, &mut s.candidate) {
+        return if s.blocked { Found::Blocked } else { Found::Nobody };
+    }
+    if !here {
         s.candidate.copy_to(&mut s.second);
         return Found::Nobody;
     }
     turn_to(s);
-    if forth {
-        s.flags |= tunnel::FLAG_FORTH;
-    }
     Found::Ask
 }
 
-/// Whether the candidate is the backend to come back to, who need not be asked.
+/// Makes the candidate, backend `owner` on another node, the next to be asked, if it is the nearest in the round.
 #[inline(always)]
-fn is_second(s: &Scratch) -> bool {
-    s.flags & tunnel::FLAG_RETURN != 0
-        && s.second.port == s.candidate.port
-        && s.second.address.words() == s.candidate.address.words()
+fn consider<T: Tables>(tables: &T, s: &mut Scratch, owner: u32) {
+    let Some(node) = tables.node(s.candidate.place) else {
+        return;
+    };
+    let here = hash::address(&node.source);
+    let first = if s.round.first == 0 { here } else { s.round.first };
+    let after = if s.round.begins { 0 } else { here.wrapping_sub(first) };
+    let distance = hash::address(&node.address).wrapping_sub(first);
+    if distance <= after || distance >= s.round.distance {
+        return;
+    }
+    if can_be_asked(tables, s, s.candidate.place) {
+        (s.round.next, s.round.distance) = (owner, distance);
+    } else {
+        s.blocked = true;
+    }
 }
 
 /// Puts into the scratch who has and had the flow's row.
@@ -264,8 +269,9 @@ fn owners<T: Tables>(tables: &T, s: &mut Scratch) -> Option<()> {
     let frontend = steer::frontend(tables, s)?;
     let index = steer::row(tables, config, s, frontend);
     let row = tables.row(index)?;
-    let [a, b, c, d] = tables.past(index)?.owners;
-    s.owners = [row.current, row.previous, a, b, c, d];
+    let past = tables.past(index)?;
+    (s.owners[0], s.owners[1]) = (row.current, row.previous);
+    s.owners[2..].copy_from_slice(&past.owners);
     Some(())
 }
 

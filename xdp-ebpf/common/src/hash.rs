@@ -18,7 +18,7 @@ fn finish(state: u64) -> u64 {
     product ^ (product >> 29)
 }
 
-/// Hash of an address, for `FILTER` and as the start of [`directory`].
+/// Hash of an address: for `FILTER`, as the start of [`directory`], and for the order in which nodes are asked.
 #[inline(always)]
 #[must_use]
 pub fn address(address: &Address) -> u64 {

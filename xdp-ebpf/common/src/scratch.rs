@@ -53,6 +53,8 @@ pub struct Scratch {
     pub owners: [u32; 2 + PAST_OWNERS],
     /// Who may be asked next.
     pub candidate: Target,
+    /// Where [`crate::decide::walk`] has come to.
+    pub round: Round,
     /// The flow, from client to the backend in question.
     pub flow: Tuple,
     /// Where its entry is in `FLOWS`; see [`crate::flows`].
@@ -89,6 +91,19 @@ pub struct Target {
     pub port: u16,
     /// Node id, [`Target::HERE`] or [`Target::NOWHERE`].
     pub place: u32,
+}
+
+/// The search for the next node to be asked about a flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    /// Hash of the tunnel address of the node chosen first; 0 for this one.
+    pub first: u64,
+    /// Whether it begins here, whatever this node's place in it.
+    pub begins: bool,
+    /// Id of the best candidate so far; 0 is none.
+    pub next: u32,
+    /// How far its node is from the first.
+    pub distance: u64,
 }
 
 impl Target {

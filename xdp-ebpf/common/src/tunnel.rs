@@ -16,13 +16,13 @@ pub const OPTION_CLASS: u16 = 0xffe1_u16.to_be();
 /// Option type of ours; the upper bit says that who does not know it must drop the packet (RFC 8926 §3.5).
 pub const OPTION_TYPE: u8 = 0x81;
 /// Nodes that may be asked for a flow, one after the other, before it goes back to where it was chosen to go.
-pub const MAX_HOPS: u8 = 6;
+pub const MAX_HOPS: u8 = 10;
 /// [`Choice::flags`]: who does not know the flow goes on by its own rows, and at the end of them to the [`Second`].
 pub const FLAG_RETURN: u8 = 1;
-/// [`Choice::flags`], with [`FLAG_RETURN`]: who does not know the flow goes on to later owners, not to earlier ones.
-pub const FLAG_FORTH: u8 = 4;
 /// [`Choice::flags`]: everybody has been asked; the packet is to be delivered.
 pub const FLAG_FINAL: u8 = 2;
+/// [`Choice::flags`], with [`FLAG_RETURN`]: who is asked is the first to be, whatever its place in the order.
+pub const FLAG_AHEAD: u8 = 4;
 /// Geneve flag: a critical option is present.
 const CRITICAL: u8 = 0x40;
 const TTL: u8 = 64;
@@ -38,7 +38,7 @@ pub struct Choice {
     pub port: u16,
     /// Nodes that were asked so far.
     pub hops: u8,
-    /// [`FLAG_RETURN`] and [`FLAG_FINAL`].
+    /// [`FLAG_RETURN`], [`FLAG_FINAL`] and [`FLAG_AHEAD`].
     pub flags: u8,
 }
 

@@ -1,6 +1,6 @@
 //! Rows that changed more than once: who does not know a flow goes on by this node's own rows.
 
-use super::wrap::{FINAL, FORTH, RETURN, action, from_node, received, sent};
+use super::wrap::{FINAL, FIRST, RETURN, action, from_node, received, sent};
 use super::{Case, arriving, begun, data, opening, syn, to_vip};
 use crate::packets::frames::{Steering, Tcp};
 use crate::packets::world::{self, Family, Protocol, Target};
@@ -13,6 +13,39 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
     let mut cases = chosen_here(family);
     cases.extend(asked(family));
     cases
+}
+
+/// The round in which nodes are asked, each by one of its backends: the order is part of what nodes have to agree about.
+fn round(family: Family) -> [Target; 6] {
+    use Target::{Far, Local, Near, Older, Tagged, Unreachable};
+    match family {
+        Family::V4 => [Local, Near, Tagged, Far, Older, Unreachable],
+        Family::V6 => [Local, Tagged, Unreachable, Far, Older, Near],
+    }
+}
+
+/// Who of those that [`world::DEEP`] has had and that can be reached comes after `target` in the round.
+pub(super) fn after(family: Family, target: Target) -> Target {
+    let round = round(family);
+    let begin = round.iter().position(|&other| other == target).unwrap_or(0);
+    let had = |other: &&Target| matches!(other, Target::Older | Target::Far | Target::Tagged);
+    round
+        .iter()
+        .cycle()
+        .skip(begin + 1)
+        .find(had)
+        .copied()
+        .unwrap_or(target)
+}
+
+/// Whether a row's owner `next` comes after `target` in the round, before `first` comes again.
+fn is_before(family: Family, target: Target, next: Target, first: Target) -> bool {
+    let round = round(family);
+    let from = |wanted| {
+        let place = |target| round.iter().position(|&other| other == target).unwrap_or(0);
+        (place(wanted) + round.len() - place(first)) % round.len()
+    };
+    from(target) < from(next)
 }
 
 fn name(text: &str, family: Family) -> String {
@@ -28,10 +61,18 @@ fn asking(family: Family, asked: Target, back: Target, hops: u8) -> Steering {
     }
 }
 
+/// The same, and it is the first to be asked.
+fn first(family: Family, asked: Target, back: Target, hops: u8) -> Steering {
+    Steering {
+        flags: FIRST,
+        ..asking(family, asked, back, hops)
+    }
+}
+
 /// The client's packet goes to `target`'s node.
 fn asks(text: &str, family: Family, upper: &Tcp, target: Target) -> Case {
     let inner = to_vip(family).carry(upper);
-    let (expected, l3) = sent(target, family, 0, &asking(family, target, Target::Local, 1), &inner);
+    let (expected, l3) = sent(target, family, 0, &first(family, target, Target::Local, 1), &inner);
     let frame = arriving().carry(&inner);
     Case::ingress(
         name(text, family),
@@ -113,50 +154,54 @@ fn asked(family: Family) -> Vec<Case> {
         ..Target::Near.steering(family, Protocol::Udp, 1)
     };
     let (udp_expected, l3) = sent(Target::Near, family, 0, &udp_returned, &to_vip(family).carry(&*udp));
+    let begin = first(family, Target::Local, Target::Near, 1);
+    let (after_local, after_near) = (after(family, Target::Local), after(family, Target::Near));
+    // The next of those that a row has had, or back to who was chosen first.
+    let on = |text, port, next: Target| {
+        if is_before(family, Target::Local, next, Target::Near) {
+            let steering = asking(family, next, Target::Near, 2);
+            passed_on(text, port, &back, next, &steering, Reason::SecondChance)
+        } else {
+            passed_on(text, port, &back, Target::Near, &returned(1), Reason::Returned)
+        }
+    };
     vec![
         passed_on(
             "a sender without a past",
             world::DEEP.port,
             &short,
-            Target::Older,
-            &asking(family, Target::Older, Target::Local, 1),
+            after_local,
+            &first(family, after_local, Target::Local, 1),
             Reason::SecondChance,
         ),
+        on("asked in turn", world::DEEP.port, after_local),
+        on(
+            "asked in turn, and was the earliest",
+            world::EARLIEST.port,
+            Target::Older,
+        ),
+        // Whoever is asked first may be anywhere in the round.
         passed_on(
-            "asked, and goes on",
+            "asked first",
             world::DEEP.port,
-            &back,
+            &begin,
+            after_near,
+            &asking(family, after_near, Target::Near, 2),
+            Reason::SecondChance,
+        ),
+        // The sender does not know who came between.
+        passed_on(
+            "asked first, and was the earliest",
+            world::EARLIEST.port,
+            &begin,
             Target::Older,
             &asking(family, Target::Older, Target::Near, 2),
             Reason::SecondChance,
         ),
         passed_on(
-            "asked, and was the first",
+            "asked, and was the only one",
             world::LOCAL.port,
-            &back,
-            Target::Near,
-            &returned(1),
-            Reason::Returned,
-        ),
-        // The sender does not know who came between.
-        passed_on(
-            "asked, and was the earliest",
-            world::EARLIEST.port,
-            &back,
-            Target::Older,
-            &Steering {
-                flags: RETURN | FORTH,
-                ..asking(family, Target::Older, Target::Near, 2)
-            },
-            Reason::SecondChance,
-        ),
-        passed_on(
-            "asked on the way to later owners",
-            world::DEEP.port,
-            &Steering {
-                flags: RETURN | FORTH,
-                ..back
-            },
+            &begin,
             Target::Near,
             &returned(1),
             Reason::Returned,
@@ -164,9 +209,9 @@ fn asked(family: Family) -> Vec<Case> {
         passed_on(
             "asked as the last that may be",
             world::DEEP.port,
-            &asking(family, Target::Local, Target::Near, 6),
+            &asking(family, Target::Local, Target::Near, 10),
             Target::Near,
-            &returned(6),
+            &returned(10),
             Reason::Returned,
         ),
         // Both are here: the one chosen first gets it.

@@ -1,6 +1,6 @@
 //! ICMP errors about flows through a VIP, in both directions, and those that this node sends of its own.
 
-use super::wrap::{from_node, received, sent};
+use super::wrap::{FIRST, action, from_node, received, sent};
 use super::{CLIENT_PORT, Case, arriving, begun, came, data, leaving, left, opening, syn, to_vip};
 use crate::packets::frames::{Icmp, Ip, Steering, Tcp, Udp, Upper, flag};
 use crate::packets::world::{self, Family, Frontend, Protocol, Target};
@@ -187,12 +187,13 @@ fn through_the_tunnel(family: Family) -> Vec<Case> {
     let pod = Target::Local.backend(family, Protocol::Tcp);
     let rewritten = from_router(family, pod.ip()).carry(&error(header, &reply(family, Protocol::Tcp, pod, 80)));
     let deep = packet(world::DEEP);
+    let first = super::history::after(family, Target::Local);
     let asking = Steering {
-        flags: super::wrap::RETURN,
+        flags: FIRST,
         previous: Some(Target::Local.as_previous(family, Protocol::Tcp)),
-        ..Target::Older.steering(family, Protocol::Tcp, 1)
+        ..first.steering(family, Protocol::Tcp, 1)
     };
-    let (asked, l3) = sent(Target::Older, family, 0xc0, &asking, &deep);
+    let (asked, l3) = sent(first, family, 0xc0, &asking, &deep);
     vec![
         Case::ingress(
             name("from another node", family),
@@ -210,7 +211,7 @@ fn through_the_tunnel(family: Family) -> Vec<Case> {
         Case::ingress(
             name("from another node, of an older backend", family),
             received(Target::Near, family, &local, &deep),
-            Action::Transmit,
+            action(first),
             Reason::IcmpError,
             asked,
         )

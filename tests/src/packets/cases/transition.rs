@@ -1,7 +1,6 @@
 //! Frontends whose row changed: a flow stays with the backend that has it, wherever somebody knows that.
 
-use super::wrap::RETURN;
-use super::wrap::{action, sent};
+use super::wrap::{FIRST, action, sent};
 use super::{CLIENT_PORT, Case, Step, arriving, begun, came, data, following, leaving, left, opening, syn, to_vip};
 use crate::packets::frames::{Ip, Steering, Tcp, flag};
 use crate::packets::world::{self, Family, Frontend, Protocol, Target};
@@ -151,7 +150,7 @@ fn unknown(family: Family, protocol: Protocol) -> Vec<Case> {
 /// What `asked` is told, who is to send the packet on to `back` if it does not know the flow.
 fn asking(family: Family, protocol: Protocol, asked: Target, back: Target) -> Steering {
     Steering {
-        flags: RETURN,
+        flags: FIRST,
         previous: Some(back.as_previous(family, protocol)),
         ..asked.steering(family, protocol, 1)
     }

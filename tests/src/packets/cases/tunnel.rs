@@ -1,6 +1,6 @@
 //! Tunnel packets from other nodes: decapsulated and delivered, or given their second chance.
 
-use super::wrap::{FINAL, RETURN, action, datagram, from_node, outer, received, sent};
+use super::wrap::{FINAL, FIRST, RETURN, action, datagram, from_node, outer, received, sent};
 use super::{CLIENT_PORT, Case, Step, answered, came, data, following, opening, syn, to_vip};
 use crate::packets::frames::{Geneve, Ip, Previous, Steering, Tcp, Udp, Upper};
 use crate::packets::world::{self, Family, Protocol, Target, VLAN};
@@ -147,7 +147,7 @@ fn second_chance(family: Family) -> Vec<Case> {
         let previous = target.as_previous(family, TCP);
         let asked = with_previous(Target::Local.steering(family, TCP, hops), previous);
         let passed = Steering {
-            flags: RETURN,
+            flags: FIRST,
             ..with_previous(
                 target.steering(family, TCP, hops + 1),
                 Target::Local.as_previous(family, TCP),
@@ -162,7 +162,7 @@ fn second_chance(family: Family) -> Vec<Case> {
         cases.push(Case::ingress(text, frame, action(target), Reason::SecondChance, expected).outer(l3));
     };
     add("at another node", &[], Target::Older, 0, 0);
-    add("with one hop left", &[], Target::Older, 5, 0);
+    add("with one hop left", &[], Target::Older, 9, 0);
     add("with a service class", &[], Target::Older, 0, 0xb8);
     add("at the sender", &[], Target::Near, 0, 0);
     add("on another interface", &[], Target::Far, 0, 0);
@@ -260,7 +260,7 @@ fn no_second_chance(family: Family) -> Vec<Case> {
         taken_out(
             "moved here, no hop left",
             family,
-            &Steering { hops: 6, ..moved },
+            &Steering { hops: 10, ..moved },
             &data(port),
             Target::Local,
         ),

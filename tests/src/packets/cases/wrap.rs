@@ -6,10 +6,10 @@ use weir_common::verdict::Action;
 
 /// Flag of the option: who does not know the flow goes on, and at the end back to the second backend.
 pub(super) const RETURN: u8 = 1;
-/// Flag of the option: on to later owners of the row.
-pub(super) const FORTH: u8 = 4;
 /// Flag of the option: everybody has been asked.
 pub(super) const FINAL: u8 = 2;
+/// Flags of the option for who is asked first: the round begins there.
+pub(super) const FIRST: u8 = 4 | RETURN;
 
 /// The outer source port of packets built here, of the range that is expected.
 const SOURCE_PORT: u16 = 0xc0de;

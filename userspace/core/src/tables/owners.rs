@@ -102,7 +102,7 @@ impl Owners {
     ///
     /// Each changes one word. Whoever is among the owners before and after is so after every one of them, as long as
     /// there is a free slot, and what comes out of the past into the row finds one in the past that is to be. Else, which
-    /// takes six owners of one row, the one to be asked last may be missing for the moment.
+    /// takes ten owners of one row, the one to be asked last may be missing for the moment.
     pub fn change(mut self, next: &Self, index: u32, writes: &mut Vec<Write>) {
         let both = |id: &u32| *id != 0 && next.all().any(|other| other == *id);
         let staying: Vec<u32> = self.all().filter(both).collect();
@@ -198,16 +198,16 @@ mod tests {
         assert_eq!(row, owners(&[1, 2]), "a flap remembers who stood in");
         let row = row.succeed(0, all);
         assert_eq!(row, owners(&[0, 1, 2]), "nobody is no owner");
-        let row = row.succeed(3, all).succeed(4, all).succeed(5, all).succeed(6, all);
-        assert_eq!(row, owners(&[6, 5, 4, 3, 1, 2]));
+        let row = (3..=10).fold(row, |row, next| row.succeed(next, all));
+        assert_eq!(row, owners(&[10, 9, 8, 7, 6, 5, 4, 3, 1, 2]));
         assert_eq!(
-            row.succeed(7, all),
-            owners(&[7, 6, 5, 4, 3, 1]),
+            row.succeed(11, all),
+            owners(&[11, 10, 9, 8, 7, 6, 5, 4, 3, 1]),
             "the oldest is forgotten"
         );
         assert_eq!(
             row.succeed(2, all),
-            owners(&[2, 6, 5, 4, 3, 1]),
+            owners(&[2, 10, 9, 8, 7, 6, 5, 4, 3, 1]),
             "who comes back needs no room"
         );
     }
@@ -218,8 +218,8 @@ mod tests {
         assert_eq!(owners(&[2, 1]).succeed(3, order), owners(&[3, 1, 2]));
         assert_eq!(owners(&[1, 2, 3, 4]).succeed(1, order), owners(&[1, 3, 2, 4]));
         assert_eq!(
-            owners(&[1, 3, 5, 2, 4, 6]).succeed(7, order),
-            owners(&[7, 1, 3, 5, 2, 4]),
+            owners(&[1, 3, 5, 7, 9, 2, 4, 6, 8, 10]).succeed(11, order),
+            owners(&[11, 1, 3, 5, 7, 9, 2, 4, 6, 8]),
             "the oldest of them"
         );
         let odd = |id| (id % 2 == 1).then_some(0);
@@ -247,14 +247,16 @@ mod tests {
                 current: 1,
                 previous: 0,
             },
-            past: Past { owners: [2, 1, 9, 2] },
+            past: Past {
+                owners: [2, 1, 9, 2, 0, 0, 0, 0],
+            },
         };
         assert_eq!(found.sound(|id| id < 9), owners(&[1, 2]));
         assert_eq!(found.sound(|id| id == 2), owners(&[0, 2]));
     }
 
     fn any_owners() -> impl Strategy<Value = Owners> {
-        let ids = Just((1..9).collect::<Vec<u32>>()).prop_shuffle();
+        let ids = Just((1..13).collect::<Vec<u32>>()).prop_shuffle();
         (ids, 1..=1 + FORMER, any::<bool>()).prop_map(|(mut ids, count, nobody)| {
             ids.truncate(count);
             ids[0] *= u32::from(!nobody);
@@ -282,8 +284,8 @@ mod tests {
         #[test]
         fn nobody_is_missing_in_between(
             from in any_owners(),
-            next in 0..10_u32,
-            orders in proptest::collection::vec(option::weighted(0.8, 0..3_u8), 10),
+            next in 0..14_u32,
+            orders in proptest::collection::vec(option::weighted(0.8, 0..3_u8), 14),
         ) {
             let to = from.succeed(next, |id| orders[id as usize]);
             let states = seen(from, &to);

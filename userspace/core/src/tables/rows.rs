@@ -6,7 +6,7 @@
 //! `current`'s node does not know is passed on to `previous`, and from there along the past that the nodes on the way know.
 //! When a row's owner changes, the former owner moves to the front of the list, however long ago the change before was: a
 //! connection lives for days. An endpoint that flaps, A to B to A, leaves `{A,B}`, and flows begun before and during B's
-//! time are both found. So the last six owners of a row are followed, each once ([`Owners::succeed`]), and among them
+//! time are both found. So the last ten owners of a row are followed, each once ([`Owners::succeed`]), and among them
 //!
 //! - those that answer come first, then those that the plan has as not serving, then those it has no more: a packet sent
 //!   to a dead node comes back from nowhere, and a pod that is gone may have flows for a moment yet, but no longer;

@@ -14,6 +14,8 @@ use weir_common::{
 /// Words of a [`Flow`], and the one that is claimed and published.
 const WORDS: usize = size_of::<Flow>() / 8;
 const CONTROL: usize = 6;
+/// The one with the times, see [`Flow`].
+const TIME: usize = 7;
 /// The control word without state and VIP port: who the flow belongs to.
 const IDENTITY: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0]);
 
@@ -84,40 +86,77 @@ fn unchanged(words: &[u64; WORDS], before: u64, after: u64) -> bool {
 
 /// `Some(true)` when placed, `Some(false)` when it was there, `None` when there is no room.
 fn place(flow: &Flow, new: &Mapped<FlowBucket>, seed: u64) -> Result<Option<bool>, Error> {
+    // The packet path may take the place that was chosen.
+    const ATTEMPTS: usize = 8;
+    for _ in 0..ATTEMPTS {
+        match attempt(flow, new, seed)? {
+            Attempt::Lost => {}
+            Attempt::Over(outcome) => return Ok(outcome),
+        }
+    }
+    Ok(None)
+}
+
+enum Attempt {
+    /// Somebody else was faster.
+    Lost,
+    Over(Option<bool>),
+}
+
+fn attempt(flow: &Flow, new: &Mapped<FlowBucket>, seed: u64) -> Result<Attempt, Error> {
     let words: [u64; WORDS] = bytemuck::must_cast(*flow);
+    let wanted = words.get(CONTROL).copied().unwrap_or_default();
     let mut best: Option<(&[AtomicU64], u64)> = None;
     for index in buckets(flow, seed, new.entries().saturating_sub(1)) {
         for entry in new.words(index)?.chunks_exact(WORDS).take(FLOW_WAYS) {
             let control = load(entry, CONTROL);
             if state(control) >= flow_state::OPENING && same_flow(entry, &words) {
-                return Ok(Some(false));
+                return Ok(follow(entry, control, &words));
             }
             if best.is_none_or(|(_, other)| worth(control) < worth(other)) {
                 best = Some((entry, control));
             }
         }
     }
-    let wanted = words.get(CONTROL).copied().unwrap_or_default();
     let Some((entry, control)) = best.filter(|(_, control)| worth(*control) < worth(wanted)) else {
-        return Ok(None);
+        return Ok(Attempt::Over(None));
     };
-    let Some(guard) = entry.get(CONTROL) else {
-        return Ok(None);
-    };
-    let busy = with_state(control, flow_state::BUSY);
-    if guard
-        .compare_exchange(control, busy, Ordering::AcqRel, Ordering::Acquire)
-        .is_err()
-    {
-        return Ok(None);
+    if !swap(entry, control, with_state(control, flow_state::BUSY)) {
+        return Ok(Attempt::Lost);
     }
     for (position, (word, value)) in entry.iter().zip(words).enumerate() {
         if position != CONTROL {
             word.store(value, Ordering::Release);
         }
     }
-    guard.store(wanted, Ordering::Release);
-    Ok(Some(true))
+    if let Some(guard) = entry.get(CONTROL) {
+        guard.store(wanted, Ordering::Release);
+    }
+    Ok(Attempt::Over(Some(true)))
+}
+
+/// The flow is there already, and may have been proven in the old map since it was copied.
+fn follow(entry: &[AtomicU64], control: u64, words: &[u64; WORDS]) -> Attempt {
+    let wanted = words.get(CONTROL).copied().unwrap_or_default();
+    if worth(control) >= worth(wanted) {
+        return Attempt::Over(Some(false));
+    }
+    if let (Some(time), Some(value)) = (entry.get(TIME), words.get(TIME)) {
+        time.store(*value, Ordering::Release);
+    }
+    if swap(entry, control, with_state(control, state(wanted))) {
+        Attempt::Over(Some(false))
+    } else {
+        Attempt::Lost
+    }
+}
+
+fn swap(entry: &[AtomicU64], from: u64, to: u64) -> bool {
+    entry.get(CONTROL).is_some_and(|guard| {
+        guard
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    })
 }
 
 /// The two buckets that `flow` may be in.
@@ -156,11 +195,12 @@ fn with_state(control: u64, state: u8) -> u64 {
 fn worth(control: u64) -> u8 {
     match state(control) {
         flow_state::FREE => 0,
-        flow_state::OPENING => 1,
-        flow_state::CLOSED => 2,
-        flow_state::UDP => 3,
-        flow_state::ESTABLISHED => 4,
-        _ => u8::MAX,
+        flow_state::OPENING | flow_state::UDP_OPENING => 1,
+        flow_state::ANSWERED => 2,
+        flow_state::CLOSED | flow_state::RESET => 3,
+        flow_state::UDP => 4,
+        flow_state::BUSY => u8::MAX,
+        _ => 5,
     }
 }
 
@@ -227,6 +267,37 @@ mod tests {
                 assert!(buckets(flow, 9, 63).contains(&index));
             }
         }
+    }
+
+    #[test]
+    fn what_was_proven_since_it_was_copied_is_proven_in_the_copy() {
+        let (mut old, new) = (anonymous(16), anonymous(64));
+        fill(&mut old, &[flow(1, flow_state::OPENING)]);
+        copy(&old, Reading::OURS, &new, 9).unwrap();
+        let mut later = flow(1, flow_state::ESTABLISHED);
+        later.last_seen += 7;
+        let mut old = anonymous(16);
+        fill(&mut old, &[later]);
+        copy(&old, Reading::OURS, &new, 9).unwrap();
+        assert_eq!(all(&new), [later]);
+        fill(&mut anonymous(16), &[flow(1, flow_state::OPENING)]);
+        copy(&old, Reading::OURS, &new, 9).unwrap();
+        assert_eq!(all(&new), [later], "and stays so");
+    }
+
+    #[test]
+    fn answered_floods_do_not_push_out_flows() {
+        let flood: Vec<Flow> = (0..8).map(|number| flow(number, flow_state::ANSWERED)).collect();
+        let flows: Vec<Flow> = (100..104)
+            .map(|number| flow(number, flow_state::BACKEND_CLOSED))
+            .collect();
+        let new = anonymous(1);
+        for flows in [&flows, &flood] {
+            let mut old = anonymous(4);
+            fill(&mut old, flows);
+            copy(&old, Reading::OURS, &new, 9).unwrap();
+        }
+        assert!(all(&new).iter().all(|flow| flow.state == flow_state::BACKEND_CLOSED));
     }
 
     #[test]

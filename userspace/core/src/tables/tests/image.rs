@@ -152,8 +152,10 @@ impl Image {
     pub fn owners(&self, range: RowRange) -> impl Iterator<Item = [u32; 2 + PAST_OWNERS]> {
         let history = &self.history[range.base as usize..][..range.mask as usize + 1];
         let owners = |(row, past): (&Row, &Past)| {
-            let [a, b, c, d] = past.owners;
-            [row.current, row.previous, a, b, c, d]
+            let mut owners = [0; 2 + PAST_OWNERS];
+            [owners[0], owners[1]] = [row.current, row.previous];
+            owners[2..].copy_from_slice(&past.owners);
+            owners
         };
         self.range(range).iter().zip(history).map(owners)
     }
