@@ -58,6 +58,8 @@ pub struct Case {
     pub flows: u64,
     /// Number of VIPs they go to; a power of two.
     pub vips: u64,
+    /// Whether all places of `FLOWS` and `FLOW_CACHE` are taken before, by flows of long ago.
+    pub full: bool,
     /// What is sent before.
     pub preparation: Option<Preparation>,
     /// What must come out.
@@ -98,8 +100,31 @@ pub fn all() -> Vec<Case> {
     ] {
         cases.extend(Family::BOTH.map(|family| spread(family, name, vips, flows)));
     }
-    for make in [transition, second_chance, icmp_error, local, decapsulate, egress] {
+    for make in [
+        transition,
+        second_chance,
+        icmp_error,
+        first_fragment,
+        later_fragment,
+        local,
+        decapsulate,
+        egress,
+    ] {
         cases.extend(Family::BOTH.map(make));
+    }
+    for (name, make) in [
+        ("old-stateless", stateless as fn(Family) -> Case),
+        ("old-cached-64k", |family| cached(family, "", 1 << 16)),
+        ("old-new-flow", new_flow),
+        ("old-local", local),
+        ("old-new-local", new_local),
+    ] {
+        let full = |family| Case {
+            name,
+            full: true,
+            ..make(family)
+        };
+        cases.extend(Family::BOTH.map(full));
     }
     cases
 }
@@ -113,6 +138,7 @@ fn case(name: &'static str, family: Family, frame: Vec<u8>, expected: Expected) 
         choice: ONE_FLOW,
         flows: 1,
         vips: 1,
+        full: false,
         preparation: None,
         expected,
     }
@@ -226,6 +252,37 @@ fn icmp_error(family: Family) -> Case {
         frame,
         transmitted(Reason::IcmpError, Some(tunnel(family))),
     )
+}
+
+/// The first fragment of a segment for a backend on another node: its ports are noted.
+fn first_fragment(family: Family) -> Case {
+    let [frame, _] = scene::fragments(family);
+    let growth = Some(tunnel(family));
+    case("fragment-first", family, frame, transmitted(Reason::Tunnel, growth))
+}
+
+/// A later one of the same segment, which has the ports that were noted.
+fn later_fragment(family: Family) -> Case {
+    let [first, frame] = scene::fragments(family);
+    let growth = Some(tunnel(family));
+    Case {
+        preparation: Some(Preparation {
+            frames: vec![(Program::Ingress, first)],
+            every_flow: false,
+            reason: Reason::Tunnel,
+        }),
+        ..case("fragment-later", family, frame, transmitted(Reason::Tunnel, growth))
+    }
+}
+
+/// A SYN of a new flow each time, for a backend on this node: the flow is noted in `FLOWS`, in place of another.
+fn new_local(family: Family) -> Case {
+    let frame = scene::client(family, port::LOCAL, SYN, SHORT_FRAME);
+    Case {
+        choice: NEXT_FLOW,
+        flows: 1 << 32,
+        ..case("", family, frame, passed(Reason::Local, 0))
+    }
 }
 
 fn local(family: Family) -> Case {

@@ -94,6 +94,9 @@ impl Bench {
         } else {
             case.frame.clone()
         };
+        if case.full {
+            scene::old::fill(&self.product, case.family)?;
+        }
         if let Some(preparation) = &case.preparation {
             if preparation.every_flow {
                 let (_, first) = preparation.frames.first().context("nothing to prepare with")?;

@@ -49,6 +49,11 @@ impl Row {
             net_ns: median_ns - floor_ns,
         }
     }
+
+    /// In the order of a table's columns.
+    fn times(&self) -> [f64; 4] {
+        [self.median_ns, self.spread_ns, self.floor_ns, self.net_ns]
+    }
 }
 
 /// The value below which `share` of the samples lie, between two of them if need be; 0 for none.
@@ -70,17 +75,11 @@ impl Report {
         let mut text = format!("{}\n\n", self.circumstances());
         text += "case           family  median  spread   floor     net  (ns per packet)\n";
         for row in &self.rows {
-            let Row {
-                case,
-                family,
-                median_ns,
-                spread_ns,
-                floor_ns,
-                net_ns,
-            } = row;
+            let [median, spread, floor, net] = row.times();
             let _ = writeln!(
                 text,
-                "{case:14} IPv{family} {median_ns:8.1}{spread_ns:8.1}{floor_ns:8.1}{net_ns:8.1}"
+                "{:14} IPv{} {median:8.1}{spread:8.1}{floor:8.1}{net:8.1}",
+                row.case, row.family
             );
         }
         text
@@ -100,17 +99,11 @@ impl Report {
         );
         text += "| case | family | median | spread | floor | net |\n|---|---|---:|---:|---:|---:|\n";
         for row in &self.rows {
-            let Row {
-                case,
-                family,
-                median_ns,
-                spread_ns,
-                floor_ns,
-                net_ns,
-            } = row;
+            let [median, spread, floor, net] = row.times();
             let _ = writeln!(
                 text,
-                "| {case} | IPv{family} | {median_ns:.1} | {spread_ns:.1} | {floor_ns:.1} | **{net_ns:.1}** |"
+                "| {} | IPv{} | {median:.1} | {spread:.1} | {floor:.1} | **{net:.1}** |",
+                row.case, row.family
             );
         }
         text
@@ -131,8 +124,11 @@ less the floor; *spread* is the distance between the quartiles of the rounds. On
 - `transition`: an established flow that this node knows nothing of, to a backend that changed lately: both are named.
 - `second-chance`: the same, and the backend chosen is on this node and does not know it: the other one's node is asked.
 - `icmp-error`: about a flow of a backend on another node.
+- `fragment-first`, `fragment-later`: of a segment for a backend on another node; the first one leaves its ports for the later.
 - `local`: to a backend on this node. `decapsulate`: out of the tunnel to a backend on this node. Both note the flow.
 - `egress`: the reply of a backend on this node, in the tc program.
+- `old-*`: the same while every place of flow table and cache is taken by a flow of long ago. `old-new-local`: every packet the SYN
+  of a flow never seen, to a backend on this node; noted in the full flow table.
 ";
 
 #[cfg(test)]

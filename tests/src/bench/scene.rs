@@ -4,19 +4,24 @@
 //! whose frontends differ by [`port`]. Flow number 0 is that of the frames made here; the wrapper makes the others of it.
 
 mod many;
+pub mod old;
 
 use crate::packets::{
     frames::{Arp, Icmp, Ip, Link, Mac, Tcp, flag, solicitation},
     image::Image,
     world::Family,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, Map},
 };
-use bytemuck::must_cast;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use bytemuck::{Pod, must_cast};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
+};
+use weir::apply::bpf::mapped::Mapped;
 use weir_common::abi::{
     Address, BACKEND_LOCAL, Backend, CACHE_BUCKETS, Config, DirectoryEntry, FLOW_BUCKETS, Node, Responder,
     ResponderKey, Row, RowRange, kind, protocol,
@@ -128,6 +133,20 @@ pub fn client_of_many(family: Family, flags: u8) -> Vec<u8> {
     Link::between(ROUTER, NODE).carry(&ip.carry(&tcp))
 }
 
+/// Both fragments of one segment of flow 0, the first one first.
+#[must_use]
+pub fn fragments(family: Family) -> [Vec<u8>; 2] {
+    let tcp = Tcp::new(CLIENT_PORT, port::UNCHANGED, flag::ACK).payload(&[0; TCP + 2 * 4]);
+    let ip = Ip::between(address(family, Host::Client), address(family, Host::Vip));
+    let cut = |packet: &Vec<u8>| {
+        let mut frame = Link::between(ROUTER, NODE).carry(packet);
+        frame.resize(super::settings::SHORT_FRAME, 0);
+        frame
+    };
+    let pieces = ip.cut(1, &tcp, &[TCP + 4]);
+    [cut(&pieces[0]), cut(&pieces[1])]
+}
+
 /// A router says that a segment of the VIP's, to the client of flow 0, was too big; as long as a long frame.
 #[must_use]
 pub fn icmp_error(family: Family) -> Vec<u8> {
@@ -197,6 +216,7 @@ pub fn fill(product: &mut Ebpf) -> Result<()> {
         established_ticks: 1 << 16,
         udp_ticks: 1 << 16,
         closed_ticks: 1 << 16,
+        fragment_ticks: 1 << 16,
         tunnel_port: TUNNEL_PORT.to_be_bytes(),
         mss_v4: 1380,
         mss_v6: 1360,
@@ -377,4 +397,15 @@ fn put<V: aya::Pod>(product: &mut Ebpf, name: &str, index: u32, value: V) -> Res
     array
         .set(index, value, 0)
         .with_context(|| format!("entry {index} of map {name}"))
+}
+
+/// An array of `entries` values of `T`, as memory.
+fn mapped<T: Pod>(product: &Ebpf, name: &'static str, entries: u32) -> Result<Mapped<T>> {
+    let map = product
+        .map(name)
+        .with_context(|| format!("the object has no map {name}"))?;
+    let Map::Array(data) = map else {
+        bail!("{name} is no array");
+    };
+    Ok(Mapped::open(name, data.fd().as_fd(), entries)?)
 }

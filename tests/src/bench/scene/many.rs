@@ -1,18 +1,14 @@
 //! Many VIPs, each with rows of its own: what does not fit the CPU's caches any more.
 
-use super::port;
+use super::{mapped, port};
 use crate::packets::{
     image::Image,
     world::{Family, address},
 };
-use anyhow::{Context, Result, bail};
-use aya::{Ebpf, maps::Map};
+use anyhow::Result;
+use aya::Ebpf;
 use bytemuck::must_cast;
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::AsFd,
-};
-use weir::apply::bpf::mapped::Mapped;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weir_common::abi::{self, Row, RowRange, kind, protocol};
 
 /// How many; a power of two.
@@ -34,16 +30,13 @@ pub fn vip(family: Family, number: u32) -> IpAddr {
 }
 
 /// Gives each VIP one frontend, all of whose rows lead to `backend`.
-pub fn fill(product: &mut Ebpf, image: &mut Image, family: Family, backend: u32) -> Result<()> {
+pub fn fill(product: &Ebpf, image: &mut Image, family: Family, backend: u32) -> Result<()> {
     let half = if family.is_v6() { VIPS } else { 0 };
     let row = must_cast::<Row, u64>(Row {
         current: backend,
         previous: 0,
     });
-    let Map::Array(data) = product.map("ROWS").context("the object has no map ROWS")? else {
-        bail!("ROWS is no array");
-    };
-    let mut rows = Mapped::<Row>::open("ROWS", data.fd().as_fd(), abi::ROWS)?;
+    let mut rows = mapped::<Row>(product, "ROWS", abi::ROWS)?;
     for number in 0..VIPS {
         let range = RowRange {
             base: FIRST_ROW + (half + number) * ROWS,
