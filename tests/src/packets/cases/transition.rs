@@ -156,20 +156,17 @@ fn asking(family: Family, protocol: Protocol, asked: Target, back: Target) -> St
     }
 }
 
+/// A segment for the backend on this node that took over a row goes to the one that had it, and comes back if need be.
+fn asked(name: &str, family: Family, upper: &Tcp) -> Case {
+    let steering = asking(family, Protocol::Tcp, Target::Older, Target::Local);
+    tunnelled(name, family, upper, Target::Older, &steering, Reason::SecondChance)
+}
+
 /// Later packets of flows that this node cannot find.
 fn tcp_unknown(family: Family) -> Vec<Case> {
     let here = world::MOVED_HERE.port;
     let bare = |port, flags| Tcp::new(CLIENT_PORT, port, flags);
-    let second = |name: &str, upper: &Tcp| {
-        tunnelled(
-            name,
-            family,
-            upper,
-            Target::Older,
-            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
-            Reason::SecondChance,
-        )
-    };
+    let second = |name: &str, upper: &Tcp| asked(name, family, upper);
     let lost = arriving().carry(&to_vip(family).carry(&data(world::MOVED_HERE_FROM_UNREACHABLE.port)));
     vec![
         second("moved here, later", &data(here)),
@@ -199,68 +196,31 @@ fn tcp_known(family: Family) -> Vec<Case> {
         .into_iter()
         .chain(begun(family, world::LOCAL.port, Target::Neighbor));
     let stranger = came(arriving().carry(&to_vip(family).carry(&syn(world::LOCAL.port).ports(9, world::LOCAL.port))));
+    let later = |name: &str, frontend: Frontend, target| delivered(name, family, &data(frontend.port), target);
+    let lost = |name: &str| asked(name, family, &data(world::MOVED_HERE.port));
     vec![
-        delivered(
-            "moved here, later, begun here",
+        later("moved here, later, begun here", world::MOVED_HERE, Target::Local).after(local.clone()),
+        later("moved here, syn, then later", world::MOVED_HERE, Target::Local).after(begun(
             family,
-            &data(world::MOVED_HERE.port),
+            world::MOVED_HERE.port,
             Target::Local,
-        )
-        .after(local.clone()),
-        delivered(
-            "moved here, syn, then later",
-            family,
-            &data(world::MOVED_HERE.port),
-            Target::Local,
-        )
-        .after(begun(family, world::MOVED_HERE.port, Target::Local)),
+        )),
         // A SYN in the client's name began nothing: the flow may be the previous backend's.
-        tunnelled(
-            "moved here, syn, then later without an answer",
-            family,
-            &data(world::MOVED_HERE.port),
-            Target::Older,
-            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
-            Reason::SecondChance,
-        )
-        .after([arrived(family, &syn(world::MOVED_HERE.port))]),
+        lost("moved here, syn, then later without an answer").after([arrived(family, &syn(world::MOVED_HERE.port))]),
         // Its port may be another connection's by now.
-        tunnelled(
-            "moved here, later, begun and ended here",
-            family,
-            &data(world::MOVED_HERE.port),
-            Target::Older,
-            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
-            Reason::SecondChance,
-        )
-        .after(local.clone())
-        .after(ended(family)),
-        tunnelled(
-            "moved here, later, begun here days ago",
-            family,
-            &data(world::MOVED_HERE.port),
-            Target::Older,
-            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
-            Reason::SecondChance,
-        )
-        .after(local.clone())
-        .after([arrived(family, &data(world::LOCAL.port)), Step::Later(100_001)]),
-        tunnelled(
+        lost("moved here, later, begun and ended here")
+            .after(local.clone())
+            .after(ended(family)),
+        lost("moved here, later, begun here days ago")
+            .after(local.clone())
+            .after([arrived(family, &data(world::LOCAL.port)), Step::Later(100_001)]),
+        asked(
             "moved here, syn, answer, then later of another connection",
             family,
             &data(world::MOVED_HERE.port).acknowledging(0x7788_9900),
-            Target::Older,
-            &asking(family, Protocol::Tcp, Target::Older, Target::Local),
-            Reason::SecondChance,
         )
         .after(begun(family, world::MOVED_HERE.port, Target::Local)),
-        delivered(
-            "moved away, later, begun here",
-            family,
-            &data(world::MOVED_AWAY.port),
-            Target::Local,
-        )
-        .after(local.clone()),
+        later("moved away, later, begun here", world::MOVED_AWAY, Target::Local).after(local.clone()),
         tunnelled(
             "moved away, syn though begun here",
             family,
@@ -279,10 +239,9 @@ fn tcp_known(family: Family) -> Vec<Case> {
             Reason::Tunnel,
         )
         .after([stranger]),
-        delivered(
+        later(
             "moved inside, later, begun at the neighbor",
-            family,
-            &data(world::MOVED_INSIDE.port),
+            world::MOVED_INSIDE,
             Target::Neighbor,
         )
         .after(neighbor.clone()),
@@ -294,14 +253,9 @@ fn tcp_known(family: Family) -> Vec<Case> {
         )
         .after(neighbor.clone()),
         // Both know it: the current one has it.
-        delivered(
-            "moved inside, later, begun at both",
-            family,
-            &data(world::MOVED_INSIDE.port),
-            Target::Local,
-        )
-        .after(neighbor)
-        .after(begun(family, world::MOVED_INSIDE.port, Target::Local)),
+        later("moved inside, later, begun at both", world::MOVED_INSIDE, Target::Local)
+            .after(neighbor)
+            .after(begun(family, world::MOVED_INSIDE.port, Target::Local)),
     ]
 }
 
