@@ -217,6 +217,12 @@ impl Packet for SkbFrame {
         self.len() >= end
     }
 
+    #[inline(always)]
+    fn uncut_len(&self) -> Option<usize> {
+        // SAFETY: the program's own context.
+        (unsafe { (*self.skb).gso_size } != 0).then(|| self.len())
+    }
+
     fn adjust_head(&mut self, _by: i32) -> bool {
         false
     }

@@ -35,6 +35,7 @@ pub struct Frame {
     bytes: Vec<u8>,
     headroom: usize,
     hold: Hold,
+    uncut: bool,
 }
 
 impl Frame {
@@ -45,6 +46,7 @@ impl Frame {
             bytes: bytes.to_vec(),
             headroom,
             hold: Hold::Held,
+            uncut: false,
         }
     }
 }
@@ -71,6 +73,10 @@ impl Packet for Frame {
 
     fn holds(&self, end: usize) -> bool {
         end <= self.bytes.len()
+    }
+
+    fn uncut_len(&self) -> Option<usize> {
+        self.uncut.then_some(self.bytes.len())
     }
 
     fn adjust_head(&mut self, by: i32) -> bool {
@@ -370,11 +376,12 @@ impl Host {
     pub fn process(&self, program: Program, bytes: &[u8]) -> Outcome {
         let mut frame = Frame {
             hold: self.hold,
+            uncut: program == Program::EgressUncut,
             ..Frame::new(bytes, self.headroom)
         };
         let verdict = match program {
             Program::Ingress => ingress::process(&mut frame, &self.tables, INTERFACE),
-            Program::Egress => egress::process(&mut frame, &self.tables),
+            Program::Egress | Program::EgressUncut => egress::process(&mut frame, &self.tables),
         };
         Outcome {
             action: verdict.action,

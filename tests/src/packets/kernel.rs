@@ -207,6 +207,15 @@ impl Kernel {
         Ok(match program {
             Program::Ingress => xdp(&mut self.ebpf)?.test_run(options)?,
             Program::Egress => classifier(&mut self.ebpf)?.test_run(options)?,
+            Program::EgressUncut => {
+                // `struct __sk_buff` in words, of which gso_segs and gso_size are not 0.
+                let mut context = [0_u32; 48];
+                (context[41], context[44]) = (2, 1_000);
+                classifier(&mut self.ebpf)?.test_run(TestRunOptions {
+                    ctx_in: Some(bytes_of(&context)),
+                    ..options
+                })?
+            }
         })
     }
 
@@ -252,7 +261,7 @@ impl Kernel {
             (Program::Ingress, 3) => Action::Transmit,
             (Program::Ingress, 4) => Action::Redirect(0),
             // TC_ACT_UNSPEC: whatever comes next sees it.
-            (Program::Egress, u32::MAX) => Action::Pass,
+            (Program::Egress | Program::EgressUncut, u32::MAX) => Action::Pass,
             (program, code) => bail!("{program:?} returned {code}"),
         };
         let frame = self.output[..result.data_size_out as usize].to_vec();

@@ -59,9 +59,9 @@ pub fn mutants(frame: &[u8]) -> impl Iterator<Item = Mutant> {
 pub fn testable(program: Program, frame: &[u8]) -> bool {
     let shortest = match (program, frame.get(12..14)) {
         (Program::Ingress, _) => 14,
-        (Program::Egress, Some([0x08, 0x00])) => 14 + 20,
-        (Program::Egress, Some([0x86, 0xdd])) => 14 + 40,
-        (Program::Egress, _) => 15,
+        (_, Some([0x08, 0x00])) => 14 + 20,
+        (_, Some([0x86, 0xdd])) => 14 + 40,
+        _ => 15,
     };
     frame.len() >= shortest
 }
@@ -130,6 +130,8 @@ fn residues(frame: &[u8]) -> Option<(u16, Option<u16>)> {
     } else {
         (40, 8..40, *packet.get(6)?, 40 + number(4)?)
     };
+    // A length of 0 is one that 16 bits cannot say.
+    let end = if end <= 40 - header { packet.len() } else { end };
     let segment = packet.get(header..end)?;
     let sum = |bytes: &[u8]| checksum(bytes) % 0xffff;
     let of_header = if header == 40 { 0 } else { sum(&packet[..header]) };

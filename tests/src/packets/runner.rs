@@ -10,6 +10,8 @@ pub enum Program {
     Ingress,
     /// `weir_egress`.
     Egress,
+    /// `weir_egress`, and the kernel is still to cut the frame into segments.
+    EgressUncut,
 }
 
 /// What became of a frame.

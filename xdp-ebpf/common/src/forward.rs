@@ -50,12 +50,13 @@ fn refused<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, s: &mut Scratch)
     if s.tunneled {
         return Verdict::drop(s.reason);
     }
-    // Later fragments and ICMP errors are never answered (RFC 1122 §3.2.2).
-    if s.reason == Reason::TooBigForTunnel && s.ip.dont_fragment && s.ip.is_plain() && s.part == Part::Packet {
-        if !icmp::may_answer(tables) {
+    if s.reason == Reason::TooBigForTunnel && s.ip.dont_fragment {
+        // Later fragments and ICMP errors are never answered (RFC 1122 §3.2.2). The first fragment was no shorter, so it was
+        // answered, and nobody waits for the rest.
+        if s.part == Part::Fragment || s.part == Part::Packet && !icmp::may_answer(tables) {
             return Verdict::drop(Reason::TooBigSilent);
         }
-        if tables.too_big(packet, s) {
+        if s.part == Part::Packet && tables.too_big(packet, s) {
             return Verdict::transmit(Reason::TooBigAnswered);
         }
     }

@@ -233,8 +233,11 @@ pub fn depart<P: Packet>(packet: &mut P, s: &Scratch, vip: Address, port: u16) -
     }
 }
 
-/// Bytes quoted in an error of our own: the IP header and enough to tell the flow (RFC 792, RFC 4443 §2.4 want no less).
-const QUOTED: usize = 64;
+/// Bytes quoted in an error of our own: the IP header, with options or extension headers, and enough to tell the flow
+/// (RFC 792, RFC 4443 §2.4 want no less).
+const QUOTED: usize = 128;
+/// Of these, what a transport header has to have: the ports, and what of TCP the sender may check (RFC 5927 §4.1).
+const QUOTED_TRANSPORT: usize = 8;
 
 /// An error of our own about a packet that is too big for the tunnel, as a whole.
 #[repr(C)]
@@ -248,11 +251,14 @@ struct TooBig {
 }
 
 /// Turns the packet in `s` into an answer to its sender that it is too big: fragmentation needed (RFC 1191 §4) or packet too
-/// big (RFC 4443 §3.2), from the VIP, with `s.mtu`. False when the packet is shorter than what is quoted, or there is no room; then
-/// `s.reason` stays.
+/// big (RFC 4443 §3.2), from the VIP, with `s.mtu`. False when the packet is shorter than what is quoted, its ports are not among
+/// that, or there is no room; then `s.reason` stays.
 #[inline(always)]
 pub fn too_big<P: Packet>(packet: &mut P, s: &Scratch) -> bool {
     let l3 = s.ip.l3;
+    if s.ip.l4 + QUOTED_TRANSPORT > l3 + QUOTED {
+        return false;
+    }
     let (Some(ethernet), Some(quoted), Some(tags)) = (
         packet.load::<Ethernet>(0),
         packet.load::<[u32; QUOTED / 4]>(l3),

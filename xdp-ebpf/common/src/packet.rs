@@ -22,6 +22,11 @@ pub trait Packet {
     fn store<T: NoUninit>(&mut self, at: usize, value: T);
     /// Whether the frame, including parts not directly reachable, has at least `end` bytes.
     fn holds(&self, end: usize) -> bool;
+    /// Bytes of a frame that the kernel is still to cut into segments. Its IP header says 0 for a length beyond 16 bits
+    /// (BIG TCP). `None` for a frame that leaves or came as it is.
+    fn uncut_len(&self) -> Option<usize> {
+        None
+    }
     /// Moves the start of the frame by `by` bytes: forward (cutting off) when positive, backward (new bytes, undefined)
     /// when negative. False, and nothing changed, when there is no room.
     fn adjust_head(&mut self, by: i32) -> bool;

@@ -133,13 +133,6 @@ impl Ip {
         self.fragment_id = if self.fragment == Fragment::Whole { 0 } else { id };
         self.fragment_offset = offset;
     }
-
-    /// Whether its header has neither options nor extension headers.
-    #[inline(always)]
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.l4 - self.l3 == if self.v6 { size_of::<Ipv6>() } else { size_of::<Ipv4>() }
-    }
 }
 
 /// Reads the IP packet at `l3` of this EtherType (memory order) into `ip`. In place rather than returned: the kernel's
@@ -157,11 +150,20 @@ pub fn ip<P: Packet>(packet: &P, l3: usize, ethertype: u16, ip: &mut Ip) -> Resu
     }
 }
 
+/// Length of an IP packet at `l3` whose header says 0: up to the frame's end, if the kernel is to cut it; else 0.
+#[inline(always)]
+fn uncut<P: Packet>(packet: &P, l3: usize) -> usize {
+    packet.uncut_len().map_or(0, |len| len.saturating_sub(l3))
+}
+
 #[inline(always)]
 fn ipv4<P: Packet>(packet: &P, l3: usize, ip: &mut Ip) -> Result<(), Reason> {
     let header: Ipv4 = packet.load(l3).ok_or(Reason::Truncated)?;
     let header_len = usize::from(header.version_ihl & 0x0f) * 4;
-    let len = usize::from(u16::from_be(header.total_len));
+    let len = match usize::from(u16::from_be(header.total_len)) {
+        0 => uncut(packet, l3),
+        len => len,
+    };
     if header.version_ihl >> 4 != 4 || header_len < size_of::<Ipv4>() || len < header_len {
         return Err(Reason::Malformed);
     }
@@ -190,7 +192,11 @@ fn ipv6<P: Packet>(packet: &P, l3: usize, ip: &mut Ip) -> Result<(), Reason> {
     if first >> 28 != 6 {
         return Err(Reason::Malformed);
     }
-    let len = size_of::<Ipv6>() + usize::from(u16::from_be(header.payload_len));
+    // Older kernels say the length in a hop-by-hop option (RFC 2675), which is followed like any.
+    let len = match usize::from(u16::from_be(header.payload_len)) {
+        0 => uncut(packet, l3).max(size_of::<Ipv6>()),
+        len => size_of::<Ipv6>() + len,
+    };
     if !packet.holds(l3 + len) {
         return Err(Reason::Truncated);
     }

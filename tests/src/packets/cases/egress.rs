@@ -3,6 +3,7 @@
 use super::wrap::received;
 use super::{CLIENT_PORT, Case, Step, arriving, came, data, following, leaving, opening, syn, to_vip};
 use crate::packets::frames::{Arp, Icmp, Ip, Raw, Tcp, Udp, Upper, flag, word_for};
+use crate::packets::runner::Program;
 use crate::packets::world::{self, Family, MSS, NODE_MAC, Protocol, Target, VLAN};
 use weir_common::verdict::Reason;
 
@@ -12,6 +13,7 @@ pub(super) fn cases(family: Family) -> Vec<Case> {
     for protocol in Protocol::BOTH {
         cases.extend(replies(family, protocol));
     }
+    cases.extend(uncut(family));
     cases.extend(which_vip(family));
     cases.extend(segment_sizes(family));
     cases.extend(no_flow(family));
@@ -52,6 +54,45 @@ fn rewritten(text: &str, family: Family, tags: &[(u16, u16)], ip: &Ip, before: &
         Reason::EgressReply,
         expected,
     )
+}
+
+/// A reply whose length is beyond the 16 bits for it: the header says 0, and it is cut into segments later.
+fn uncut(family: Family) -> Vec<Case> {
+    let (pod, port) = (Target::Local.backend(family, Protocol::Tcp).port(), world::LOCAL.port);
+    let segment = |port| Tcp::new(port, CLIENT_PORT, flag::ACK).payload(&[0x5a; 2_000]);
+    let without_length = |ip: Ip| {
+        let counted = if family.is_v6() { family.header() } else { 0 };
+        let length = ip.carry(&segment(pod)).len() - counted;
+        Ip {
+            length_error: -(length as i32),
+            ..ip
+        }
+    };
+    let plain = without_length(from_pod(family, Protocol::Tcp));
+    let reply = |text: &str, ip: &Ip| Case {
+        program: Program::EgressUncut,
+        ..rewritten(text, family, &[], ip, &segment(pod), &segment(port)).after([begun(family, Protocol::Tcp)])
+    };
+    let whole = leaving().carry(&plain.carry(&segment(pod)));
+    let mut cases = vec![
+        reply("larger than its length field", &plain),
+        Case::egress(
+            format!("not ours, a length of 0 {}", family.name()),
+            whole.clone(),
+            Reason::EgressNotOurs,
+            whole,
+        )
+        .after([begun(family, Protocol::Tcp)]),
+    ];
+    if family.is_v6() {
+        // As older kernels say it (RFC 2675).
+        let jumbo = Ip {
+            extensions: vec![(0, vec![0, 0xc2, 4, 0, 1, 0x11, 0x70])],
+            ..from_pod(family, Protocol::Tcp)
+        };
+        cases.push(reply("larger than its length field, jumbogram", &without_length(jumbo)));
+    }
+    cases
 }
 
 fn replies(family: Family, protocol: Protocol) -> Vec<Case> {

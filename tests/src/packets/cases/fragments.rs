@@ -35,7 +35,7 @@ fn named(text: &str, family: Family, protocol: Protocol) -> String {
 }
 
 /// An identification that no other datagram of the table has.
-fn fresh() -> u16 {
+pub(super) fn fresh() -> u16 {
     static LAST: AtomicU16 = AtomicU16::new(1);
     LAST.fetch_add(1, Ordering::Relaxed)
 }

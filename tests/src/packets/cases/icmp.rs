@@ -2,7 +2,7 @@
 
 use super::wrap::{FIRST, action, from_node, received, sent};
 use super::{CLIENT_PORT, Case, arriving, begun, came, data, leaving, left, opening, syn, to_vip};
-use crate::packets::frames::{Icmp, Ip, Steering, Tcp, Udp, Upper, flag};
+use crate::packets::frames::{Icmp, Ip, Raw, Steering, Tcp, Udp, Upper, flag};
 use crate::packets::world::{self, Family, Frontend, Protocol, Target};
 use std::net::{IpAddr, SocketAddr};
 use weir_common::verdict::{Action, Reason};
@@ -257,14 +257,14 @@ fn too_big(family: Family) -> Vec<Case> {
     let mtu = Target::Narrow.mtu() - (outer + 8 + 8 + 4 + 56) as u16;
     let big = |ip: &Ip| ip.carry(&data(port).payload(&[9; 700]));
     let frame = |ip: &Ip| arriving().carry(&big(ip));
-    let answer = |link: super::Link, ip: &Ip| {
-        let quoted = &big(ip)[..64];
+    let answer_to = |link: super::Link, packet: &[u8]| {
         let own = Ip {
             id: 0,
-            ..Ip::between(family.vip(), ip.source)
+            ..to_vip(family).reversed()
         };
-        link.carry(&own.carry(&error(too_big_header(family, mtu), quoted)))
+        link.carry(&own.carry(&error(too_big_header(family, mtu), &packet[..128])))
     };
+    let answer = |link: super::Link, ip: &Ip| answer_to(link, &big(ip));
     let ip = to_vip(family);
     let answered = |text: &str, frame: Vec<u8>, expected| {
         Case::ingress(
@@ -297,7 +297,67 @@ fn too_big(family: Family) -> Vec<Case> {
         .after([came(frame(&ip)), came(frame(&ip))])
         .fresh(),
     ];
+    let extended = |bytes: usize| Ip {
+        options: vec![1; 40],
+        extensions: vec![(
+            60,
+            [vec![bytes as u8 / 8 - 1, 1, bytes as u8 - 4], vec![0; bytes - 4]].concat(),
+        )],
+        ..ip.clone()
+    };
+    let short = extended(80);
+    cases.push(answered(
+        "too big for the tunnel, with options",
+        frame(&short),
+        answer(leaving(), &short),
+    ));
+    if family.is_v6() {
+        // What names the flow is not among what is quoted.
+        cases.push(
+            Case::drop(
+                name("too big for the tunnel, with many options", family),
+                frame(&extended(88)),
+                Reason::TooBigForTunnel,
+            )
+            .fresh(),
+        );
+    }
+    let pieces = in_pieces(family, &ip, true);
+    cases.push(answered(
+        "too big for the tunnel, first fragment",
+        arriving().carry(&pieces[0]),
+        answer_to(leaving(), &pieces[0]),
+    ));
+    cases.push(
+        Case::drop(
+            name("too big for the tunnel, later fragment", family),
+            arriving().carry(&pieces[1]),
+            Reason::TooBigSilent,
+        )
+        .after([came(arriving().carry(&pieces[0]))])
+        .fresh(),
+    );
     if family == Family::V4 {
+        let pieces = in_pieces(family, &ip, false);
+        cases.push(Case::pass(
+            name(
+                "too big for the tunnel, first fragment of what may be fragmented",
+                family,
+            ),
+            arriving().carry(&pieces[0]),
+            Reason::TooBigForTunnel,
+        ));
+        cases.push(
+            Case::pass(
+                name(
+                    "too big for the tunnel, later fragment of what may be fragmented",
+                    family,
+                ),
+                arriving().carry(&pieces[1]),
+                Reason::NoFrontend,
+            )
+            .after([came(arriving().carry(&pieces[0]))]),
+        );
         let divisible = Ip {
             dont_fragment: false,
             ..ip
@@ -309,6 +369,25 @@ fn too_big(family: Family) -> Vec<Case> {
         ));
     }
     cases
+}
+
+/// A datagram in two fragments too big for the tunnel and a small one; over IPv4 they say whether they may be cut further.
+fn in_pieces(family: Family, ip: &Ip, dont_fragment: bool) -> Vec<Vec<u8>> {
+    let datagram = Udp::new(CLIENT_PORT, world::NARROW.port, &[9; 1_300]);
+    let (id, cuts) = (super::fragments::fresh(), [600, 1_200]);
+    if family.is_v6() || !dont_fragment {
+        return ip.cut(id, &datagram, &cuts);
+    }
+    let bytes = datagram.bytes(ip.source, ip.destination);
+    let piece = |start: usize, end: usize| {
+        let ip = Ip {
+            id,
+            fragment: (start as u16 / 8, end < bytes.len()),
+            ..ip.clone()
+        };
+        ip.carry(&Raw(17, bytes[start..end].to_vec()))
+    };
+    vec![piece(0, cuts[0]), piece(cuts[0], cuts[1]), piece(cuts[1], bytes.len())]
 }
 
 /// A client's MSS is lowered to what this node's own links carry.
