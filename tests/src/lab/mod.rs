@@ -23,6 +23,7 @@ pub mod nat;
 pub mod pinned;
 pub mod process;
 pub mod remains;
+pub mod segments;
 pub mod servers;
 pub mod stacked;
 pub mod status;

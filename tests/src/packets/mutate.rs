@@ -125,13 +125,19 @@ fn residues(frame: &[u8]) -> Option<(u16, Option<u16>)> {
             .get(at..at + 2)
             .map(|field| usize::from(u16::from_be_bytes([field[0], field[1]])))
     };
-    let (header, addresses, protocol, end) = if packet.first()? >> 4 == 4 {
-        (usize::from(packet[0] & 0x0f) * 4, 12..20, *packet.get(9)?, number(2)?)
+    let (header, addresses, protocol, counted, length) = if packet.first()? >> 4 == 4 {
+        (
+            usize::from(packet[0] & 0x0f) * 4,
+            12..20,
+            *packet.get(9)?,
+            0,
+            number(2)?,
+        )
     } else {
-        (40, 8..40, *packet.get(6)?, 40 + number(4)?)
+        (40, 8..40, *packet.get(6)?, 40, number(4)?)
     };
-    // A length of 0 is one that 16 bits cannot say.
-    let end = if end <= 40 - header { packet.len() } else { end };
+    // A length of 0 is one beyond 16 bits.
+    let end = if length == 0 { packet.len() } else { counted + length };
     let segment = packet.get(header..end)?;
     let sum = |bytes: &[u8]| checksum(bytes) % 0xffff;
     let of_header = if header == 40 { 0 } else { sum(&packet[..header]) };

@@ -2,10 +2,8 @@
 
 use crate::scene::Scene;
 use anyhow::{Context, Result, ensure};
-use tests::lab::{
-    FAMILIES, Shape, client,
-    servers::{self},
-};
+use serde_json::Value;
+use tests::lab::{FAMILIES, Shape, agent, client, segments, servers, wait};
 
 const LENGTH: usize = 20_000_000;
 
@@ -46,6 +44,47 @@ fn twenty_megabytes_go_up_and_down_unharmed_in_jumbo_frames() -> Result<()> {
         },
         |scene| up_and_down(scene),
     )
+}
+
+/// Pods give their device more than 64 KiB at once, for which an IP header has no length.
+#[test]
+fn replies_beyond_64_kilobytes_get_the_vip() -> Result<()> {
+    let shape = Shape {
+        nodes: 2,
+        pods_per_node: 1,
+        mtu: 1500,
+        pod_offload: true,
+    };
+    Scene::play(shape, |scene| {
+        for pod in scene.lab.pods() {
+            segments::allow(&pod.namespace, "eth0", 150_000)?;
+            // A node does not route what fills the MTU once the header with its length is added, which no segment keeps.
+            pod.namespace.output("ip link set eth0 mtu 1400")?;
+        }
+        servers::make_file(&scene.lab, "image", LENGTH)?;
+        for family in FAMILIES {
+            let node = scene.owner(family)?;
+            let wanted = ["-o", "json", "--reason", "egress_reply"];
+            let monitor = agent::start(&scene.lab, node, "monitor", &wanted)?;
+            wait::until("a large reply", || {
+                let image = scene
+                    .lab
+                    .client
+                    .run(|| client::get(Scene::http(family), "/files/image"))?;
+                ensure!(image == servers::content(LENGTH), "{family}: harmed on the way down");
+                // The last line may be half written.
+                let replies = monitor.log();
+                let replies = replies.lines().flat_map(serde_json::from_str::<Value>);
+                let largest = replies.filter_map(|reply| reply["length"].as_u64()).max();
+                ensure!(
+                    largest > Some(14 + 40 + 65_535),
+                    "{family}: the largest has {largest:?} bytes"
+                );
+                Ok(())
+            })?;
+        }
+        Ok(())
+    })
 }
 
 /// Until both the local and the remote pod have served.

@@ -27,6 +27,11 @@ impl Packet for Sampled<'_> {
         end <= self.length
     }
 
+    fn uncut_len(&self) -> Option<usize> {
+        // Nothing else is as long.
+        (self.length > usize::from(u16::MAX)).then_some(self.length)
+    }
+
     fn adjust_head(&mut self, _by: i32) -> bool {
         false
     }
