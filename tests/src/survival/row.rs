@@ -2,8 +2,10 @@
 
 use super::{
     arena::Arena,
+    connections::Broken,
     events::{Event, Pace},
 };
+use crate::lab::agent;
 use anyhow::Result;
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
@@ -42,6 +44,7 @@ pub fn measure(arena: &mut Arena, event: Event, pace: Pace) -> Result<Row> {
     let flood = event.play(arena, pace)?;
     let census = arena.connections.census()?;
     let seconds = begun.elapsed().as_secs_f64();
+    census.broken.iter().for_each(|broken| explain(arena, broken));
     let difference = |(name, now): (String, u64)| {
         let before = reasons.get(&name).copied().unwrap_or(0);
         (now > before).then(|| (name, now - before))
@@ -61,4 +64,14 @@ pub fn measure(arena: &mut Arena, event: Event, pace: Pace) -> Result<Row> {
             .collect(),
         reasons: arena.reasons()?.into_iter().filter_map(difference).collect(),
     })
+}
+
+/// Says of a broken connection what each node would do with it now, and who has had its row.
+fn explain(arena: &Arena, broken: &Broken) {
+    eprintln!("{broken:?}");
+    let (from, to) = (broken.client.to_string(), broken.target.to_string());
+    for node in &arena.lab.nodes {
+        let said = agent::run(&arena.lab, node, "trace", &["--from", &from, "--to", &to]);
+        eprintln!("{}: {}", node.name, said.unwrap_or_else(|error| format!("{error:#}")));
+    }
 }
