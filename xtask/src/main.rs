@@ -6,6 +6,7 @@ mod ci;
 mod demo;
 mod elf;
 mod kernels;
+mod kube;
 mod libtest;
 mod process;
 mod setup;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Verb {
-    /// Find or install the toolchain of the kernel half and the tools of the lab.
+    /// Find or install the toolchain of the kernel half, the tools of the lab, and Go.
     Setup,
     /// Build the eBPF object; its path is the last line.
     BuildEbpf,
@@ -27,6 +28,8 @@ enum Verb {
     Test(test::Args),
     /// Boot other kernels under qemu and run the object and the tests there. Needs root.
     Kernels(kernels::Args),
+    /// Build the Kubernetes control plane of the tests, or start one to play with.
+    Kube(kube::Args),
     /// What CI runs: format, clippy, licences, tests.
     Ci,
     /// Show Weir at work in a lab of network namespaces. Needs root.
@@ -48,10 +51,14 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Setup => setup::run(setup::Scope::Kernels).map(drop),
+        Verb::Setup => {
+            setup::run(setup::Scope::Kernels)?;
+            setup::go().map(drop)
+        }
         Verb::BuildEbpf => build_ebpf::run(),
         Verb::Test(args) => test::run(&args),
         Verb::Kernels(args) => kernels::run(&args),
+        Verb::Kube(args) => kube::run(&args),
         Verb::Ci => ci::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -4,10 +4,12 @@
 //! When nothing is missing it takes a fraction of a second, so every other verb runs it first.
 
 mod bpffs;
+mod go;
 mod linker;
 mod packages;
 mod toolchain;
 
+pub(crate) use go::{Go, find_or_install as go};
 pub(crate) use toolchain::Toolchain;
 
 use crate::process::say;
@@ -32,6 +34,11 @@ pub(crate) struct Tools {
     pub(crate) toolchain: Toolchain,
     /// `bpf-linker`.
     pub(crate) linker: PathBuf,
+}
+
+/// Finds or installs the lab's tools alone.
+pub(crate) fn lab() -> Result<()> {
+    packages::lab().map(drop)
 }
 
 /// Finds or installs everything within `scope`. When something cannot be installed, the error tells all that is missing.

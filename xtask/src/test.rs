@@ -4,7 +4,7 @@
 //! The last two lines are for readers: `N passed, N failed` alone on a line, and the same by kind.
 
 use crate::{
-    build_ebpf, kernels,
+    build_ebpf, kernels, kube,
     libtest::{self, Count},
     process::{cargo, check, require_root, say},
     setup::{self, Scope},
@@ -39,6 +39,8 @@ enum Kind {
     Plans,
     /// Agents, clients and servers in network namespaces.
     Netns,
+    /// A real Kubernetes control plane: see [`kube`].
+    Kube,
     /// Verifier, golden packets and agents on other kernels: see [`kernels`].
     Kernels,
 }
@@ -54,6 +56,7 @@ impl Kind {
             Self::Verifier => Some("verifier"),
             Self::Plans => Some("plans"),
             Self::Netns => Some("netns"),
+            Self::Kube => Some("kube"),
             Self::Kernels => Some("devices"),
         }
     }
@@ -65,7 +68,7 @@ impl Kind {
             Self::PacketsKernel => &["kernel"],
             // The verifier's instruction counts are worth reading.
             Self::Verifier => &["--show-output"],
-            Self::Netns => &["--test-threads=1"],
+            Self::Netns | Self::Kube => &["--test-threads=1"],
             _ => &[],
         }
     }
@@ -107,6 +110,12 @@ fn count(kind: Kind) -> Result<Count> {
         return kernels::count(&kernels::Args::parse_from(["kernels"]));
     }
     let mut count = Count::default();
+    if kind == Kind::Kube
+        && let Err(error) = kube::build()
+    {
+        say(format!("no Kubernetes control plane: {error:#}"));
+        return Ok(count.of_a_command_that(false));
+    }
     for mut command in commands(kind)? {
         count += libtest::run(&mut command)?;
     }

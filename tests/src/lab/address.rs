@@ -6,6 +6,7 @@
 //! | router, client side | 10.99.0.1 | fd10:99::1 |
 //! | stranger | 10.10.0.99 | fd10:10::99 |
 //! | router, LAN side | 10.10.0.1/24 | fd10:10::1/64 |
+//! | control plane | 10.10.0.5 | fd10:10::5 |
 //! | node N | 10.10.0.1N | fd10:10::1N |
 //! | router, second LAN | 10.11.0.1/24 | fd10:11::1/64 |
 //! | node N, second LAN | 10.11.0.1N | fd10:11::1N |
@@ -62,6 +63,11 @@ pub fn router(family: Family) -> IpAddr {
     lan(family, 1)
 }
 
+/// The Kubernetes control plane, where there is one.
+pub fn control_plane(family: Family) -> IpAddr {
+    lan(family, 5)
+}
+
 /// Node `number` on the LAN.
 pub fn node(family: Family, number: u8) -> IpAddr {
     lan(family, own_host(family, number))
@@ -111,6 +117,14 @@ pub fn pod_gateway(family: Family, node: u8) -> IpAddr {
 /// The network of node `node`'s pods, as a prefix.
 pub fn pod_network(family: Family, node: u8) -> String {
     format!("{}/{}", in_pod_network(family, node, 0), network_length(family))
+}
+
+/// What holds the networks of all nodes' pods.
+pub const fn all_pods(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "10.244.0.0/16",
+        Family::V6 => "fd10:244::/32",
+    }
 }
 
 /// Prefix length of the lab's networks.

@@ -31,19 +31,19 @@ pub mod topology;
 pub mod traffic;
 pub mod wait;
 
-mod namespace;
 mod port_program;
+
+pub(crate) mod namespace;
 
 pub use address::{FAMILIES, Family};
 pub use agent::Agent;
 pub use namespace::Namespace;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// What a lab is made of.
@@ -132,22 +132,13 @@ impl Pod {
     }
 }
 
-static LABS: AtomicU32 = AtomicU32::new(1);
-
 impl Lab {
     /// Builds the network and returns when every device is up.
     ///
     /// # Errors
     /// When not root, or when a command fails; what was made until then is removed.
     pub fn new(shape: Shape) -> Result<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!("the lab makes network namespaces and loads BPF programs: run this as root");
-        }
-        remains::sweep();
-        remains::remove_on_interrupt();
-        let name = remains::lab_name(LABS.fetch_add(1, Ordering::Relaxed));
-        let directory = remains::directory(&name);
-        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let (name, directory) = remains::begin()?;
         let namespace = |role: &str| Namespace::named(format!("{name}-{role}"));
         let nodes = (1..=shape.nodes)
             .map(|number| node(number, shape.pods_per_node, &namespace))

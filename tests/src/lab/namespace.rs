@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::Write,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     thread,
 };
 
@@ -90,29 +90,41 @@ impl Namespace {
 }
 
 /// Runs `ip OPTIONS -batch -` with `lines`.
-pub(super) fn ip_batch(options: &[&str], lines: &str) -> Result<()> {
-    let mut child = Command::new("ip")
-        .args(options)
-        .args(["-batch", "-"])
+pub(crate) fn ip_batch(options: &[&str], lines: &str) -> Result<()> {
+    let mut command = Command::new("ip");
+    command.args(options).args(["-batch", "-"]);
+    feed(&mut command, lines)
+        .with_context(|| format!("of these commands:\n{lines}"))
+        .map(drop)
+}
+
+/// Runs a command to its end with `input` as its standard input, and returns what it printed.
+///
+/// # Errors
+/// As [`Namespace::output`].
+pub(crate) fn feed(command: &mut Command, input: &str) -> Result<String> {
+    let mut child = command
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("cannot run ip (package iproute2)")?;
-    let mut input = child.stdin.take().context("ip has no input")?;
-    input.write_all(lines.as_bytes())?;
-    drop(input);
-    let output = child.wait_with_output()?;
-    ensure!(
-        output.status.success(),
-        "ip: {}of these commands:\n{lines}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    let output = thread::scope(|scope| {
+        // On a thread of its own, or both sides may wait for the other to read. A program that does not read to the end says
+        // why by itself.
+        scope.spawn(move || stdin.write_all(input.as_bytes()));
+        child.wait_with_output()
+    })?;
+    said(output)
 }
 
 /// Runs a command to its end and returns what it printed.
-pub(super) fn output_of(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    said(command.output().with_context(|| format!("cannot run {command:?}"))?)
+}
+
+fn said(output: Output) -> Result<String> {
     ensure!(
         output.status.success(),
         "{}: {}{}",

@@ -1,9 +1,9 @@
 //! The same Service done the usual way, for comparison: one node owns the VIP and nftables rewrites destination and
 //! source of every packet, so that replies come back through it.
 
-use super::{Family, Namespace, Node, Pod, address::host_length};
-use anyhow::{Context, Result, ensure};
-use std::{io::Write, net::IpAddr, process::Stdio};
+use super::{Family, Namespace, Node, Pod, address::host_length, namespace};
+use anyhow::{Context, Result};
+use std::net::IpAddr;
 
 /// A Service served by a node's nftables; dropping it removes the rules and the address.
 #[derive(Debug)]
@@ -39,24 +39,8 @@ impl Nat {
             count = pods.len(),
             map = choices.collect::<Vec<_>>().join(", "),
         );
-        let mut child = nat
-            .namespace
-            .command("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        child
-            .stdin
-            .take()
-            .context("nft has no input")?
-            .write_all(rules.as_bytes())?;
-        let output = child.wait_with_output()?;
-        ensure!(
-            output.status.success(),
-            "nft: {}of these rules:\n{rules}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let mut nft = nat.namespace.command("nft");
+        namespace::feed(nft.args(["-f", "-"]), &rules).with_context(|| format!("of these rules:\n{rules}"))?;
         Ok(nat)
     }
 }

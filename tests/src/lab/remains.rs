@@ -3,6 +3,8 @@
 //! Dropping a lab, an interrupt, and the sweep for labs whose process was killed all come down to [`remove`]. A lab's
 //! name holds the id of the process that made it, so a sweep never touches a lab that is in use.
 
+use super::Namespace;
+use anyhow::{Context, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -12,8 +14,11 @@ use std::{
     env, fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process,
-    sync::{Mutex, MutexGuard, Once, PoisonError},
+    process, slice,
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -23,9 +28,22 @@ const PINS: &str = "/sys/fs/bpf";
 /// Files here are mounted over `/etc` by `ip netns exec`.
 const NAMESPACE_FILES: &str = "/etc/netns";
 
-/// Name of lab number `number` of this process.
-pub fn lab_name(number: u32) -> String {
-    format!("{PREFIX}{}-{number}", process::id())
+/// Sweeps, sees to it that an interrupt removes what this process makes, and gives the name of its next lab and that lab's
+/// folder, which is there then.
+///
+/// # Errors
+/// When not root, or when the folder cannot be made.
+pub fn begin() -> Result<(String, PathBuf)> {
+    static LABS: AtomicU32 = AtomicU32::new(1);
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the lab makes network namespaces and loads BPF programs: run this as root");
+    }
+    sweep();
+    remove_on_interrupt();
+    let name = format!("{PREFIX}{}-{}", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+    let directory = directory(&name);
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok((name, directory))
 }
 
 /// Where a lab keeps files.
@@ -65,12 +83,7 @@ fn remove_in_turn(lab: &str) {
         remove_folder(&pin);
     }
     for namespace in &namespaces {
-        if let Some(name) = namespace.file_name() {
-            report(
-                "ip netns del",
-                process::Command::new("ip").args(["netns", "del"]).arg(name).status(),
-            );
-        }
+        delete_namespace(namespace);
     }
     for files in entries(NAMESPACE_FILES, &mine) {
         remove_folder(&files);
@@ -78,11 +91,48 @@ fn remove_in_turn(lab: &str) {
     remove_folder(&directory(lab));
 }
 
+/// Removes one namespace of a lab, if it is still there, and what runs in it.
+pub(crate) fn remove_namespace(namespace: &Namespace) {
+    let _turn = turn();
+    let path = namespace.path();
+    if path.exists() {
+        end_processes_in(slice::from_ref(&path));
+        delete_namespace(&path);
+    }
+}
+
+fn delete_namespace(namespace: &Path) {
+    if let Some(name) = namespace.file_name() {
+        report(
+            "ip netns del",
+            process::Command::new("ip").args(["netns", "del"]).arg(name).status(),
+        );
+    }
+}
+
 /// Removes the labs of processes that no longer exist.
 pub fn sweep() {
     let _turn = turn();
     // A killed process that nobody has waited for still has an entry, but no program.
     remove_those(|owner| fs::read_link(format!("/proc/{owner}/exe")).is_err());
+}
+
+/// When this process ends by itself, its labs are removed: for what is shared by all tests of a program, which no test may
+/// drop.
+pub(crate) fn remove_at_exit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        extern "C" fn remove_mine() {
+            let _turn = turn();
+            remove_those(|owner| owner == process::id());
+        }
+        // SAFETY: the function takes nothing, returns nothing, and does not unwind: failures to remove are printed.
+        #[expect(unsafe_code, reason = "a C function is called")]
+        let result = unsafe { libc::atexit(remove_mine) };
+        if result != 0 {
+            eprintln!("no room for what is to be done at the exit: it is left to the next lab");
+        }
+    });
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP remove this process's labs and then end it.
@@ -166,7 +216,7 @@ fn entries(folder: impl AsRef<Path>, prefix: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn remove_folder(folder: &Path) {
+pub(crate) fn remove_folder(folder: &Path) {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             eprintln!("cannot remove {}: {error}", folder.display());

@@ -12,7 +12,7 @@ use super::{
     cable, namespace, port_program,
 };
 use anyhow::{Context, Result};
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, net::IpAddr};
 
 /// Builds everything of `lab`.
 ///
@@ -113,6 +113,27 @@ fn make_links(lab: &Lab) -> Result<()> {
     namespace::ip_batch(&[], &lines)
 }
 
+/// Adds a host to the LAN of a lab that is up: its namespace, one device, an address of each family, and the router as its way
+/// to everywhere else. `port` is the name of its switch port.
+///
+/// # Errors
+/// When a command fails.
+pub(crate) fn add_host(lab: &Lab, host: &Namespace, port: &str, address: impl Fn(Family) -> IpAddr) -> Result<()> {
+    let (name, router, mtu) = (host.name(), lab.router.name(), lab.shape().mtu);
+    namespace::ip_batch(&[], &format!("netns add {name}\n"))?;
+    host.run(|| set_kernel_options(false))?;
+    let link = format!("link add eth0 netns {name} mtu {mtu} type veth peer name {port} netns {router} mtu {mtu}\n");
+    namespace::ip_batch(&[], &link)?;
+    lab.router
+        .ip_batch(&(format!("link set {port} master lan\n") + &up(&[port])))?;
+    let mut lines = up(&["lo", "eth0"]);
+    for family in FAMILIES {
+        lines += &add_address(address(family), network_length(family), "eth0");
+        lines += &format!("route add default via {}\n", address::router(family));
+    }
+    host.ip_batch(&lines)
+}
+
 fn client_commands() -> String {
     let mut lines = up(&["lo", "eth0"]);
     for family in FAMILIES {
@@ -194,11 +215,11 @@ fn pod_device(pod: &Pod) -> String {
     format!("pod-{}", pod.number)
 }
 
-pub(super) fn up(devices: &[&str]) -> String {
+pub(crate) fn up(devices: &[&str]) -> String {
     devices.iter().map(|device| format!("link set {device} up\n")).collect()
 }
 
-pub(super) fn add_address(address: std::net::IpAddr, length: u8, device: &str) -> String {
+pub(crate) fn add_address(address: IpAddr, length: u8, device: &str) -> String {
     let no_detection = if address.is_ipv6() { " nodad" } else { "" };
     format!("address add {address}/{length} dev {device}{no_detection}\n")
 }

@@ -1,0 +1,8 @@
+//! Against a real kube-apiserver, with etcd, controllers, kube-proxy and kubectl. Every test needs root, and the programs that
+//! `cargo xtask kube` builds.
+//!
+//! Tests that leave the control plane as it was share one; what they make has a name of its own. Names in brackets are rows of
+//! the acceptance list.
+
+mod control_plane;
+mod kube_proxy;
