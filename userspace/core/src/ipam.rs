@@ -7,6 +7,7 @@
 //! Does not look at endpoints, and does not decide who announces an address.
 
 mod allocate;
+mod given;
 mod pools;
 mod range;
 mod request;

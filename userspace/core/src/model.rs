@@ -59,6 +59,8 @@ pub enum Automatic {
     /// Eip following its last. For nodes that each allocate for themselves: what came before matters only where two
     /// Services meet, so a node that joins late chooses as those did that saw the Services come one by one.
     Hashed,
+    /// None: another allocates, and Services have the addresses in their status, those they ask for too.
+    Given,
 }
 
 /// A set of addresses to allot from.

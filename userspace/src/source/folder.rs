@@ -6,10 +6,9 @@
 //!
 //! Does not decide anything about the objects, and does not write to the folder.
 
-mod convert;
 mod documents;
+mod kinds;
 mod merge;
-mod object;
 mod watch;
 
 use merge::{FileObjects, merge};

@@ -1,4 +1,6 @@
 //! Sources: each publishes one part of what the agent plans from, complete every time.
 
 pub mod folder;
+pub mod kube;
 pub mod netlink;
+mod objects;

@@ -4,6 +4,7 @@
 //! the objects and what is remembered. An address is shared only if all but one of those who have it asked for it.
 
 use super::{
+    given::given,
     pools::{Pool, Pools},
     request::{Request, Slot, check_protocol, request},
 };
@@ -44,6 +45,9 @@ struct Refusal {
 /// Gives every Service of ours its addresses.
 #[must_use]
 pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Vec<Condition>) -> Allocations<'a> {
+    if cluster.automatic == Automatic::Given {
+        return given(cluster, pools, conditions);
+    }
     let mut requests: Vec<Request<'a>> = cluster
         .services
         .iter()
@@ -298,7 +302,7 @@ impl<'a> Allocator<'a, '_> {
     fn free(&mut self, service: &ServiceKey, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
         let lowest = self.lowest_free(eip, range)?;
         match self.cluster.automatic {
-            Automatic::Lowest => Some(lowest),
+            Automatic::Lowest | Automatic::Given => Some(lowest),
             Automatic::Hashed => (hash(service) % range.size()..range.size())
                 .map_while(|offset| range.nth(offset))
                 .find(|address| self.is_free(*address))
@@ -325,22 +329,36 @@ impl<'a> Allocator<'a, '_> {
     }
 
     fn give(&mut self, request: &Request<'a>, address: IpAddr, eip: &'a str, automatic: bool) {
-        let claim = self.given.claims.entry(address).or_insert(Claim {
+        self.given.give(request.key, request.service, address, eip, automatic);
+    }
+}
+
+impl<'a> Allocations<'a> {
+    /// Notes that a Service has an address of an Eip; `automatic`: without having asked for it.
+    pub(super) fn give(
+        &mut self,
+        key: &'a ServiceKey,
+        service: &'a Service,
+        address: IpAddr,
+        eip: &'a str,
+        automatic: bool,
+    ) {
+        let claim = self.claims.entry(address).or_insert(Claim {
             eip,
             ports: BTreeMap::new(),
             automatic: false,
         });
         claim.automatic |= automatic;
-        for port in &request.service.ports {
-            claim.ports.entry((port.port, &port.protocol)).or_insert(request.key);
+        for port in &service.ports {
+            claim.ports.entry((port.port, &port.protocol)).or_insert(key);
         }
-        self.given.by_service.entry(request.key).or_default().insert(address);
+        self.by_service.entry(key).or_default().insert(address);
     }
 }
 
 impl<'a> Claim<'a> {
     /// A port of `service` that somebody already has here: port, protocol, who.
-    fn conflict(&self, service: &'a Service) -> Option<(u16, &'a PortProtocol, &'a ServiceKey)> {
+    pub(super) fn conflict(&self, service: &'a Service) -> Option<(u16, &'a PortProtocol, &'a ServiceKey)> {
         service.ports.iter().find_map(|port| {
             self.ports
                 .get(&(port.port, &port.protocol))

@@ -87,7 +87,8 @@ pub(super) fn request<'a>(
     })
 }
 
-fn is_ours(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> bool {
+/// Whether a Service is for us to serve; what speaks for it and against it at once is said.
+pub(super) fn is_ours(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> bool {
     if !service.load_balancer || service.deleting {
         return false;
     }

@@ -1,6 +1,7 @@
 //! Rows A.. and B.. are OpenELB's behaviours and ours beyond them.
 
 mod asking;
+mod given;
 mod keeping;
 mod refusing;
 

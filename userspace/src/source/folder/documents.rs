@@ -4,8 +4,8 @@
 
 use super::{
     file,
+    kinds::{Kind, Reader},
     merge::{FileObjects, Found},
-    object::{Kind, Reader},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;

@@ -1,8 +1,8 @@
 //! From the objects of single files to one snapshot.
 
 use super::{
+    super::objects::{Identity, Object},
     Manifests,
-    object::{Identity, Object},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use weir_core::model::{Automatic, Condition, ServiceKey, reason};

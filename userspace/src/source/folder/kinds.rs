@@ -1,23 +1,8 @@
-//! The kinds of objects that are read, and which object is which.
+//! The kinds of objects that are read from manifests.
 
-use super::convert;
+use super::super::objects::{Converted, convert};
 use serde::de::DeserializeOwned;
-use weir_core::model::{self, Condition, ServiceKey};
-use weir_crds::{BgpConf, BgpPeer, GROUP};
-
-/// One object of a manifest, in the model's terms.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Object {
-    Eip(model::Eip),
-    Service(model::Service),
-    /// With the Service it belongs to.
-    EndpointSlice(ServiceKey, model::EndpointSlice),
-    Node(model::Node),
-    /// Labels of a namespace.
-    Namespace(std::collections::BTreeMap<String, String>),
-    BgpConf(Box<BgpConf>),
-    BgpPeer(Box<BgpPeer>),
-}
+use weir_crds::GROUP;
 
 /// A kind that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +34,7 @@ impl Kind {
     }
 
     /// Reads one object: how a value of any type is read is the caller's.
-    pub(super) fn read<E>(self, reader: &impl Reader<Error = E>) -> Result<(Identity, Object, Vec<Condition>), E> {
+    pub(super) fn read<E>(self, reader: &impl Reader<Error = E>) -> Result<Converted, E> {
         Ok(match self {
             Self::Eip => convert::eip(reader.read()?),
             Self::Service => convert::service(reader.read()?),
@@ -69,6 +54,3 @@ pub(super) trait Reader {
     /// The object as a `T`.
     fn read<T: DeserializeOwned>(&self) -> Result<T, Self::Error>;
 }
-
-/// Which object it is.
-pub(super) type Identity = model::ObjectRef;

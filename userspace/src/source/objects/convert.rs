@@ -1,6 +1,6 @@
 //! Kubernetes objects to the model's. A value that an API server would have refused is left out with a condition.
 
-use super::object::{Identity, Object};
+use super::{Converted, Identity, Object};
 use k8s_openapi::{
     api::{
         core::v1::{Namespace, Node, Service, SessionAffinityConfig},
@@ -22,9 +22,7 @@ const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balan
 /// Kubernetes: for how long a client stays with its backend unless said otherwise.
 const AFFINITY_SECONDS: u32 = 10_800;
 
-type Converted = (Identity, Object, Vec<Condition>);
-
-pub(super) fn eip(eip: Eip) -> Converted {
+pub(in crate::source) fn eip(eip: Eip) -> Converted {
     let spec = eip.spec;
     let object = model::Eip {
         created: created(eip.metadata.creation_timestamp.as_ref()),
@@ -45,7 +43,7 @@ pub(super) fn eip(eip: Eip) -> Converted {
     (cluster_scoped("Eip", eip.metadata), Object::Eip(object), Vec::new())
 }
 
-pub(super) fn service(service: Service) -> Converted {
+pub(in crate::source) fn service(service: Service) -> Converted {
     let identity = namespaced("Service", &service.metadata);
     let spec = service.spec.unwrap_or_default();
     let mut faults = Faults::new(&identity);
@@ -137,7 +135,7 @@ fn affinity_seconds(
     valid.or(Some(AFFINITY_SECONDS))
 }
 
-pub(super) fn endpoint_slice(slice: EndpointSlice) -> Converted {
+pub(in crate::source) fn endpoint_slice(slice: EndpointSlice) -> Converted {
     let identity = namespaced("EndpointSlice", &slice.metadata);
     let mut faults = Faults::new(&identity);
     let service = slice
@@ -186,7 +184,7 @@ pub(super) fn endpoint_slice(slice: EndpointSlice) -> Converted {
     (identity, Object::EndpointSlice(key, object), faults)
 }
 
-pub(super) fn node(node: Node) -> Converted {
+pub(in crate::source) fn node(node: Node) -> Converted {
     let labels = node.metadata.labels.clone().unwrap_or_default();
     let identity = cluster_scoped("Node", node.metadata);
     let status = node.status.unwrap_or_default();
@@ -209,7 +207,7 @@ pub(super) fn node(node: Node) -> Converted {
     (identity, Object::Node(object), faults)
 }
 
-pub(super) fn namespace(namespace: Namespace) -> Converted {
+pub(in crate::source) fn namespace(namespace: Namespace) -> Converted {
     let labels: BTreeMap<_, _> = namespace.metadata.labels.clone().unwrap_or_default();
     (
         cluster_scoped("Namespace", namespace.metadata),
@@ -218,7 +216,7 @@ pub(super) fn namespace(namespace: Namespace) -> Converted {
     )
 }
 
-pub(super) fn bgp_conf(conf: BgpConf) -> Converted {
+pub(in crate::source) fn bgp_conf(conf: BgpConf) -> Converted {
     (
         cluster_scoped("BgpConf", conf.metadata.clone()),
         Object::BgpConf(Box::new(conf)),
@@ -226,7 +224,7 @@ pub(super) fn bgp_conf(conf: BgpConf) -> Converted {
     )
 }
 
-pub(super) fn bgp_peer(peer: BgpPeer) -> Converted {
+pub(in crate::source) fn bgp_peer(peer: BgpPeer) -> Converted {
     (
         cluster_scoped("BgpPeer", peer.metadata.clone()),
         Object::BgpPeer(Box::new(peer)),

@@ -1,0 +1,196 @@
+//! What the API has said so far, and whether something new makes it another snapshot.
+
+use super::super::objects::{Identity, Object};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+use weir_core::model::{Automatic, Cluster, Condition, EndpointSlice, ServiceKey};
+
+/// An object as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) identity: Identity,
+    /// `None` if it could not be read; then what was read before counts.
+    pub(super) object: Option<Object>,
+    /// What is wrong with it.
+    pub(super) faults: Vec<Condition>,
+}
+
+/// Everything said, less what nobody needs.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// Without faults. Has the EndpointSlices only of Services that it has.
+    cluster: Cluster,
+    /// EndpointSlices of other Services: one may become of interest, and then its slices are not told again.
+    unclaimed: BTreeMap<ServiceKey, BTreeMap<String, EndpointSlice>>,
+    /// Which Service an EndpointSlice belongs to.
+    slices: BTreeMap<Identity, ServiceKey>,
+    faults: BTreeMap<Identity, Vec<Condition>>,
+}
+
+impl Contents {
+    /// Nothing.
+    pub(super) fn new(automatic: Automatic) -> Self {
+        Self {
+            cluster: Cluster {
+                automatic,
+                ..Cluster::default()
+            },
+            unclaimed: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            faults: BTreeMap::new(),
+        }
+    }
+
+    /// All of it.
+    pub(super) fn snapshot(&self) -> Cluster {
+        Cluster {
+            faults: self.faults.values().flatten().cloned().collect(),
+            ..self.cluster.clone()
+        }
+    }
+
+    /// Takes in an object; whether the snapshot is another.
+    pub(super) fn set(&mut self, entry: Entry) -> bool {
+        let Entry {
+            identity,
+            object,
+            faults,
+        } = entry;
+        let faulted = if faults.is_empty() {
+            self.faults.remove(&identity).is_some()
+        } else {
+            put(&mut self.faults, identity.clone(), faults)
+        };
+        let name = identity.name.clone();
+        let changed = match object {
+            None => false,
+            Some(Object::Eip(eip)) => put(&mut self.cluster.eips, name, eip),
+            Some(Object::Node(node)) => put(&mut self.cluster.nodes, name, node),
+            Some(Object::Namespace(labels)) => put(&mut self.cluster.namespaces, name, labels),
+            Some(Object::Service(service)) => {
+                let key = key(&identity);
+                if !self.cluster.services.contains_key(&key) {
+                    let slices = self.unclaimed.remove_entry(&key);
+                    self.cluster.endpoint_slices.extend(slices);
+                }
+                put(&mut self.cluster.services, key, service)
+            }
+            Some(Object::EndpointSlice(service, slice)) => {
+                let former = self.slices.insert(identity.clone(), service.clone());
+                let moved = former
+                    .filter(|former| *former != service)
+                    .is_some_and(|former| self.remove_slice(&former, &name));
+                let claimed = self.cluster.services.contains_key(&service);
+                let of = if claimed {
+                    &mut self.cluster.endpoint_slices
+                } else {
+                    &mut self.unclaimed
+                };
+                let differs = put(of.entry(service).or_default(), name, slice);
+                moved || claimed && differs
+            }
+            // Nobody follows them.
+            Some(Object::BgpConf(_) | Object::BgpPeer(_)) => false,
+        };
+        changed || faulted
+    }
+
+    /// Forgets an object; whether the snapshot is another.
+    pub(super) fn remove(&mut self, identity: &Identity) -> bool {
+        let faulted = self.faults.remove(identity).is_some();
+        let name = &identity.name;
+        let changed = match &*identity.kind {
+            "Eip" => self.cluster.eips.remove(name).is_some(),
+            "Node" => self.cluster.nodes.remove(name).is_some(),
+            "Namespace" => self.cluster.namespaces.remove(name).is_some(),
+            "Service" => {
+                let key = key(identity);
+                let slices = self.cluster.endpoint_slices.remove_entry(&key);
+                self.unclaimed.extend(slices);
+                self.cluster.services.remove(&key).is_some()
+            }
+            "EndpointSlice" => self
+                .slices
+                .remove(identity)
+                .is_some_and(|service| self.remove_slice(&service, name)),
+            _ => false,
+        };
+        changed || faulted
+    }
+
+    /// Takes in all objects of a kind; whether the snapshot is another.
+    pub(super) fn replace(&mut self, kind: &str, entries: Vec<Entry>) -> bool {
+        let present: BTreeSet<Identity> = entries.iter().map(|entry| entry.identity.clone()).collect();
+        let gone: Vec<Identity> = self.known(kind).filter(|known| !present.contains(known)).collect();
+        let mut changed = false;
+        for identity in gone {
+            changed |= self.remove(&identity);
+        }
+        for entry in entries {
+            changed |= self.set(entry);
+        }
+        changed
+    }
+
+    /// Objects of a kind; also one that could never be read.
+    fn known(&self, kind: &str) -> impl Iterator<Item = Identity> {
+        let named = |names: Vec<&String>| -> Vec<Identity> {
+            names
+                .into_iter()
+                .map(|name| Identity::cluster_scoped(kind, name))
+                .collect()
+        };
+        let known = match kind {
+            "Eip" => named(self.cluster.eips.keys().collect()),
+            "Node" => named(self.cluster.nodes.keys().collect()),
+            "Namespace" => named(self.cluster.namespaces.keys().collect()),
+            "Service" => self.cluster.services.keys().map(Identity::service).collect(),
+            "EndpointSlice" => self.slices.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let faulty = self.faults.keys().filter(|identity| identity.kind == kind).cloned();
+        known.into_iter().chain(faulty.collect::<Vec<_>>())
+    }
+
+    /// Removes a Service's slice; whether the snapshot is another.
+    fn remove_slice(&mut self, service: &ServiceKey, name: &str) -> bool {
+        let claimed = take(&mut self.cluster.endpoint_slices, service, name);
+        take(&mut self.unclaimed, service, name);
+        claimed
+    }
+}
+
+fn key(identity: &Identity) -> ServiceKey {
+    ServiceKey {
+        namespace: identity.namespace.clone(),
+        name: identity.name.clone(),
+    }
+}
+
+/// Whether there was no such value.
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    match map.get_mut(&key) {
+        Some(former) if *former == value => false,
+        Some(former) => {
+            drop(mem::replace(former, value));
+            true
+        }
+        None => map.insert(key, value).is_none(),
+    }
+}
+
+fn take(of: &mut BTreeMap<ServiceKey, BTreeMap<String, EndpointSlice>>, service: &ServiceKey, name: &str) -> bool {
+    let Some(slices) = of.get_mut(service) else {
+        return false;
+    };
+    let taken = slices.remove(name).is_some();
+    if slices.is_empty() {
+        of.remove(service);
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Follows one kind: lists it, watches it from there on, and begins anew where that fails.
+//!
+//! kube's own watcher does the same, but does not tell when a watch that could not be had is had again, takes five minutes to
+//! notice a connection that died in silence because it keeps bookmarks to itself, and starts its waits anew with every
+//! attempt to list. All three matter to an agent that is to outlive its API server.
+
+use super::{
+    Scope, Told,
+    backoff::{Backoff, chance},
+    contents::Entry,
+};
+use futures_util::{Stream, StreamExt};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ListParams, WatchEvent, WatchParams},
+    core::Status,
+};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, io, pin::pin, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tracing::debug;
+
+/// Objects in one answer to a list.
+const PAGE: u32 = 500;
+/// An answer that does not begin in this time does not come.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The API server says something on every watch each minute; one that is silent for longer is dead.
+const SILENCE: Duration = Duration::from_secs(100);
+/// How long the API server is asked to let a watch run, at least and by chance in addition, so that not all end at once.
+const WATCH: (u32, f64) = (240, 120.0);
+/// A watch that ends sooner has failed.
+const LASTING: Duration = Duration::from_secs(1);
+const GONE: u16 = 410;
+
+/// A kind that is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Followed {
+    Eips,
+    Services,
+    EndpointSlices,
+    Nodes,
+    Namespaces,
+}
+
+/// Tells everything about a kind, until nobody listens.
+pub(super) async fn follow<K>(
+    api: Api<K>,
+    kind: Followed,
+    scope: Scope,
+    convert: impl Fn(K) -> Entry,
+    tell: mpsc::Sender<Told>,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let follower = Follower {
+        api,
+        kind,
+        labels: kind.labels().map(str::to_owned),
+        fields: kind.fields(scope).map(str::to_owned),
+        convert,
+        tell,
+    };
+    let mut backoff = Backoff::default();
+    // Where the next watch is to begin; none: with a list.
+    let mut version = None;
+    while !follower.tell.is_closed() {
+        let begun = Instant::now();
+        let outcome = match &mut version {
+            None => follower.list().await.map(|listed| {
+                version = Some(listed);
+                false
+            }),
+            Some(version) => follower.watch(version).await.map(|()| true),
+        };
+        let lasted = begun.elapsed() >= LASTING;
+        match outcome {
+            Ok(false) => continue,
+            Ok(true) => debug!(?kind, "a watch ended"),
+            Err(error) => {
+                if is_gone(&error) {
+                    debug!(?kind, "changes since the last one are no longer known; listing anew");
+                    version = None;
+                } else {
+                    // What cannot be read now may be read with the rest of a list.
+                    if matches!(error, kube::Error::SerdeError(_)) {
+                        version = None;
+                    }
+                    follower.say(Told::Failed(kind, error.into())).await;
+                    sleep(backoff.wait()).await;
+                    continue;
+                }
+            }
+        }
+        if lasted {
+            backoff.reset();
+        } else {
+            sleep(backoff.wait()).await;
+        }
+    }
+}
+
+struct Follower<K, C> {
+    api: Api<K>,
+    kind: Followed,
+    labels: Option<String>,
+    fields: Option<String>,
+    convert: C,
+    tell: mpsc::Sender<Told>,
+}
+
+impl<K, C> Follower<K, C>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+    C: Fn(K) -> Entry,
+{
+    /// Lists all objects and returns the version of the list.
+    async fn list(&self) -> Result<String, kube::Error> {
+        let mut params = ListParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            limit: Some(PAGE),
+            ..ListParams::default()
+        };
+        let mut entries = Vec::new();
+        loop {
+            let page = answered(self.api.list(&params)).await?;
+            entries.extend(page.items.into_iter().map(&self.convert));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => {
+                    self.say(Told::Listed(self.kind, entries)).await;
+                    return Ok(page.metadata.resource_version.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    /// Tells changes since `version`, which it keeps at the last one told, until the watch ends.
+    async fn watch(&self, version: &mut String) -> Result<(), kube::Error> {
+        let (least, more) = WATCH;
+        let params = WatchParams {
+            label_selector: self.labels.clone(),
+            field_selector: self.fields.clone(),
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 120")]
+            timeout: Some(least + (chance() * more) as u32),
+            bookmarks: true,
+            send_initial_events: false,
+        };
+        let events = answered(self.api.watch(&params, version)).await?;
+        self.say(Told::Watching(self.kind)).await;
+        self.tell_all(events, version).await
+    }
+
+    async fn tell_all(
+        &self,
+        events: impl Stream<Item = Result<WatchEvent<K>, kube::Error>>,
+        version: &mut String,
+    ) -> Result<(), kube::Error> {
+        let mut events = pin!(events);
+        while let Ok(Some(event)) = timeout(SILENCE, events.next()).await {
+            match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    version.clone_from(&object.resource_version().unwrap_or_default());
+                    self.say(Told::Set((self.convert)(object))).await;
+                }
+                Ok(WatchEvent::Deleted(object)) => {
+                    version.clone_from(&object.resource_version().unwrap_or_default());
+                    self.say(Told::Gone((self.convert)(object))).await;
+                }
+                Ok(WatchEvent::Bookmark(bookmark)) => *version = bookmark.metadata.resource_version,
+                Ok(WatchEvent::Error(status)) => return Err(kube::Error::Api(status)),
+                Err(error @ kube::Error::SerdeError(_)) => return Err(error),
+                Err(error) => {
+                    // Whether the API server is away is found out by the next attempt.
+                    debug!(kind = ?self.kind, problem = &error as &dyn std::error::Error, "a watch broke off");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn say(&self, told: Told) {
+        // Nobody listens any more only at the end, which the caller notices.
+        drop(self.tell.send(told).await);
+    }
+}
+
+async fn answered<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    timeout(ANSWER, request).await.unwrap_or_else(|_| {
+        let text = format!("no answer in {} seconds", ANSWER.as_secs());
+        Err(kube::Error::Service(
+            io::Error::new(io::ErrorKind::TimedOut, text).into(),
+        ))
+    })
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if is_gone_status(status))
+}
+
+fn is_gone_status(status: &Status) -> bool {
+    status.code == GONE
+}

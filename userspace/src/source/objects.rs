@@ -1,0 +1,26 @@
+//! What every source of Kubernetes objects shares: which object is which, and what it is in the model's terms.
+
+pub(super) mod convert;
+
+use weir_core::model::{self, Condition, ServiceKey};
+use weir_crds::{BgpConf, BgpPeer};
+
+/// One object, in the model's terms.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Object {
+    Eip(model::Eip),
+    Service(model::Service),
+    /// With the Service it belongs to.
+    EndpointSlice(ServiceKey, model::EndpointSlice),
+    Node(model::Node),
+    /// Labels of a namespace.
+    Namespace(std::collections::BTreeMap<String, String>),
+    BgpConf(Box<BgpConf>),
+    BgpPeer(Box<BgpPeer>),
+}
+
+/// Which object it is.
+pub(super) type Identity = model::ObjectRef;
+
+/// An object, and what is wrong with parts of it.
+pub(super) type Converted = (Identity, Object, Vec<Condition>);
