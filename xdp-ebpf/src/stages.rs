@@ -176,6 +176,7 @@ impl<const PROGRAM: u32> Decisions for Maps<PROGRAM> {
         match weir_note() {
             1 => Knowledge::Unproven,
             2 => Knowledge::Known,
+            3 => Knowledge::Begun,
             _ => Knowledge::Unknown,
         }
     }

@@ -213,7 +213,8 @@ fn leftovers() -> Scratch {
         candidate: target,
         round: Round {
             first: NUMBER.into(),
-            begins: true,
+            last: NUMBER.into(),
+            answered: NUMBER.into(),
             next: NUMBER,
             distance: NUMBER.into(),
         },

@@ -59,10 +59,6 @@ fn read<P: Packet, T: Tables>(packet: &P, tables: &T, s: &mut Scratch) -> Result
             place: place_of(tables, s, second.node),
         };
     }
-    // Nobody to come back to: who cannot be found is not to be looked for.
-    if s.flags & tunnel::FLAG_RETURN != 0 && s.second.place == Target::NOWHERE {
-        s.flags = tunnel::FLAG_FINAL;
-    }
     parse::ip(packet, inner, header.geneve.protocol, &mut s.ip).map_err(|_| malformed)?;
     tables.settle(s);
     let of_one_family = tunnel::is_v6(&s.chosen.address) == s.ip.v6;

@@ -1,16 +1,16 @@
 //! A packet with its backend chosen: find out who knows the flow.
 //!
-//! The rule is the same for a packet fresh from a client and for one another node sent, because the node of a backend is
-//! the only one that knows that backend's flows:
+//! The node of a backend is the only one that knows that backend's flows:
 //!
 //! 1. a chosen backend on this node that knows the flow gets the packet;
-//! 2. a packet that may belong to an older flow is first taken to those who may have it: the backend that the sender says
-//!    the row had before, and those that the rows of the nodes on the way have or had, node by node ([`walk`]);
-//!    [`crate::tunnel::MAX_HOPS`] ends that;
-//! 3. when nobody knows it, it goes back to the backend that was chosen first;
-//! 4. there it is a new flow: noted and delivered.
+//! 2. for a packet that may belong to an older flow, this node asks those that may have it, one after the other: the node
+//!    that the sender says the row's backend was on before, and those that this node's row, and the rows of the nodes
+//!    asked, have or had ([`walk`]). Who is asked and does not know the flow sends the packet back, and says whom it would
+//!    ask next. [`crate::tunnel::MAX_HOPS`] ends that;
+//! 3. when nobody knows it, it is a new flow: noted and delivered to the backend chosen.
 //!
-//! A bare SYN skips 2: it may only begin a flow, and never moves one.
+//! A bare SYN skips 2: it may only begin a flow, and never moves one. When one that may know the flow cannot be asked, a
+//! segment of a connection is dropped, as whoever gets it in its place would reset the connection.
 
 use crate::{
     abi::{PAST_OWNERS, kind},
@@ -72,32 +72,38 @@ pub fn decide<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
 /// Looks for the flow at the backends that the packet names: the chosen one, and the second.
 #[inline(always)]
 pub fn look<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
-    s.blocked = false;
+    s.blocked = s.flags & tunnel::FLAG_BLOCKED != 0;
+    s.round.next = 0;
+    s.reason = Reason::NodeUnreachable;
     let here = s.chosen.place == Target::HERE;
     if here {
         s.aim(s.chosen.address, s.chosen.port);
-        if tables.note(s) == Knowledge::Known {
-            return Found::Known;
+        match tables.note(s) {
+            Knowledge::Known => return Found::Known,
+            // Its first datagram has been to everybody.
+            Knowledge::Begun => return Found::Settled,
+            Knowledge::Unproven | Knowledge::Unknown => {}
         }
     }
-    if s.begins() || s.flags & tunnel::FLAG_FINAL != 0 {
+    if s.begins() {
         return Found::Settled;
     }
-    let mut asked = here;
-    if s.second.place == Target::HERE && s.flags & tunnel::FLAG_RETURN == 0 {
+    let asked = s.flags & tunnel::FLAG_RETURN != 0;
+    let mut mine = here;
+    if s.second.place == Target::HERE && !asked {
         s.aim(s.second.address, s.second.port);
         if tables.note(s) == Knowledge::Known {
             s.second.copy_to(&mut s.chosen);
             return Found::Known;
         }
-        asked = true;
+        mine = true;
         // Whoever gets the packet need not ask here again.
         s.second.place = Target::NOWHERE;
     }
-    if asked && s.hops < tunnel::MAX_HOPS {
-        Found::Rows
-    } else {
-        Found::Nobody
+    match () {
+        () if mine && (asked || s.hops < tunnel::MAX_HOPS) => Found::Rows,
+        () if s.blocked => Found::Blocked,
+        () => Found::Nobody,
     }
 }
 
@@ -107,55 +113,60 @@ pub fn conclude<T: Decisions>(tables: &T, s: &mut Scratch) -> Way {
     match s.found {
         Found::Known => return delivered(s),
         Found::Ask => {
-            s.reason = if s.part == Part::Error {
-                Reason::IcmpError
-            } else {
-                Reason::SecondChance
-            };
+            s.reason = of_error(s, Reason::SecondChance);
             return Way::There;
         }
+        Found::Nobody | Found::Blocked if s.flags & tunnel::FLAG_RETURN != 0 => return give_back(tables, s),
         // Whoever has the connection will get it when its client tries again. Anybody else would reset it.
-        Found::Blocked if !s.transport.udp && s.flags & tunnel::FLAG_RETURN == 0 => return Way::Nowhere,
-        Found::Settled => {}
-        Found::Blocked | Found::Nobody | Found::Rows => {
-            if s.flags & tunnel::FLAG_RETURN != 0 && s.second.place != Target::HERE {
-                s.second.copy_to(&mut s.chosen);
-                s.second.place = Target::NOWHERE;
-                s.flags = tunnel::FLAG_FINAL;
-                s.reason = Reason::Returned;
-                return Way::There;
-            }
-            if s.flags & tunnel::FLAG_RETURN != 0 {
-                // Whoever is to have it is here as well.
-                s.second.copy_to(&mut s.chosen);
-                s.aim(s.chosen.address, s.chosen.port);
-                if tables.note(s) == Knowledge::Known {
-                    return delivered(s);
-                }
-            }
-        }
+        Found::Blocked if !s.transport.udp => return Way::Nowhere,
+        Found::Settled | Found::Blocked | Found::Nobody | Found::Rows => {}
     }
     if s.chosen.place != Target::HERE {
-        s.reason = if s.part == Part::Error {
-            Reason::IcmpError
-        } else {
-            Reason::Tunnel
-        };
+        s.reason = of_error(s, Reason::Tunnel);
         return Way::There;
     }
     settle_here(tables, s)
 }
 
-/// Makes the candidate, on another node, the one to be asked, and whoever was chosen first the one to come back to.
+/// Sends a packet that this node was asked about, and knows nothing of, back to who asked.
 #[inline(always)]
-fn turn_to(s: &mut Scratch) {
-    if s.flags & tunnel::FLAG_RETURN == 0 {
-        s.chosen.copy_to(&mut s.second);
-        s.flags = tunnel::FLAG_RETURN | tunnel::FLAG_AHEAD;
-    } else {
-        s.flags = tunnel::FLAG_RETURN;
+fn give_back<T: Tables>(tables: &T, s: &mut Scratch) -> Way {
+    s.reason = Reason::NodeUnreachable;
+    if s.second.place == Target::NOWHERE || s.second.place == Target::HERE {
+        return Way::Nowhere;
     }
+    s.second.copy_to(&mut s.chosen);
+    let next = s.round.next;
+    steer::aim(tables, next, &mut s.second);
+    let blocked = if s.blocked { tunnel::FLAG_BLOCKED } else { 0 };
+    s.flags = tunnel::FLAG_BACK | s.flags & tunnel::FLAG_AHEAD | blocked;
+    s.reason = Reason::Returned;
+    Way::There
+}
+
+/// The reason for sending a packet on.
+#[inline(always)]
+fn of_error(s: &Scratch, reason: Reason) -> Reason {
+    if s.part == Part::Error {
+        Reason::IcmpError
+    } else {
+        reason
+    }
+}
+
+/// Makes the candidate, on another node, the one to be asked, and the chosen backend the one to come back to.
+#[inline(always)]
+fn ask(s: &mut Scratch) -> Found {
+    let ahead = if s.flags & tunnel::FLAG_BACK == 0 {
+        tunnel::FLAG_AHEAD
+    } else {
+        0
+    };
+    let blocked = if s.blocked { tunnel::FLAG_BLOCKED } else { 0 };
+    s.flags = tunnel::FLAG_RETURN | ahead | blocked;
+    s.chosen.copy_to(&mut s.second);
     s.candidate.copy_to(&mut s.chosen);
+    Found::Ask
 }
 
 /// Whether the packet can be taken to a node and come back; if not, `s.reason` is why.
@@ -176,33 +187,39 @@ fn can_be_asked<T: Tables>(tables: &T, s: &mut Scratch, place: u32) -> bool {
 }
 
 /// Goes through the owners that this node's own row of the flow has and had. Those on this node are asked here and now; of
-/// the other nodes the next to be asked is found. Where the chosen backend is on another node, that one is only told whom to
-/// ask next.
+/// the other nodes the next to be asked is found. If this node was asked itself it only tells whom to ask next, and so it
+/// does for a chosen backend on another node.
 ///
-/// The node that the sender names is asked first, as it is the likeliest. From there it goes round by the hash of the nodes'
-/// tunnel addresses, until the node of the backend chosen first would come again. It does not go by who had the row when:
-/// nodes that missed or have not seen some of the row's changes do not agree about that, and would send the packet to and
-/// fro between owners that they know, past one that only some know. Whoever is asked first begins the round, so that
-/// nobody is passed over of whom the sender and the first backend's node know nothing.
+/// The node that the sender names is asked first, as it is the likeliest. Then it goes round by the hash of the nodes'
+/// tunnel addresses, from the one that asks to it again, always to the nearest behind the one asked last of which either of
+/// the two knows; whoever is asked first may be anywhere. It does not go by who had the row when: nodes that missed or have
+/// not seen some of the row's changes do not agree about that.
 #[inline(always)]
 pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
-    let returning = s.flags & tunnel::FLAG_RETURN != 0;
-    let first = if returning { s.second.place } else { s.chosen.place };
-    if returning && first == Target::HERE {
-        return Found::Nobody;
-    }
+    let asked = s.flags & tunnel::FLAG_RETURN != 0;
+    let back = s.flags & tunnel::FLAG_BACK != 0;
+    let here = s.chosen.place == Target::HERE;
+    let sender = hash::address(&s.outer.source);
+    let first = match tables.node(s.chosen.place) {
+        _ if asked => sender,
+        Some(node) if !here => hash::address(&node.address),
+        _ => 0,
+    };
+    let last = match () {
+        () if s.flags & tunnel::FLAG_AHEAD != 0 => 0,
+        () if back => sender,
+        // This one: see [`consider`].
+        () if asked => Round::HERE,
+        () => 0,
+    };
     s.round = Round {
-        first: match tables.node(first) {
-            Some(node) if first != Target::HERE => hash::address(&node.address),
-            _ => 0,
-        },
-        begins: !returning || s.flags & tunnel::FLAG_AHEAD != 0,
+        first,
+        last,
+        answered: if back { sender } else { 0 },
         next: 0,
         distance: u64::MAX,
     };
-    if owners(tables, s).is_none() {
-        s.owners = [0; 2 + PAST_OWNERS];
-    }
+    owners(tables, s);
     for place in 0..s.owners.len() {
         // What was found so far goes through the scratch: the verifier then walks every turn once.
         tables.settle(s);
@@ -221,58 +238,75 @@ pub fn walk<T: Decisions>(tables: &T, s: &mut Scratch) -> Found {
         }
     }
     tables.settle(s);
-    let here = s.chosen.place == Target::HERE;
-    if here && !returning && s.second.place != Target::NOWHERE {
-        if can_be_asked(tables, s, s.second.place) {
-            s.second.copy_to(&mut s.candidate);
-            turn_to(s);
-            return Found::Ask;
-        }
-        s.blocked = true;
-    }
-    let next = s.round.next;
-    if !steer::aim(tables, next, &mut s.candidate) {
-        return if s.blocked { Found::Blocked } else { Found::Nobody };
-    }
-    if !here {
-        s.candidate.copy_to(&mut s.second);
+    if asked {
         return Found::Nobody;
     }
-    turn_to(s);
-    Found::Ask
+    if !here {
+        let next = s.round.next;
+        if steer::aim(tables, next, &mut s.candidate) {
+            s.candidate.copy_to(&mut s.second);
+        }
+        return Found::Nobody;
+    }
+    if s.second.place != Target::NOWHERE {
+        s.second.copy_to(&mut s.candidate);
+        if !back {
+            if can_be_asked(tables, s, s.candidate.place) {
+                return ask(s);
+            }
+            s.blocked = true;
+        } else if consider(tables, s, 0) {
+            return ask(s);
+        }
+    }
+    let next = s.round.next;
+    if steer::aim(tables, next, &mut s.candidate) {
+        return ask(s);
+    }
+    if s.blocked { Found::Blocked } else { Found::Nobody }
 }
 
-/// Makes the candidate, backend `owner` on another node, the next to be asked, if it is the nearest in the round.
+/// Makes the candidate, backend `owner` on another node, the next to be asked, if it is the nearest so far; says whether.
 #[inline(always)]
-fn consider<T: Tables>(tables: &T, s: &mut Scratch, owner: u32) {
+fn consider<T: Tables>(tables: &T, s: &mut Scratch, owner: u32) -> bool {
+    if !can_be_asked(tables, s, s.candidate.place) {
+        s.blocked = true;
+        return false;
+    }
     let Some(node) = tables.node(s.candidate.place) else {
-        return;
+        return false;
     };
     let here = hash::address(&node.source);
     let first = if s.round.first == 0 { here } else { s.round.first };
-    let after = if s.round.begins { 0 } else { here.wrapping_sub(first) };
-    let distance = hash::address(&node.address).wrapping_sub(first);
-    if distance <= after || distance >= s.round.distance {
-        return;
-    }
-    if can_be_asked(tables, s, s.candidate.place) {
+    let after = match s.round.last {
+        0 => 0,
+        Round::HERE => here.wrapping_sub(first),
+        last => last.wrapping_sub(first),
+    };
+    let position = hash::address(&node.address);
+    let distance = position.wrapping_sub(first);
+    let nearest = distance > after && distance < s.round.distance && position != s.round.answered;
+    if nearest {
         (s.round.next, s.round.distance) = (owner, distance);
-    } else {
-        s.blocked = true;
     }
+    nearest
 }
 
-/// Puts into the scratch who has and had the flow's row.
+/// Puts into the scratch who has and had the flow's row; nobody, if it has none.
 #[inline(always)]
-fn owners<T: Tables>(tables: &T, s: &mut Scratch) -> Option<()> {
-    let config = tables.config()?;
-    let frontend = steer::frontend(tables, s)?;
+fn owners<T: Tables>(tables: &T, s: &mut Scratch) {
+    s.owners = [0; 2 + PAST_OWNERS];
+    let (Some(config), Some(frontend)) = (tables.config(), steer::frontend(tables, s)) else {
+        return;
+    };
     let index = steer::row(tables, config, s, frontend);
-    let row = tables.row(index)?;
-    let past = tables.past(index)?;
+    let (Some(row), Some(past)) = (tables.row(index), tables.past(index)) else {
+        return;
+    };
     (s.owners[0], s.owners[1]) = (row.current, row.previous);
     s.owners[2..].copy_from_slice(&past.owners);
-    Some(())
+    // Who left the row for the past in between is in neither.
+    s.blocked |= tables.row(index) != Some(row);
 }
 
 #[inline(always)]

@@ -51,6 +51,8 @@ pub enum Knowledge {
     Unproven = 1,
     /// It is the backend's.
     Known = 2,
+    /// Datagrams have come to this backend lately, and it has not answered yet.
+    Begun = 3,
 }
 
 /// The control word: `Flow`'s `client_port..state`.
@@ -234,6 +236,9 @@ pub fn note<T: Tables>(tables: &T, s: &mut Scratch) -> Knowledge {
     }
     if tables.read_only() || expired && !transport.is_bare_syn() {
         return knowledge;
+    }
+    if state == flow_state::UDP_OPENING && !expired {
+        knowledge = Knowledge::Begun;
     }
     // What is not proven keeps the time of its birth, or a flood could keep itself alive.
     let counts = knowledge == Knowledge::Known && !transport.is_bare_syn();

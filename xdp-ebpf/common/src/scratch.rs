@@ -43,7 +43,8 @@ pub struct Scratch {
     pub hash: u64,
     /// The backend that is to get it.
     pub chosen: Target,
-    /// The backend its row had before; on the way back of a second chance, the one to return to.
+    /// The backend its row had before; of a packet that asks, the one to return to; of one that comes back, the one to be
+    /// asked next.
     pub second: Target,
     /// What came of asking for the flow.
     pub found: Found,
@@ -96,14 +97,21 @@ pub struct Target {
 /// The search for the next node to be asked about a flow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
-    /// Hash of the tunnel address of the node chosen first; 0 for this one.
+    /// Hash of the tunnel address of the node that asks; 0 for this one.
     pub first: u64,
-    /// Whether it begins here, whatever this node's place in it.
-    pub begins: bool,
+    /// The same of the node that was asked last in turn, or [`Round::HERE`]; 0 for the one that asks.
+    pub last: u64,
+    /// The same of the node that the packet comes back from; 0 for none.
+    pub answered: u64,
     /// Id of the best candidate so far; 0 is none.
     pub next: u32,
     /// How far its node is from the first.
     pub distance: u64,
+}
+
+impl Round {
+    /// [`Round::last`]: this node.
+    pub const HERE: u64 = 1;
 }
 
 impl Target {

@@ -1,6 +1,6 @@
 //! The tunnel between nodes: Geneve (RFC 8926) around the client's untouched IP packet, with one option that names the
-//! chosen backend and, where it matters, a second one with its node: the backend that the row had before, or, once
-//! somebody is asked for a flow, the backend to come back to.
+//! chosen backend and, where it matters, a second one with its node: the backend that the row had before, the backend to
+//! come back to of who is asked for a flow, or the one to be asked next.
 
 use crate::{
     abi::Node,
@@ -15,14 +15,16 @@ use core::mem::offset_of;
 pub const OPTION_CLASS: u16 = 0xffe1_u16.to_be();
 /// Option type of ours; the upper bit says that who does not know it must drop the packet (RFC 8926 §3.5).
 pub const OPTION_TYPE: u8 = 0x81;
-/// Nodes that may be asked for a flow, one after the other, before it goes back to where it was chosen to go.
+/// Nodes that may be asked for a flow, one after the other.
 pub const MAX_HOPS: u8 = 10;
-/// [`Choice::flags`]: who does not know the flow goes on by its own rows, and at the end of them to the [`Second`].
+/// [`Choice::flags`]: who does not know the flow sends the packet back, to the [`Second`].
 pub const FLAG_RETURN: u8 = 1;
-/// [`Choice::flags`]: everybody has been asked; the packet is to be delivered.
-pub const FLAG_FINAL: u8 = 2;
-/// [`Choice::flags`], with [`FLAG_RETURN`]: who is asked is the first to be, whatever its place in the order.
+/// [`Choice::flags`], with [`FLAG_RETURN`] or [`FLAG_BACK`]: who is asked is the first to be, whatever its place in the order.
 pub const FLAG_AHEAD: u8 = 4;
+/// [`Choice::flags`]: the packet comes back from who does not know the flow; the [`Second`] is whom that one would ask next.
+pub const FLAG_BACK: u8 = 8;
+/// [`Choice::flags`]: somebody that may know the flow cannot be asked.
+pub const FLAG_BLOCKED: u8 = 16;
 /// Geneve flag: a critical option is present.
 const CRITICAL: u8 = 0x40;
 const TTL: u8 = 64;
@@ -38,7 +40,7 @@ pub struct Choice {
     pub port: u16,
     /// Nodes that were asked so far.
     pub hops: u8,
-    /// [`FLAG_RETURN`], [`FLAG_FINAL`] and [`FLAG_AHEAD`].
+    /// [`FLAG_RETURN`], [`FLAG_AHEAD`], [`FLAG_BACK`] and [`FLAG_BLOCKED`].
     pub flags: u8,
 }
 

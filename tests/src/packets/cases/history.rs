@@ -1,6 +1,6 @@
 //! Rows that changed more than once: who does not know a flow goes on by this node's own rows.
 
-use super::wrap::{FINAL, FIRST, RETURN, action, from_node, received, sent};
+use super::wrap::{AHEAD, BACK, BLOCKED, FIRST, RETURN, action, from_node, received, sent};
 use super::{Case, arriving, begun, data, opening, syn, to_vip};
 use crate::packets::frames::{Steering, Tcp};
 use crate::packets::world::{self, Family, Protocol, Target};
@@ -69,10 +69,20 @@ fn first(family: Family, asked: Target, back: Target, hops: u8) -> Steering {
     }
 }
 
-/// The client's packet goes to `target`'s node.
-fn asks(text: &str, family: Family, upper: &Tcp, target: Target) -> Case {
+/// The same, and somebody else cannot be asked.
+fn blocked(steering: Steering) -> Steering {
+    Steering {
+        flags: steering.flags | BLOCKED,
+        ..steering
+    }
+}
+
+/// The client's packet goes to `target`'s node; `all` can be asked, or not.
+fn asks(text: &str, family: Family, upper: &Tcp, target: Target, all: bool) -> Case {
     let inner = to_vip(family).carry(upper);
-    let (expected, l3) = sent(target, family, 0, &first(family, target, Target::Local, 1), &inner);
+    let asked = first(family, target, Target::Local, 1);
+    let asked = if all { asked } else { blocked(asked) };
+    let (expected, l3) = sent(target, family, 0, &asked, &inner);
     let frame = arriving().carry(&inner);
     Case::ingress(
         name(text, family),
@@ -93,13 +103,14 @@ fn chosen_here(family: Family) -> Vec<Case> {
     let here = |upper: &Tcp| arriving().carry(&to_vip(family).to(local.ip()).carry(&upper.ports(40_000, local.port())));
     let into_neighbor = world::LOCAL;
     vec![
-        asks("the one before", family, &data(world::DEEP.port), Target::Older),
-        asks("none before, an older one", family, &data(inside), Target::Near),
+        asks("the one before", family, &data(world::DEEP.port), Target::Older, false),
+        asks("none before, an older one", family, &data(inside), Target::Near, true),
         asks(
             "one that cannot be reached, and one before it",
             family,
             &data(world::DEEP_BEHIND.port),
             Target::Far,
+            false,
         ),
         Case::ingress(
             name("syn asks nobody", family),
@@ -127,119 +138,150 @@ fn chosen_here(family: Family) -> Vec<Case> {
     ]
 }
 
-/// Another node asks this one.
+/// Another node asks this one, or gets back what it asked.
 fn asked(family: Family) -> Vec<Case> {
-    let passed_on = |text: &str, port: u16, asked: &Steering, target: Target, on: &Steering, reason| {
+    let (asks, first_asks) = (
+        asking(family, Target::Local, Target::Near, 1),
+        first(family, Target::Local, Target::Near, 1),
+    );
+    let mut cases = Vec::new();
+    let mut add = |text: &str, port: u16, asked: &Steering, target: Target, on: &Steering, reason| {
         let inner = to_vip(family).carry(&data(port));
         let (expected, l3) = sent(target, family, 0, on, &inner);
         let frame = received(Target::Near, family, asked, &inner);
-        Case::ingress(name(text, family), frame, action(target), reason, expected).outer(l3)
+        cases.push(Case::ingress(name(text, family), frame, action(target), reason, expected).outer(l3));
     };
-    let short = Target::Local.steering(family, TCP, 0);
-    let back = asking(family, Target::Local, Target::Near, 1);
-    let returned = |hops| Steering {
-        flags: FINAL,
+    // Back to the sender, with whom to ask next.
+    let returned = |flags, next: Option<Target>, hops| Steering {
+        flags: BACK | flags,
+        previous: next.map(|next| next.as_previous(family, TCP)),
         ..Target::Near.steering(family, TCP, hops)
     };
+    let (deep, earliest, local) = (world::DEEP.port, world::EARLIEST.port, world::LOCAL.port);
+    let (after_local, after_near) = (after(family, Target::Local), after(family, Target::Near));
+    let in_turn = |next| Some(next).filter(|&next| is_before(family, Target::Local, next, Target::Near));
+    for (text, port, asked, answer) in [
+        // Whoever is asked first may be anywhere in the round.
+        (
+            "asked first",
+            deep,
+            &first_asks,
+            returned(AHEAD | BLOCKED, Some(after_near), 1),
+        ),
+        ("asked in turn", deep, &asks, returned(BLOCKED, in_turn(after_local), 1)),
+        (
+            "asked first, and was the earliest",
+            earliest,
+            &first_asks,
+            returned(AHEAD, Some(Target::Older), 1),
+        ),
+        (
+            "asked in turn, and was the earliest",
+            earliest,
+            &asks,
+            returned(0, in_turn(Target::Older), 1),
+        ),
+        (
+            "asked, and was the only one",
+            local,
+            &first_asks,
+            returned(AHEAD, None, 1),
+        ),
+        (
+            "asked as the last that may be",
+            local,
+            &asking(family, Target::Local, Target::Near, 10),
+            returned(0, None, 10),
+        ),
+        (
+            "asked, where somebody cannot be asked",
+            local,
+            &blocked(asks),
+            returned(BLOCKED, None, 1),
+        ),
+    ] {
+        add(text, port, asked, Target::Near, &answer, Reason::Returned);
+    }
+    add(
+        "a sender without a past",
+        deep,
+        &Target::Local.steering(family, TCP, 0),
+        after_local,
+        &blocked(first(family, after_local, Target::Local, 1)),
+        Reason::SecondChance,
+    );
+    let back = |flags, next: Option<Target>, hops| Steering {
+        flags: BACK | flags,
+        previous: next.map(|next| next.as_previous(family, TCP)),
+        ..Target::Local.steering(family, TCP, hops)
+    };
+    add(
+        "back from the first",
+        deep,
+        &back(AHEAD, None, 1),
+        after_local,
+        &blocked(asking(family, after_local, Target::Local, 2)),
+        Reason::SecondChance,
+    );
+    add(
+        "back from one that knows of another",
+        local,
+        &back(AHEAD, Some(Target::Far), 1),
+        Target::Far,
+        &asking(family, Target::Far, Target::Local, 2),
+        Reason::SecondChance,
+    );
+    cases.extend(ends(family, back));
+    cases
+}
+
+/// Where asking ends.
+fn ends(family: Family, back: impl Fn(u8, Option<Target>, u8) -> Steering) -> Vec<Case> {
+    let port = world::LOCAL.port;
     let local = Target::Local.backend(family, TCP);
     let delivered = from_node(Target::Near, family).carry(&to_vip(family).to(local.ip()).carry(&data(local.port())));
-    let udp = opening(Protocol::Udp, world::LOCAL.port);
+    let comes = |steering: &Steering| received(Target::Near, family, steering, &to_vip(family).carry(&data(port)));
+    let taken = |text: &str, steering: &Steering| {
+        let frame = comes(steering);
+        Case::ingress(
+            name(text, family),
+            frame,
+            Action::Pass,
+            Reason::Decapsulated,
+            delivered.clone(),
+        )
+    };
+    let dropped =
+        |text: &str, steering: &Steering| Case::drop(name(text, family), comes(steering), Reason::NodeUnreachable);
+    let udp = opening(Protocol::Udp, port);
     let udp_asked = Steering {
         flags: RETURN,
         previous: Some(Target::Near.as_previous(family, Protocol::Udp)),
         ..Target::Local.steering(family, Protocol::Udp, 1)
     };
     let udp_returned = Steering {
-        flags: FINAL,
+        flags: BACK,
         ..Target::Near.steering(family, Protocol::Udp, 1)
     };
     let (udp_expected, l3) = sent(Target::Near, family, 0, &udp_returned, &to_vip(family).carry(&*udp));
-    let begin = first(family, Target::Local, Target::Near, 1);
-    let (after_local, after_near) = (after(family, Target::Local), after(family, Target::Near));
-    // The next of those that a row has had, or back to who was chosen first.
-    let on = |text, port, next: Target| {
-        if is_before(family, Target::Local, next, Target::Near) {
-            let steering = asking(family, next, Target::Near, 2);
-            passed_on(text, port, &back, next, &steering, Reason::SecondChance)
-        } else {
-            passed_on(text, port, &back, Target::Near, &returned(1), Reason::Returned)
-        }
-    };
     vec![
-        passed_on(
-            "a sender without a past",
-            world::DEEP.port,
-            &short,
-            after_local,
-            &first(family, after_local, Target::Local, 1),
-            Reason::SecondChance,
+        taken("back, and nobody knows it", &back(0, None, 2)),
+        taken("back for the last time", &back(0, Some(Target::Far), 10)),
+        // Whoever may have it will get the segment when its client tries again.
+        dropped("back, and somebody could not be asked", &back(BLOCKED, None, 2)),
+        dropped(
+            "back for the last time, and somebody could not be asked",
+            &back(BLOCKED, Some(Target::Far), 10),
         ),
-        on("asked in turn", world::DEEP.port, after_local),
-        on(
-            "asked in turn, and was the earliest",
-            world::EARLIEST.port,
-            Target::Older,
+        dropped(
+            "asked by nobody else",
+            &asking(family, Target::Neighbor, Target::Local, 2),
         ),
-        // Whoever is asked first may be anywhere in the round.
-        passed_on(
-            "asked first",
-            world::DEEP.port,
-            &begin,
-            after_near,
-            &asking(family, after_near, Target::Near, 2),
-            Reason::SecondChance,
-        ),
-        // The sender does not know who came between.
-        passed_on(
-            "asked first, and was the earliest",
-            world::EARLIEST.port,
-            &begin,
-            Target::Older,
-            &asking(family, Target::Older, Target::Near, 2),
-            Reason::SecondChance,
-        ),
-        passed_on(
-            "asked, and was the only one",
-            world::LOCAL.port,
-            &begin,
-            Target::Near,
-            &returned(1),
-            Reason::Returned,
-        ),
-        passed_on(
-            "asked as the last that may be",
-            world::DEEP.port,
-            &asking(family, Target::Local, Target::Near, 10),
-            Target::Near,
-            &returned(10),
-            Reason::Returned,
-        ),
-        // Both are here: the one chosen first gets it.
-        Case::ingress(
-            name("asked for a neighbor", family),
-            received(
-                Target::Near,
-                family,
-                &asking(family, Target::Neighbor, Target::Local, 2),
-                &to_vip(family).carry(&data(world::LOCAL.port)),
-            ),
-            Action::Pass,
-            Reason::Decapsulated,
-            delivered.clone(),
-        ),
-        Case::ingress(
-            name("asked, and knows it", family),
-            received(
-                Target::Near,
-                family,
-                &back,
-                &to_vip(family).carry(&data(world::LOCAL.port)),
-            ),
-            Action::Pass,
-            Reason::Decapsulated,
-            delivered,
-        )
-        .after(begun(family, world::LOCAL.port, Target::Local)),
+        taken("asked, and knows it", &asking(family, Target::Local, Target::Near, 1)).after(begun(
+            family,
+            port,
+            Target::Local,
+        )),
         Case::ingress(
             name("asked for a datagram", family),
             received(Target::Near, family, &udp_asked, &to_vip(family).carry(&*udp)),

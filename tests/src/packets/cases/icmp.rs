@@ -1,6 +1,6 @@
 //! ICMP errors about flows through a VIP, in both directions, and those that this node sends of its own.
 
-use super::wrap::{FIRST, action, from_node, received, sent};
+use super::wrap::{BLOCKED, FIRST, action, from_node, received, sent};
 use super::{CLIENT_PORT, Case, arriving, begun, came, data, leaving, left, opening, syn, to_vip};
 use crate::packets::frames::{Icmp, Ip, Raw, Steering, Tcp, Udp, Upper, flag};
 use crate::packets::world::{self, Family, Frontend, Protocol, Target};
@@ -189,7 +189,7 @@ fn through_the_tunnel(family: Family) -> Vec<Case> {
     let deep = packet(world::DEEP);
     let first = super::history::after(family, Target::Local);
     let asking = Steering {
-        flags: FIRST,
+        flags: FIRST | BLOCKED,
         previous: Some(Target::Local.as_previous(family, Protocol::Tcp)),
         ..first.steering(family, Protocol::Tcp, 1)
     };

@@ -1,6 +1,6 @@
 //! Tunnel packets from other nodes: decapsulated and delivered, or given their second chance.
 
-use super::wrap::{FINAL, FIRST, RETURN, action, datagram, from_node, outer, received, sent};
+use super::wrap::{BACK, FIRST, RETURN, action, datagram, from_node, outer, received, sent};
 use super::{CLIENT_PORT, Case, Step, answered, came, data, following, opening, syn, to_vip};
 use crate::packets::frames::{Geneve, Ip, Previous, Steering, Tcp, Udp, Upper};
 use crate::packets::world::{self, Family, Protocol, Target, VLAN};
@@ -204,9 +204,14 @@ fn no_second_chance(family: Family) -> Vec<Case> {
     let neighbor = Target::Neighbor.steering(family, TCP, 0);
     let at_neighbor = opens(&neighbor, Target::Neighbor);
     let udp = Target::Local.backend(family, Protocol::Udp);
-    let udp_final = Steering {
-        flags: FINAL,
+    let udp_back = Steering {
+        flags: BACK,
         ..Target::Local.steering(family, Protocol::Udp, 2)
+    };
+    let unanswerable = Steering {
+        hops: 1,
+        flags: RETURN,
+        ..to_local(family)
     };
     let datagram = |port| Udp::new(CLIENT_PORT, port, b"any");
     let nobody = Previous {
@@ -240,22 +245,16 @@ fn no_second_chance(family: Family) -> Vec<Case> {
             family,
             &Steering {
                 hops: 3,
-                flags: FINAL,
-                ..moved
-            },
-            &data(port),
-            Target::Local,
-        ),
-        taken_out(
-            "asked, with nobody to come back to",
-            family,
-            &Steering {
-                hops: 1,
-                flags: RETURN,
+                flags: BACK,
                 ..to_local(family)
             },
             &data(port),
             Target::Local,
+        ),
+        Case::drop(
+            name("asked, with nobody to come back to", family),
+            received(Target::Near, family, &unanswerable, &inner(family, &data(port))),
+            Reason::NodeUnreachable,
         ),
         taken_out(
             "moved here, no hop left",
@@ -312,7 +311,7 @@ fn no_second_chance(family: Family) -> Vec<Case> {
         ),
         Case::ingress(
             name("everybody was asked, udp", family),
-            received(Target::Near, family, &udp_final, &inner(family, &datagram(port))),
+            received(Target::Near, family, &udp_back, &inner(family, &datagram(port))),
             Action::Pass,
             Reason::Decapsulated,
             from_node(Target::Near, family).carry(&to_vip(family).to(udp.ip()).carry(&datagram(udp.port()))),

@@ -4,12 +4,16 @@ use crate::packets::frames::{Geneve, Ip, Link, Steering, Udp};
 use crate::packets::world::{Family, NODE_MAC, OTHER_INTERFACE, TUNNEL_PORT, Target};
 use weir_common::verdict::Action;
 
-/// Flag of the option: who does not know the flow goes on, and at the end back to the second backend.
+/// Flag of the option: who does not know the flow sends the packet back to the second backend.
 pub(super) const RETURN: u8 = 1;
-/// Flag of the option: everybody has been asked.
-pub(super) const FINAL: u8 = 2;
-/// Flags of the option for who is asked first: the round begins there.
-pub(super) const FIRST: u8 = 4 | RETURN;
+/// Flag of the option, for who is asked first: what comes in the round begins there.
+pub(super) const AHEAD: u8 = 4;
+/// Flag of the option: back from who does not know the flow.
+pub(super) const BACK: u8 = 8;
+/// Flag of the option: somebody cannot be asked.
+pub(super) const BLOCKED: u8 = 16;
+/// Flags of the option for who is asked first.
+pub(super) const FIRST: u8 = AHEAD | RETURN;
 
 /// The outer source port of packets built here, of the range that is expected.
 const SOURCE_PORT: u16 = 0xc0de;
