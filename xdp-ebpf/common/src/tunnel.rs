@@ -16,7 +16,7 @@ pub const OPTION_CLASS: u16 = 0xffe1_u16.to_be();
 /// Option type of ours; the upper bit says that who does not know it must drop the packet (RFC 8926 §3.5).
 pub const OPTION_TYPE: u8 = 0x81;
 /// Nodes that may be asked for a flow, one after the other.
-pub const MAX_HOPS: u8 = 10;
+pub const MAX_HOPS: u8 = 12;
 /// [`Choice::flags`]: who does not know the flow sends the packet back, to the [`Second`].
 pub const FLAG_RETURN: u8 = 1;
 /// [`Choice::flags`], with [`FLAG_RETURN`] or [`FLAG_BACK`]: who is asked is the first to be, whatever its place in the order.

@@ -190,8 +190,8 @@ fn asked(family: Family) -> Vec<Case> {
         (
             "asked as the last that may be",
             local,
-            &asking(family, Target::Local, Target::Near, 10),
-            returned(0, None, 10),
+            &asking(family, Target::Local, Target::Near, 12),
+            returned(0, None, 12),
         ),
         (
             "asked, where somebody cannot be asked",
@@ -266,12 +266,12 @@ fn ends(family: Family, back: impl Fn(u8, Option<Target>, u8) -> Steering) -> Ve
     let (udp_expected, l3) = sent(Target::Near, family, 0, &udp_returned, &to_vip(family).carry(&*udp));
     vec![
         taken("back, and nobody knows it", &back(0, None, 2)),
-        taken("back for the last time", &back(0, Some(Target::Far), 10)),
+        taken("back for the last time", &back(0, Some(Target::Far), 12)),
         // Whoever may have it will get the segment when its client tries again.
         dropped("back, and somebody could not be asked", &back(BLOCKED, None, 2)),
         dropped(
             "back for the last time, and somebody could not be asked",
-            &back(BLOCKED, Some(Target::Far), 10),
+            &back(BLOCKED, Some(Target::Far), 12),
         ),
         dropped(
             "asked by nobody else",

@@ -162,7 +162,7 @@ fn second_chance(family: Family) -> Vec<Case> {
         cases.push(Case::ingress(text, frame, action(target), Reason::SecondChance, expected).outer(l3));
     };
     add("at another node", &[], Target::Older, 0, 0);
-    add("with one hop left", &[], Target::Older, 9, 0);
+    add("with one hop left", &[], Target::Older, 11, 0);
     add("with a service class", &[], Target::Older, 0, 0xb8);
     add("at the sender", &[], Target::Near, 0, 0);
     add("on another interface", &[], Target::Far, 0, 0);
@@ -259,7 +259,7 @@ fn no_second_chance(family: Family) -> Vec<Case> {
         taken_out(
             "moved here, no hop left",
             family,
-            &Steering { hops: 10, ..moved },
+            &Steering { hops: 12, ..moved },
             &data(port),
             Target::Local,
         ),

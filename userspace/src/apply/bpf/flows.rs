@@ -135,20 +135,28 @@ fn attempt(flow: &Flow, new: &Mapped<FlowBucket>, seed: u64) -> Result<Attempt, 
     Ok(Attempt::Over(Some(true)))
 }
 
-/// The flow is there already, and may have been proven in the old map since it was copied.
+/// The flow is there already, and may have been proven in the old map since it was copied. Whatever else the new map says
+/// is newer: its flow may have ended, or begun again.
 fn follow(entry: &[AtomicU64], control: u64, words: &[u64; WORDS]) -> Attempt {
     let wanted = words.get(CONTROL).copied().unwrap_or_default();
-    if worth(control) >= worth(wanted) {
+    let unproven = matches!(
+        state(control),
+        flow_state::OPENING | flow_state::ANSWERED | flow_state::UDP_OPENING
+    );
+    let proven = matches!(
+        state(wanted),
+        flow_state::ESTABLISHED | flow_state::CLIENT_CLOSED | flow_state::BACKEND_CLOSED | flow_state::UDP
+    );
+    if !unproven || !proven {
         return Attempt::Over(Some(false));
+    }
+    if !swap(entry, control, with_state(control, state(wanted))) {
+        return Attempt::Lost;
     }
     if let (Some(time), Some(value)) = (entry.get(TIME), words.get(TIME)) {
         time.store(*value, Ordering::Release);
     }
-    if swap(entry, control, with_state(control, state(wanted))) {
-        Attempt::Over(Some(false))
-    } else {
-        Attempt::Lost
-    }
+    Attempt::Over(Some(false))
 }
 
 fn swap(entry: &[AtomicU64], from: u64, to: u64) -> bool {
@@ -283,6 +291,27 @@ mod tests {
         fill(&mut anonymous(16), &[flow(1, flow_state::OPENING)]);
         copy(&old, Reading::OURS, &new, 9).unwrap();
         assert_eq!(all(&new), [later], "and stays so");
+    }
+
+    #[test]
+    fn what_ended_or_began_again_since_it_was_copied_stays_so() {
+        for (then, now) in [
+            (flow_state::ESTABLISHED, flow_state::CLOSED),
+            (flow_state::ESTABLISHED, flow_state::RESET),
+            (flow_state::CLOSED, flow_state::OPENING),
+            (flow_state::CLOSED, flow_state::ANSWERED),
+        ] {
+            let (mut old, mut new) = (anonymous(16), anonymous(16));
+            fill(&mut old, &[flow(1, then)]);
+            let mut later = flow(1, now);
+            later.last_seen += 7;
+            fill(&mut new, &[later]);
+            // Placed as the packet path would place it.
+            let there = anonymous(64);
+            copy(&new, Reading::OURS, &there, 9).unwrap();
+            copy(&old, Reading::OURS, &there, 9).unwrap();
+            assert_eq!(all(&there), [later]);
+        }
     }
 
     #[test]
