@@ -8,7 +8,7 @@ use crate::{
         config::DEFAULT_SELECTION_SEED,
         detach, pins,
     },
-    monitor,
+    check, monitor,
     status::{self, Format},
     trace,
 };
@@ -24,7 +24,8 @@ use std::{
 use tracing_subscriber::EnvFilter;
 use weir_common::{abi::protocol, verdict::Reason};
 
-const STATE_DIR: &str = "/var/lib/weir";
+/// Where the agent's own files are, unless it is told otherwise.
+pub const STATE_DIR: &str = "/var/lib/weir";
 
 /// An XDP load balancer for bare-metal Kubernetes.
 #[derive(Debug, Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Run(Run),
     /// Show VIPs, frontends, backends and counters of this host.
     Status(Status),
+    /// Say what would not work on this host, and what to do, before anything is attached.
+    Check(check::Check),
     /// Show what is decided about packets of this host as it happens, one line each. Off, and free, while nobody asks.
     Monitor(Monitor),
     /// Show what would happen to a packet, and by which map entries, without sending it or changing anything.
@@ -283,6 +286,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(run) => run.run(),
+            Command::Check(check) => check.run(),
             Command::Monitor(monitor) => monitor.run(),
             Command::Trace(trace) => trace.run(),
             Command::Status(Status {

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod apply;
+pub mod check;
 pub mod cli;
 pub mod metrics;
 pub mod monitor;

@@ -173,6 +173,16 @@ pub fn run(lab: &Lab, node: &Node, verb: &str, arguments: &[&str]) -> Result<Str
     finished(weir(lab, node, verb).args(arguments))
 }
 
+/// The same, and it may fail.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn output(lab: &Lab, node: &Node, verb: &str, arguments: &[&str]) -> Result<Output> {
+    let mut command = weir(lab, node, verb);
+    command.args(arguments);
+    command.output().with_context(|| format!("cannot run {command:?}"))
+}
+
 /// Starts `weir VERB ARGUMENTS` on `node` in the background; what it prints goes to a file of its own.
 ///
 /// # Errors

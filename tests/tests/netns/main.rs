@@ -4,6 +4,7 @@
 
 mod allocating;
 mod announcing;
+mod checking;
 mod endpoints;
 mod fragments;
 mod input;

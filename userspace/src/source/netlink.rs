@@ -6,12 +6,14 @@
 //! not been confirmed lately is asked again, so that a MAC in use does not go away. It changes nothing else, and knows
 //! nothing of plans.
 
+mod features;
 mod message;
 mod query;
 mod view;
 
+pub use features::{XdpFeatures, xdp_features};
 pub use query::{Queries, QueryError};
-pub use view::{Device, Network, Wanted, XdpState};
+pub use view::{Device, Link, Network, Wanted, XdpState};
 
 use futures_util::{StreamExt, stream};
 use rtnetlink::{
@@ -26,7 +28,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{debug, warn};
-use view::{Link, Neighbour, View};
+use view::{Neighbour, View};
 
 /// Changes that follow each other this closely are published together.
 pub const QUIET: Duration = Duration::from_millis(10);

@@ -25,19 +25,37 @@ const CAP_BPF: u32 = 39;
 ///
 /// The first thing that is missing.
 pub fn check(pin_dir: &Path) -> Result<(), Error> {
-    let release = uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    check_release(&release)?;
-    let missing = missing_capabilities(effective_capabilities()?);
+    check_release(&release())?;
+    let missing = missing()?;
     if !missing.is_empty() {
         return Err(Error::Capabilities(missing));
     }
     check_bpffs(pin_dir)
 }
 
+/// Release of the running kernel; empty if it cannot be read.
+#[must_use]
+pub fn release() -> String {
+    uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Capabilities that this process needs and does not have.
+///
+/// # Errors
+///
+/// [`Error::File`] when the kernel does not say.
+pub fn missing() -> Result<Vec<&'static str>, Error> {
+    Ok(missing_capabilities(effective_capabilities()?))
+}
+
 /// Refuses a release older than we support; one that cannot be read counts as new.
-fn check_release(release: &str) -> Result<(), Error> {
+///
+/// # Errors
+///
+/// [`Error::KernelTooOld`].
+pub fn check_release(release: &str) -> Result<(), Error> {
     match parse_release(release) {
         Some(found) if found < OLDEST => Err(Error::KernelTooOld {
             found: release.to_owned(),
@@ -50,10 +68,7 @@ fn check_release(release: &str) -> Result<(), Error> {
 /// Whether the running kernel is at least `major.minor`; an unreadable release counts as new.
 #[must_use]
 pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
-    let release = uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    parse_release(&release).is_none_or(|found| found >= (major, minor))
+    parse_release(&release()).is_none_or(|found| found >= (major, minor))
 }
 
 /// Checks that `pin_dir`, or the nearest folder above it that exists, is on a BPF file system.

@@ -62,7 +62,12 @@ impl Queries {
         Ok(self.links().await?.iter().map(Link::device).collect())
     }
 
-    pub(super) async fn links(&self) -> Result<Vec<Link>, QueryError> {
+    /// All interfaces.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`].
+    pub async fn links(&self) -> Result<Vec<Link>, QueryError> {
         let links = self
             .handle
             .link()

@@ -1,0 +1,133 @@
+//! What is read of the host: the kernel, this process, interfaces, and who else is there. Nothing is changed.
+
+use super::{
+    ethtool::{self, Offloads},
+    proxy,
+};
+use crate::{
+    apply::bpf::{attach::program_name, preflight},
+    source::netlink::{Link, Queries, XdpFeatures, xdp_features},
+};
+use anyhow::Context;
+use aya::programs::{SchedClassifier, TcAttachType};
+use nix::unistd::{AccessFlags, access};
+use std::{collections::BTreeSet, fs, path::Path};
+
+/// Everything that is judged.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// `uname -r`.
+    pub release: String,
+    /// Whether the kernel describes its own types.
+    pub btf: bool,
+    /// Capabilities that this process lacks.
+    pub missing_capabilities: Vec<&'static str>,
+    /// Why pins cannot be made.
+    pub pins: Option<String>,
+    /// Why files cannot be kept.
+    pub state: Option<String>,
+    /// `net.ipv4.ip_forward`.
+    pub forwards_v4: bool,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub forwards_v6: bool,
+    /// The interfaces asked for.
+    pub interfaces: Vec<(String, Option<Interface>)>,
+    /// Names of all interfaces.
+    pub names: BTreeSet<String>,
+    /// Mode of kube-proxy, if one answers.
+    pub proxy: Option<String>,
+}
+
+/// One of the interfaces asked for, with what programs are attached to: its parent, if it is a VLAN.
+#[derive(Clone, Debug, Default)]
+pub struct Interface {
+    /// Name of the interface that programs are attached to.
+    pub device: String,
+    /// Whether it is a VLAN of that.
+    pub vlan: bool,
+    /// Bytes.
+    pub mtu: u16,
+    /// `net.ipv4.conf.IF.rp_filter`, or that of all interfaces if it is stricter: 0 off, 1 strict, 2 loose.
+    pub rp_filter: u8,
+    /// The driver.
+    pub driver: Option<String>,
+    /// Its offloads.
+    pub offloads: Option<Offloads>,
+    /// What it can do for XDP.
+    pub xdp: Option<XdpFeatures>,
+    /// The XDP program it runs.
+    pub program: Option<String>,
+    /// Programs at tc egress (tcx), in order.
+    pub egress: Vec<String>,
+}
+
+/// Reads the host.
+///
+/// # Errors
+///
+/// When netlink does not answer.
+pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::Result<Facts> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let links = runtime.block_on(async {
+        let queries = Queries::open().context("cannot open a netlink socket")?;
+        Ok::<_, anyhow::Error>(queries.links().await?)
+    })?;
+    Ok(Facts {
+        release: preflight::release(),
+        btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        missing_capabilities: preflight::missing()?,
+        pins: preflight::check_bpffs(pin_dir).err().map(|error| error.to_string()),
+        state: unwritable(state_dir),
+        forwards_v4: setting("net/ipv4/ip_forward") == 1,
+        forwards_v6: setting("net/ipv6/conf/all/forwarding") == 1,
+        interfaces: interfaces
+            .iter()
+            .map(|name| (name.clone(), interface(name, &links)))
+            .collect(),
+        names: links.into_iter().map(|link| link.name).collect(),
+        proxy: proxy::mode(),
+    })
+}
+
+fn interface(name: &str, links: &[Link]) -> Option<Interface> {
+    let link = links.iter().find(|link| link.name == name)?;
+    let parent = link
+        .vlan
+        .and_then(|(parent, _)| links.iter().find(|other| other.ifindex == parent));
+    let device = parent.unwrap_or(link);
+    let egress = SchedClassifier::query_tcx(&device.name, TcAttachType::Egress);
+    Some(Interface {
+        device: device.name.clone(),
+        vlan: link.vlan.is_some(),
+        mtu: link.mtu,
+        rp_filter: setting("net/ipv4/conf/all/rp_filter").max(setting(&format!("net/ipv4/conf/{name}/rp_filter"))),
+        driver: ethtool::driver(&device.name),
+        offloads: ethtool::offloads(&device.name),
+        xdp: xdp_features(device.ifindex).unwrap_or_default(),
+        program: device.xdp.map(|xdp| program_name(xdp.program)),
+        // A kernel without tcx has none.
+        egress: egress.map_or_else(
+            |_| Vec::new(),
+            |(_, programs)| {
+                let name = |program: &aya::programs::ProgramInfo| program.name_as_str().unwrap_or("?").to_owned();
+                programs.iter().map(name).collect()
+            },
+        ),
+    })
+}
+
+/// A number below `/proc/sys`; 0 if it cannot be read.
+fn setting(path: &str) -> u8 {
+    let text = fs::read_to_string(Path::new("/proc/sys").join(path)).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Why no files can be made in `folder`, or in the nearest one above it that exists.
+fn unwritable(folder: &Path) -> Option<String> {
+    let existing = folder.ancestors().find(|path| path.exists())?;
+    let refusal = access(existing, AccessFlags::W_OK).err()?;
+    Some(format!("{} cannot be written to: {refusal}", existing.display()))
+}
