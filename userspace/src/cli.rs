@@ -240,6 +240,7 @@ impl Trace {
                 TracedProtocol::Udp => protocol::UDP,
             },
             syn: self.syn,
+            sequence: 0,
         };
         trace::print(
             self.pin_dir.as_deref(),

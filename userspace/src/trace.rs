@@ -19,6 +19,7 @@ use crate::{
 use report::Explanation;
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     path::Path,
 };
 use weir_common::verdict::Action;
@@ -43,7 +44,8 @@ pub enum Error {
     Print(#[source] io::Error),
 }
 
-/// Prints what would happen to the packet of `question` if it came to this host.
+/// Prints what would happen to the packet of `question` if it came to this host. A segment that begins nothing goes on where
+/// the flow is, if this host has it.
 ///
 /// # Errors
 ///
@@ -61,6 +63,11 @@ pub fn print(
     let (pin_dir, report) = find_pins(pin_dir, state_dir)?;
     let mut tracer = Tracer::load(&pin_dir)?;
     let readings = Readings::open(&pin_dir)?;
+    let end = |end: SocketAddr| (packet::address(end.ip()), end.port().to_be_bytes());
+    let question = &Question {
+        sequence: readings.number(end(question.from), end(question.to)),
+        ..*question
+    };
     let frame = question.frame();
     let mut explanation = Explanation::new(question);
     for _ in 0..ATTEMPTS {

@@ -122,6 +122,15 @@ fn trace_tells_rows_in_transition_and_what_is_not_served() -> Result<()> {
             first["row"]["previous"] == Value::Null && first["syn"] == true,
             "{first:#}"
         );
+        let connection = scene.lab.client.run(|| {
+            for _ in 0..60 {
+                let mut connection = client::connect(http)?;
+                if client::ask_on(&mut connection)?.pod.starts_with(&owner) {
+                    return Ok(connection);
+                }
+            }
+            anyhow::bail!("60 connections, and none to a pod of {owner}")
+        })?;
 
         let others = scene.lab.pods().filter(|pod| pod.node != owner);
         scene.lab.apply("web.yaml", &web().with(others))?;
@@ -131,6 +140,12 @@ fn trace_tells_rows_in_transition_and_what_is_not_served() -> Result<()> {
             ensure!(syn["row"]["previous"]["id"] == first["backend"]["id"], "{syn:#}");
             Ok(())
         })?;
+        // It goes on where it is, wherever that may be among all numbers.
+        let known = trace(&scene.lab, node, connection.local_addr()?, http, &[])?;
+        ensure!(
+            known["reason"] == "local" && known["flow"]["state"] == "established",
+            "{known:#}"
+        );
         let before = state(node)?;
         let middle = trace(&scene.lab, node, from, http, &[])?;
         ensure!(

@@ -22,6 +22,8 @@ pub struct Question {
     pub protocol: u8,
     /// Whether a TCP segment begins a connection; if not, it is one of its middle.
     pub syn: bool,
+    /// Sequence number of a TCP segment; one of a known flow is not any.
+    pub sequence: u32,
 }
 
 /// The sixteen bytes an address is known by in maps.
@@ -94,6 +96,7 @@ impl Question {
         let header = Tcp {
             source,
             destination,
+            sequence: self.sequence.to_be(),
             offset: 5 << 4,
             flags: if self.syn { tcp_flag::SYN } else { tcp_flag::ACK },
             window: u16::MAX,

@@ -10,13 +10,17 @@
 //! | state | from | by |
 //! |---|---|---|
 //! | `OPENING` | nothing | a first segment |
-//! | `ANSWERED` | `OPENING` | the backend's SYN-ACK, whose number the client's acknowledgment must have |
+//! | `ANSWERED` | `OPENING` | the backend's SYN-ACK, whose number the client's acknowledgment must have, or that of the one before |
 //! | `ESTABLISHED` | `ANSWERED` | that acknowledgment: who sends it has seen the SYN-ACK |
 //! | `ESTABLISHED` | `OPENING`, `RESET` | a segment of the backend without SYN, FIN, RST: it has the connection |
 //! | `CLIENT_CLOSED`, `BACKEND_CLOSED` | `ESTABLISHED` | FIN of one end; the other may go on for as long as it likes |
 //! | `CLOSED` | any | FIN of both ends, or the backend's RST; FIN of the backend before all else |
 //! | `RESET` | any proven one | RST in the client's name, which may be a lie |
 //! | `UDP_OPENING`, `UDP` | nothing | a datagram of the client; one of the backend |
+//!
+//! A proven flow knows where its client's stream is. A segment from far outside is another connection's, from the port of a
+//! client that vanished without a word: the flow is not known for it, and stays as it is. The backend says where the stream
+//! goes on, as it would of a new connection that it takes.
 //!
 //! It *ages* by the tick of the last packet of either end that counts for it; a SYN never counts for a flow that is proven.
 //! It *dies* when its place is wanted: free places go first, then flows past their limit (five days for a proven one),
@@ -34,6 +38,7 @@ use crate::{
     addr::Address,
     hash::{self, Tuple},
     packet::tcp_flag,
+    parse::Transport,
     scratch::{Part, Scratch},
     tables::{FlowWords, Tables},
 };
@@ -83,10 +88,10 @@ fn with_state(control: u64, state: u8) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, state])
 }
 
-/// The time word: `Flow`'s `last_seen` and `expected`.
+/// The time word: `Flow`'s `last_seen` and `number`.
 #[inline(always)]
-fn time(now: u32, expected: u32) -> u64 {
-    bytemuck::must_cast([now, expected])
+fn time(now: u32, number: u32) -> u64 {
+    bytemuck::must_cast([now, number])
 }
 
 #[inline(always)]
@@ -149,13 +154,51 @@ fn find<'a, T: Tables>(tables: &'a T, config: &Config, s: &mut Scratch) -> Optio
 /// More than any place.
 const NO_PLACE: u64 = 2 * FLOW_WAYS as u64;
 
+/// Whether a flow in this state is the backend's.
+#[inline(always)]
+fn is_proven(state: u8) -> bool {
+    use flow_state::{BACKEND_CLOSED, CLIENT_CLOSED, ESTABLISHED, UDP};
+    // What has ended may begin at another backend, from the same port.
+    matches!(state, ESTABLISHED | CLIENT_CLOSED | BACKEND_CLOSED | UDP)
+}
+
+/// [`crate::abi::Flow::number`] of a flow in `state` whose backend answers a SYN, and wants `acknowledgment`.
+#[inline(always)]
+fn answered(state: u8, number: u32, acknowledgment: u32) -> u32 {
+    let (half, last) = (acknowledgment >> 16, number >> 16);
+    match state {
+        flow_state::ANSWERED if half == last => number,
+        flow_state::ANSWERED => half << 16 | last,
+        _ => half << 16 | half,
+    }
+}
+
+/// Whether a client with this acknowledgment got one of the two answers that made `number`. Data that came with the answer
+/// (RFC 7413) may be acknowledged with it, up to 64 KiB.
+#[inline(always)]
+fn acknowledges(number: u32, acknowledgment: u32) -> bool {
+    let after = |half: u32| (acknowledgment >> 16).wrapping_sub(half) & 0xffff;
+    after(number >> 16) <= 1 || after(number) <= 1
+}
+
+/// How far the backend acknowledges on before it is noted within one tick.
+const STEP: u32 = 1 << 26;
+
+/// Whether a client's segment with this sequence number can be of the flow whose backend has acknowledged `number`: at most
+/// the largest window ahead (RFC 7323 §2.3), or repeated late. A client that opens a connection from the port of one that was
+/// never closed begins anywhere (RFC 6528).
+#[inline(always)]
+fn is_in_reach(number: u32, sequence: u32) -> bool {
+    const AHEAD: u32 = (1 << 30) + STEP;
+    const BEHIND: u32 = 1 << 28;
+    number == 0 || sequence.wrapping_sub(number).wrapping_add(BEHIND) <= AHEAD + BEHIND
+}
+
 /// What the flow becomes, and what is known of it, when the client's packet arrives.
 #[inline(always)]
-fn on_arrival(state: u8, flags: u8, acknowledgment: u32, expected: u32) -> (u8, Knowledge) {
-    use flow_state::{ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP, UDP_OPENING};
-    /// How far the first acknowledgment may be ahead of the SYN-ACK: data that came with it (RFC 7413).
-    const WINDOW: u32 = 1 << 16;
-    if flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN {
+fn on_arrival(state: u8, number: u32, packet: &Transport) -> (u8, Knowledge) {
+    use flow_state::{ANSWERED, BACKEND_CLOSED, CLIENT_CLOSED, CLOSED, ESTABLISHED, OPENING, RESET, UDP};
+    if packet.is_bare_syn() {
         // A client may open a connection anew from an old one's port; a live one answers for itself (RFC 5961 §4).
         return match state {
             CLOSED | RESET => (OPENING, Knowledge::Unproven),
@@ -165,20 +208,13 @@ fn on_arrival(state: u8, flags: u8, acknowledgment: u32, expected: u32) -> (u8, 
     }
     let state = match state {
         UDP => return (state, Knowledge::Known),
-        // What has ended may begin at another backend, from the same port.
-        OPENING | CLOSED | UDP_OPENING => return (state, Knowledge::Unproven),
-        ANSWERED if flags & tcp_flag::ACK == 0 || acknowledgment.wrapping_sub(expected) > WINDOW => {
-            return (state, Knowledge::Unproven);
-        }
-        ANSWERED => ESTABLISHED,
-        other => other,
+        ANSWERED if packet.flags & tcp_flag::ACK != 0 && acknowledges(number, packet.acknowledgment) => ESTABLISHED,
+        _ if !is_proven(state) || !is_in_reach(number, packet.sequence) => return (state, Knowledge::Unproven),
+        _ => state,
     };
-    if state == RESET {
-        return (state, Knowledge::Unproven);
-    }
     let next = match state {
-        _ if flags & tcp_flag::RST != 0 => RESET,
-        _ if flags & tcp_flag::FIN == 0 => state,
+        _ if packet.flags & tcp_flag::RST != 0 => RESET,
+        _ if packet.flags & tcp_flag::FIN == 0 => state,
         BACKEND_CLOSED => CLOSED,
         ESTABLISHED => CLIENT_CLOSED,
         other => other,
@@ -219,17 +255,18 @@ pub fn note<T: Tables>(tables: &T, s: &mut Scratch) -> Knowledge {
     };
     let (vip, vip_port, transport) = (&s.ip.destination, s.transport.destination_port, &s.transport);
     let state = state_of(control);
-    let [seen, expected] = time_of(words[TIME].load());
+    let [seen, number] = time_of(words[TIME].load());
     let now = tables.now();
     let expired = is_older(now.wrapping_sub(seen), limit(config, state));
     if s.part != Part::Packet {
         // It says nothing about the flow's state, and it is not for one that is not proven.
-        return match on_arrival(state, 0, 0, expected) {
-            _ if expired || state == flow_state::ANSWERED => Knowledge::Unproven,
-            (_, knowledge) => knowledge,
+        return if is_proven(state) && !expired {
+            Knowledge::Known
+        } else {
+            Knowledge::Unproven
         };
     }
-    let (next, mut knowledge) = on_arrival(state, transport.flags, transport.acknowledgment, expected);
+    let (next, mut knowledge) = on_arrival(state, number, transport);
     if expired {
         // It may have ended long ago, and its port be another connection's by now.
         knowledge = Knowledge::Unproven;
@@ -242,8 +279,10 @@ pub fn note<T: Tables>(tables: &T, s: &mut Scratch) -> Knowledge {
     }
     // What is not proven keeps the time of its birth, or a flood could keep itself alive.
     let counts = knowledge == Knowledge::Known && !transport.is_bare_syn();
-    if seen != now && (counts || next == flow_state::OPENING && state != next) {
-        words[TIME].store(time(now, expected));
+    if state == flow_state::ANSWERED && counts {
+        words[TIME].store(time(now, transport.sequence));
+    } else if seen != now && (counts || next == flow_state::OPENING && state != next) {
+        words[TIME].store(time(now, number));
     }
     let starts = transport.udp || next == flow_state::OPENING && transport.is_bare_syn();
     let same_vip = [words[4].load(), words[5].load()] == vip.words() && vip_port_of(control) == vip_port;
@@ -288,14 +327,20 @@ pub fn reply<T: Tables>(tables: &T, s: &mut Scratch) -> Option<(Address, u16)> {
     if s.part == Part::Packet && !tables.read_only() {
         let (state, now) = (state_of(control), tables.now());
         let next = on_departure(state, s.transport.flags);
-        let [seen, expected] = time_of(words[TIME].load());
-        let answer = next == flow_state::ANSWERED && s.transport.flags & tcp_flag::SYN != 0;
-        let wanted = if answer {
-            s.transport.sequence.wrapping_add(1)
-        } else {
-            expected
+        let [seen, number] = time_of(words[TIME].load());
+        let acknowledged = s.transport.acknowledgment;
+        let wanted = match next {
+            flow_state::ANSWERED if answers => answered(state, number, s.transport.sequence.wrapping_add(1)),
+            flow_state::ESTABLISHED | flow_state::CLIENT_CLOSED | flow_state::BACKEND_CLOSED
+                if s.transport.flags & tcp_flag::ACK != 0
+                    && ((seen, state) != (now, next)
+                        || acknowledged.wrapping_sub(number).wrapping_add(STEP) > 2 * STEP) =>
+            {
+                acknowledged
+            }
+            _ => number,
         };
-        if (seen, expected) != (now, wanted) {
+        if (seen, number) != (now, wanted) {
             words[TIME].store(time(now, wanted));
         }
         if next != state {
@@ -343,10 +388,10 @@ pub fn insert<T: Tables>(tables: &T, s: &mut Scratch) -> Noted {
         flow_state::OPENING
     };
     if let Some((words, control)) = find(tables, config, s) {
-        let [seen, expected] = time_of(words[TIME].load());
+        let [seen, number] = time_of(words[TIME].load());
         let expired = is_older(now.wrapping_sub(seen), limit(config, state_of(control)));
         if expired && !tables.read_only() {
-            words[TIME].store(time(now, expected));
+            words[TIME].store(time(now, number));
             words[CONTROL].replace(control, with_state(control, first));
         }
         return Noted::Old;

@@ -9,6 +9,7 @@ pub mod fragments;
 mod history;
 mod icmp;
 mod ndp;
+mod numbers;
 mod pass;
 mod policy;
 mod steer;
@@ -175,6 +176,7 @@ fn make() -> Vec<Case> {
         cases.extend(pass::cases(family));
         cases.extend(steer::cases(family));
         cases.extend(transition::cases(family));
+        cases.extend(numbers::cases(family));
         cases.extend(tunnel::cases(family));
         cases.extend(untunnelled::cases(family));
         cases.extend(egress::cases(family));

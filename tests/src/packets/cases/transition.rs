@@ -39,7 +39,7 @@ fn tunnelled(name: &str, family: Family, upper: &Tcp, target: Target, steering: 
 }
 
 /// A TCP packet is delivered to `target` on this node.
-fn delivered(name: &str, family: Family, upper: &Tcp, target: Target) -> Case {
+pub(super) fn delivered(name: &str, family: Family, upper: &Tcp, target: Target) -> Case {
     let pod = target.backend(family, Protocol::Tcp);
     let expected = arriving().carry(&to_vip(family).to(pod.ip()).carry(&upper.ports(CLIENT_PORT, pod.port())));
     let name = format!("{name} {}", family.name());
@@ -52,7 +52,7 @@ fn delivered(name: &str, family: Family, upper: &Tcp, target: Target) -> Case {
     )
 }
 
-fn arrived(family: Family, upper: &Tcp) -> Step {
+pub(super) fn arrived(family: Family, upper: &Tcp) -> Step {
     came(arriving().carry(&to_vip(family).carry(upper)))
 }
 
@@ -157,7 +157,7 @@ fn asking(family: Family, protocol: Protocol, asked: Target, back: Target) -> St
 }
 
 /// A segment for the backend on this node that took over a row goes to the one that had it, and comes back if need be.
-fn asked(name: &str, family: Family, upper: &Tcp) -> Case {
+pub(super) fn asked(name: &str, family: Family, upper: &Tcp) -> Case {
     let steering = asking(family, Protocol::Tcp, Target::Older, Target::Local);
     tunnelled(name, family, upper, Target::Older, &steering, Reason::SecondChance)
 }

@@ -55,9 +55,13 @@ pub fn copy(old: &Mapped<FlowBucket>, reading: Reading, new: &Mapped<FlowBucket>
     let mut moved = Moved::default();
     for index in 0..old.entries() {
         for entry in old.words(index)?.chunks_exact(WORDS) {
-            let Some(flow) = snapshot(entry).as_ref().and_then(reading.flow) else {
+            let Some(mut flow) = snapshot(entry).as_ref().and_then(reading.flow) else {
                 continue;
             };
+            // The former program goes on meanwhile, and streams with it: whoever takes over learns anew where they are.
+            if flow.state != flow_state::ANSWERED {
+                flow.number = 0;
+            }
             match place(&flow, new, seed)? {
                 Some(true) => moved.placed += 1,
                 Some(false) => {}
@@ -229,7 +233,7 @@ mod tests {
             protocol: protocol::TCP,
             state,
             last_seen: 7,
-            expected: 0,
+            number: 0,
         }
     }
 
@@ -275,6 +279,21 @@ mod tests {
                 assert!(buckets(flow, 9, 63).contains(&index));
             }
         }
+    }
+
+    #[test]
+    fn where_a_stream_is_does_not_come_along_but_what_an_answer_wants_does() {
+        let (mut old, new) = (anonymous(16), anonymous(64));
+        let numbered = |number, state| Flow {
+            number: 7,
+            ..flow(number, state)
+        };
+        let answered = numbered(2, flow_state::ANSWERED);
+        fill(&mut old, &[numbered(1, flow_state::ESTABLISHED), answered]);
+        copy(&old, Reading::OURS, &new, 9).unwrap();
+        let mut copied = all(&new);
+        copied.sort_by_key(|flow| flow.number);
+        assert_eq!(copied, [flow(1, flow_state::ESTABLISHED), answered]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use weir_common::{
     abi::{
         Backend, CACHE_WAYS, CacheBucket, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_WAYS, FlowBucket, LIMITER_WAYS,
-        Node, PAST_OWNERS, Past, Responder, ResponderKey, Row, SourcePrefix, source,
+        Node, PAST_OWNERS, Past, Responder, ResponderKey, Row, SourcePrefix, flow_state, protocol, source,
     },
     addr::Address,
     decide::Found,
@@ -79,6 +79,21 @@ impl Readings {
             sources: LpmTrie::try_from(Map::LpmTrie(data("SOURCES")?)).map_err(Error::map("open", "SOURCES"))?,
             last: Rc::default(),
         })
+    }
+
+    /// Where the client's stream is in the TCP flow from `client` to `vip` (addresses and ports, network order) that was heard of
+    /// last, as [`weir_common::abi::Flow::number`] says it; 0 without one.
+    #[must_use]
+    pub fn number(&self, client: (Address, [u8; 2]), vip: (Address, [u8; 2])) -> u32 {
+        let flows = self.flows.values().iter().flat_map(|bucket| bucket.flows);
+        let mine = flows.filter(|flow| {
+            flow.protocol == protocol::TCP
+                && flow.state >= flow_state::ESTABLISHED
+                && (flow.client, flow.client_port) == client
+                && (flow.vip, flow.vip_port) == vip
+        });
+        let last = mine.min_by_key(|flow| config::now().wrapping_sub(flow.last_seen));
+        last.map_or(0, |flow| flow.number)
     }
 
     /// What was known at its end of the last packet that took the long way.

@@ -11,7 +11,7 @@ pub mod flow_state {
     pub const BUSY: u8 = 1;
     /// TCP: the client sent a SYN, or a segment of a flow nobody knows; nothing from the backend yet.
     pub const OPENING: u8 = 2;
-    /// TCP: the backend answered a SYN; `expected` is what the client's acknowledgment has to say.
+    /// TCP: the backend answered a SYN; `number` is what the client's acknowledgment has to say.
     pub const ANSWERED: u8 = 3;
     /// TCP: both ends have spoken.
     pub const ESTABLISHED: u8 = 4;
@@ -53,8 +53,10 @@ pub struct Flow {
     pub state: u8,
     /// Tick (64 jiffies) of the last packet from either end.
     pub last_seen: u32,
-    /// In [`flow_state::ANSWERED`]: the acknowledgment number of a client that got the backend's SYN-ACK, native order.
-    pub expected: u32,
+    /// Native order. In [`flow_state::ANSWERED`]: of the acknowledgment numbers of clients that got the backend's last two
+    /// SYN-ACKs the upper halves, the last one's first. Of a TCP flow from [`flow_state::ESTABLISHED`] on: a sequence number of
+    /// the client's that the backend has acknowledged lately; 0 is unknown.
+    pub number: u32,
 }
 
 /// Value of `FLOWS`: the flows that share a hash.

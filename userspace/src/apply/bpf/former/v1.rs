@@ -100,7 +100,7 @@ mod tests {
             (8080_u16.to_be_bytes(), 80_u16.to_be_bytes())
         );
         assert_eq!((flow.protocol, flow.state), (6, flow_state::ESTABLISHED));
-        assert_eq!((flow.last_seen, flow.expected), (77, 0));
+        assert_eq!((flow.last_seen, flow.number), (77, 0));
     }
 
     #[test]
