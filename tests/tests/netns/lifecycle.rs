@@ -18,7 +18,7 @@ const SHAPE: Shape = Shape {
     mtu: 1500,
     pod_offload: true,
 };
-const DOWNLOAD: usize = 4 * SLOW_RATE;
+const DOWNLOAD: usize = 8 * SLOW_RATE;
 
 /// [C11] All agents die at once, and what was open and what comes new is served nonetheless.
 #[test]
