@@ -8,12 +8,14 @@
 
 mod features;
 mod message;
+mod network;
 mod query;
 mod view;
 
 pub use features::{XdpFeatures, xdp_features};
+pub use network::{Device, Network, Wanted, XdpState};
 pub use query::{Queries, QueryError};
-pub use view::{Device, Link, Network, Wanted, XdpState};
+pub use view::Link;
 
 use futures_util::{StreamExt, stream};
 use rtnetlink::{

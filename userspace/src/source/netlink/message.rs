@@ -1,6 +1,9 @@
 //! Netlink messages into the few facts the view keeps. Pure.
 
-use super::view::{Link, Neighbour, Resolution, Route, XdpState};
+use super::{
+    network::XdpState,
+    view::{Link, Neighbour, Resolution, Route},
+};
 use rtnetlink::packet_route::{
     AddressFamily,
     link::{

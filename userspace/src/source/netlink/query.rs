@@ -5,7 +5,8 @@
 
 use super::{
     message,
-    view::{Device, Link, Neighbour, Route},
+    network::Device,
+    view::{Link, Neighbour, Route},
 };
 use futures_util::TryStreamExt;
 use rtnetlink::{
