@@ -27,7 +27,6 @@ use exposing::Exposing;
 use flow_table::FlowTable;
 use interfaces::Interfaces;
 use std::{
-    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -41,9 +40,9 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 use weir_core::{
-    model::Cluster,
-    plan::{BackendKey, Plan, ThisNode, plan},
-    tables::{self, Step, Tables},
+    model::{Cluster, Condition},
+    plan::{Memo, Plan, ThisNode},
+    tables::{self, Tables},
 };
 
 /// An adopted data path is left as it is until all next hops are known again, but no longer than this.
@@ -149,6 +148,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 struct Agent {
     settings: Settings,
     this: ThisNode,
+    memo: Memo,
     dataplane: Dataplane,
     tables: Tables,
     allocations: Allocations,
@@ -161,9 +161,9 @@ struct Agent {
     wanted: watch::Sender<Wanted>,
     cluster: Option<Cluster>,
     network: Option<Arc<Network>>,
-    plan: Option<Plan>,
-    /// The outcome of the last step.
-    step: Option<Step>,
+    plan: Option<Arc<Plan>>,
+    /// What the last step has to say.
+    stepped: Option<Vec<Condition>>,
     /// Something that a plan depends on changed.
     replan: bool,
     /// Something that the tables depend on changed, or they have something to clear.
@@ -188,6 +188,7 @@ impl Agent {
             this: ThisNode {
                 name: settings.node.clone(),
             },
+            memo: Memo::default(),
             tables,
             allocations: Allocations::read(&settings.state_dir),
             conditions: Conditions::default(),
@@ -206,7 +207,7 @@ impl Agent {
             cluster: None,
             network: None,
             plan: None,
-            step: None,
+            stepped: None,
             replan: true,
             restep: true,
             retry: false,
@@ -261,26 +262,22 @@ impl Agent {
             return;
         };
         if std::mem::take(&mut self.replan) {
-            cluster.previous.clone_from(self.allocations.addresses());
+            cluster.previous = self.allocations.addresses().clone();
             let begun = Instant::now();
-            let next = plan(cluster, &self.this);
+            let next = self.memo.plan(cluster, &self.this);
             self.telemetry.planned(begun.elapsed());
             // Before anybody is told an address, it is on disk.
-            self.restep |= self.allocations.save(&next.memory());
+            self.restep |= self.allocations.save(next.memory());
             self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
-            self.restep |= self.plan.as_ref() != Some(&next);
+            self.restep |= self.plan.as_deref() != Some(&next);
             // What goes now must not take along a flow that has begun since the last look.
-            if self
-                .plan
-                .as_ref()
-                .is_none_or(|plan| !local_backends(plan).is_subset(&local_backends(&next)))
-            {
+            if self.plan.as_ref().is_none_or(|last| lets_go(last, &next)) {
                 self.look_at_flows();
             }
-            self.plan = Some(next);
+            self.plan = Some(Arc::new(next));
         }
         let Some(plan) = self.plan.clone() else { return };
-        if self.step.is_none() && self.should_wait(&plan, &network) {
+        if self.stepped.is_none() && self.should_wait(&plan, &network) {
             return;
         }
         let interfaces_due = self.interfaces.due(&network, std::mem::take(&mut self.retry));
@@ -338,7 +335,7 @@ impl Agent {
             }
             Err(problem) => self.read_back(&problem),
         }
-        self.step = Some(step);
+        self.stepped = Some(step.conditions);
     }
 
     /// After a failed write: what the maps really hold is the new start, and the plan is tried again.
@@ -384,15 +381,17 @@ impl Agent {
     }
 
     fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {
-        let Some(step) = &self.step else { return };
-        let conditions = plan.conditions.iter().chain(&step.conditions).cloned();
+        let Some(stepped) = &self.stepped else { return };
+        let conditions = plan.conditions.iter().chain(stepped).cloned();
         let conditions = conditions.chain(self.interfaces.conditions());
         let conditions = conditions.chain(self.allocations.condition());
         let conditions = conditions.chain(self.flow_table.condition());
         self.conditions.replace(conditions.chain(self.exposing.condition()));
         let interfaces = self.interfaces.report(&self.dataplane, network, devices);
         let conditions = self.conditions.current().cloned().collect();
-        let report = self.reporter.report(plan, step, network, interfaces, conditions);
+        let report = self
+            .reporter
+            .report(plan, &self.tables, network, interfaces, conditions);
         if let Err(problem) = self.reporter.write(&report) {
             warn!(
                 problem = &problem as &dyn std::error::Error,
@@ -423,13 +422,26 @@ fn wanted_by(plan: &Plan) -> Wanted {
     }
 }
 
-/// Backends of this node.
-fn local_backends(plan: &Plan) -> BTreeSet<&BackendKey> {
-    let all = plan
+/// Whether `next` takes a backend of this node from a frontend.
+fn lets_go(last: &Plan, next: &Plan) -> bool {
+    let changed = last
         .frontends
-        .values()
-        .flat_map(|frontend| frontend.backends.keys().chain(frontend.draining.keys()));
-    all.filter(|backend| backend.local).collect()
+        .iter()
+        .filter_map(|(name, last)| match next.frontends.get(name) {
+            Some(next) if Arc::ptr_eq(last, next) => None,
+            next => Some((last, next)),
+        });
+    let mut lost = changed.flat_map(|(last, next)| {
+        let all = last
+            .backends
+            .keys()
+            .chain(last.draining.keys())
+            .filter(|backend| backend.local);
+        all.filter(move |backend| {
+            !next.is_some_and(|next| next.backends.contains_key(*backend) || next.draining.contains_key(*backend))
+        })
+    });
+    lost.next().is_some()
 }
 
 fn replace<T: PartialEq>(target: &mut T, value: T) -> bool {

@@ -8,15 +8,17 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use weir_common::abi::LAYOUT_VERSION;
 use weir_core::{
     model::{Condition, Mode, Protocol, ServiceKey},
-    plan::{BackendKey, Plan, Policy},
-    tables::Step,
+    plan::{BackendKey, Plan, Policy, Vip},
+    tables::Tables,
 };
 
 const FILE: &str = "status.json";
@@ -258,7 +260,7 @@ impl Reporter {
     pub fn report(
         &self,
         plan: &Plan,
-        step: &Step,
+        tables: &Tables,
         network: &Network,
         interfaces: Vec<InterfaceReport>,
         conditions: Vec<Condition>,
@@ -277,9 +279,9 @@ impl Reporter {
             tunnel_address: plan.tunnel_address,
             tunnel_port: self.tunnel_port,
             interfaces,
-            nodes: nodes(plan, step, network),
+            nodes: nodes(plan, tables, network),
             vips: vips(plan),
-            frontends: frontends(plan, step, network),
+            frontends: frontends(plan, tables, network),
             conditions,
         }
     }
@@ -330,45 +332,46 @@ pub fn seconds_since_1970() -> u64 {
         .map_or(0, |time| time.as_secs())
 }
 
-fn nodes(plan: &Plan, step: &Step, network: &Network) -> Vec<NodeReport> {
+fn nodes(plan: &Plan, tables: &Tables, network: &Network) -> Vec<NodeReport> {
     let report = |(name, address): (&String, &IpAddr)| NodeReport {
         name: name.clone(),
         address: *address,
-        id: step.node_ids.get(name).copied(),
+        id: tables.node_id(*address),
         reachable: network.links.next_hops.contains_key(address),
     };
     plan.nodes.iter().map(report).collect()
 }
 
 fn vips(plan: &Plan) -> Vec<VipReport> {
-    let report = |(address, vip): (&IpAddr, &weir_core::plan::Vip)| VipReport {
+    let mut services: BTreeMap<IpAddr, Vec<ServiceKey>> = BTreeMap::new();
+    for (service, addresses) in &*plan.allocations {
+        for address in addresses {
+            services.entry(*address).or_default().push(service.clone());
+        }
+    }
+    let report = |(address, vip): (&IpAddr, &Arc<Vip>)| VipReport {
         address: *address,
         eip: vip.eip.clone(),
         mode: vip.mode,
         interface: vip.interface.clone(),
         owner: vip.owner.clone(),
         owned: vip.owned,
-        services: plan
-            .allocations
-            .iter()
-            .filter(|(_, addresses)| addresses.contains(address))
-            .map(|(service, _)| service.clone())
-            .collect(),
+        services: services.remove(address).unwrap_or_default(),
     };
     plan.vips.iter().map(report).collect()
 }
 
-fn frontends(plan: &Plan, step: &Step, network: &Network) -> Vec<FrontendReport> {
+fn frontends(plan: &Plan, tables: &Tables, network: &Network) -> Vec<FrontendReport> {
     let backend = |key: &BackendKey, weight: u32| {
         let reachable = key.local
             || plan
                 .nodes
-                .get(&key.node)
+                .get(&*key.node)
                 .is_some_and(|address| network.links.next_hops.contains_key(address));
         BackendReport {
             address: key.address,
             port: key.port,
-            node: key.node.clone(),
+            node: key.node.to_string(),
             local: key.local,
             weight,
             state: match weight {
@@ -376,7 +379,7 @@ fn frontends(plan: &Plan, step: &Step, network: &Network) -> Vec<FrontendReport>
                 0 => BackendState::Draining,
                 _ => BackendState::Serving,
             },
-            id: step.backend_ids.get(key).copied(),
+            id: tables.backend_id(key),
         }
     };
     plan.frontends
@@ -388,7 +391,7 @@ fn frontends(plan: &Plan, step: &Step, network: &Network) -> Vec<FrontendReport>
             service: frontend.service.clone(),
             port_name: frontend.port_name.clone(),
             policy: frontend.policy.clone(),
-            id: step.frontend_ids.get(key).copied(),
+            id: tables.frontend_id(key),
             backends: frontend
                 .backends
                 .iter()

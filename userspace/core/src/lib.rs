@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod annotations;
+mod ascending;
 pub mod election;
 pub mod ipam;
 pub mod links;

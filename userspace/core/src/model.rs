@@ -3,6 +3,9 @@
 //! A source publishes a whole [`Cluster`] each time. Maps are keyed by what identifies an object, so neither the order in
 //! which objects were read nor a repeated object can change a plan. What an annotation means is decided by the planner
 //! ([`crate::ipam`]), not by a source: sources hand annotations over as they are.
+//!
+//! What can be large is behind an [`Arc`]. A source that hands over the same one again for what has not changed makes
+//! comparing snapshots and planning again cheap; nothing else depends on it.
 
 mod condition;
 mod key;
@@ -15,7 +18,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    sync::Arc,
 };
+
+/// The EndpointSlices of one Service, by their own name.
+pub type Slices = BTreeMap<String, Arc<EndpointSlice>>;
+/// Addresses by Service.
+pub type Addresses = BTreeMap<ServiceKey, BTreeSet<IpAddr>>;
 
 /// Everything planning reads, complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,15 +33,15 @@ pub struct Cluster {
     /// Eips by name.
     pub eips: BTreeMap<String, Eip>,
     /// Services by namespace and name; all of them, also those that are none of ours.
-    pub services: BTreeMap<ServiceKey, Service>,
+    pub services: BTreeMap<ServiceKey, Arc<Service>>,
     /// EndpointSlices by the Service they belong to, then by their own name.
-    pub endpoint_slices: BTreeMap<ServiceKey, BTreeMap<String, EndpointSlice>>,
+    pub endpoint_slices: BTreeMap<ServiceKey, Slices>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// Labels of namespaces by name; a namespace that is missing has none.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Addresses given out by earlier plans ([`crate::plan::Plan::memory`]), kept where they still fit.
-    pub previous: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    pub previous: Arc<Addresses>,
     /// Which free address a Service gets that asks for none.
     pub automatic: Automatic,
     /// What the sources themselves have to say: documents that cannot be read, objects defined twice.

@@ -4,30 +4,26 @@
 //! allocations to remember and conditions on whatever is wrong. Pure and total: bad input never fails a plan, it becomes
 //! a condition on that object while all others are served. Does not know interfaces, next hops, map layouts or time.
 
+mod allotment;
 mod endpoints;
 mod frontends;
 mod keys;
+mod memo;
 mod nodes;
 mod policy;
 mod sources;
+mod vips;
 mod weights;
 
 pub use crate::model::{Condition, Mode};
 pub use keys::{BackendKey, FrontendKey};
+pub use memo::Memo;
 pub use policy::{Limits, Policy};
 pub use sources::Sources;
 
-use crate::{
-    election, ipam,
-    model::{Cluster, Family, ObjectRef, ServiceKey, reason},
-};
-use frontends::Frontends;
-use nodes::Nodes;
+use crate::model::{Addresses, Cluster, ServiceKey};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// The node that plans.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,21 +33,23 @@ pub struct ThisNode {
 }
 
 /// Everything one node is to make true. Same inputs, same plan, on whatever node `this node` is not part of the answer.
+///
+/// What a plan has in common with the one before it may be shared with that, so comparing and keeping plans is cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The address other nodes send tunnel packets to; `None` if this node is not in the cluster's node list.
     pub tunnel_address: Option<IpAddr>,
     /// Addresses given out, with who answers for each.
-    pub vips: BTreeMap<IpAddr, Vip>,
+    pub vips: BTreeMap<IpAddr, Arc<Vip>>,
     /// What is served at them.
-    pub frontends: BTreeMap<FrontendKey, Frontend>,
+    pub frontends: BTreeMap<FrontendKey, Arc<Frontend>>,
     /// Other nodes: tunnel address by name.
     pub nodes: BTreeMap<String, IpAddr>,
     /// Addresses of each Service.
-    pub allocations: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    pub allocations: Arc<Addresses>,
     /// Addresses that Services had and may get back: those of a family in which they have none now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub remembered: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    pub remembered: Addresses,
     /// What is wrong, object by object, in order.
     pub conditions: Vec<Condition>,
 }
@@ -60,10 +58,13 @@ impl Plan {
     /// What to hand to the next planning as [`Cluster::previous`], also over a restart, so that addresses stay: those that
     /// are given and those that are remembered.
     #[must_use]
-    pub fn memory(&self) -> BTreeMap<ServiceKey, BTreeSet<IpAddr>> {
-        let mut memory = self.allocations.clone();
-        for (key, addresses) in &self.remembered {
-            memory.entry(key.clone()).or_default().extend(addresses);
+    pub fn memory(&self) -> Arc<Addresses> {
+        let mut memory = Arc::clone(&self.allocations);
+        if !self.remembered.is_empty() {
+            let memory = Arc::make_mut(&mut memory);
+            for (key, addresses) in &self.remembered {
+                memory.entry(key.clone()).or_default().extend(addresses);
+            }
         }
         memory
     }
@@ -110,110 +111,8 @@ pub enum Draining {
     NotServing,
 }
 
-/// What `this` node is to do for `cluster`.
+/// What `this` node is to do for `cluster`. [`Memo::plan`] gives the same, and sooner when little has changed.
 #[must_use]
 pub fn plan(cluster: &Cluster, this: &ThisNode) -> Plan {
-    let mut conditions = cluster.faults.clone();
-    let nodes = Nodes::new(cluster, this, &mut conditions);
-    let pools = ipam::Pools::new(&cluster.eips, &mut conditions);
-    let allocations = ipam::allocate(cluster, &pools, &mut conditions);
-    let frontends = Frontends::new(cluster, this, &nodes, &allocations, &mut conditions);
-    let vips = vips(this, &nodes, &pools, &allocations, &frontends, &mut conditions);
-    conditions.sort();
-    conditions.dedup();
-    Plan {
-        tunnel_address: nodes.tunnel_address(&this.name),
-        vips,
-        frontends: frontends.frontends,
-        nodes: nodes.others(&this.name),
-        remembered: remembered(cluster, &allocations),
-        allocations: allocations
-            .by_service
-            .into_iter()
-            .map(|(key, addresses)| (key.clone(), addresses))
-            .collect(),
-        conditions,
-    }
-}
-
-/// What Services had and have nothing of the kind for now: a mistake in an Eip, once corrected, is to cost no address.
-fn remembered(cluster: &Cluster, allocations: &ipam::Allocations<'_>) -> BTreeMap<ServiceKey, BTreeSet<IpAddr>> {
-    // A Service that is missing may be in what could not be read.
-    let unread = cluster.is_partial();
-    let wanting = |key: &ServiceKey| match cluster.services.get(key) {
-        Some(service) => service.load_balancer && !service.deleting,
-        None => unread,
-    };
-    let mut remembered = BTreeMap::new();
-    for (key, previous) in cluster.previous.iter().filter(|(key, _)| wanting(key)) {
-        let given = allocations.by_service.get(key);
-        let has = |family| given.is_some_and(|given| given.iter().any(|address| Family::of(*address) == family));
-        let missing: BTreeSet<_> = previous
-            .iter()
-            .copied()
-            .filter(|address| !has(Family::of(*address)))
-            .collect();
-        if !missing.is_empty() {
-            remembered.insert(key.clone(), missing);
-        }
-    }
-    remembered
-}
-
-/// Every address given out, with the node that answers for it.
-fn vips(
-    this: &ThisNode,
-    nodes: &Nodes<'_>,
-    pools: &ipam::Pools<'_>,
-    allocations: &ipam::Allocations<'_>,
-    frontends: &Frontends<'_>,
-    conditions: &mut Vec<Condition>,
-) -> BTreeMap<IpAddr, Vip> {
-    let mut vips = BTreeMap::new();
-    let mut unowned: BTreeMap<&str, (IpAddr, usize)> = BTreeMap::new();
-    let mut unannounced: BTreeSet<&str> = BTreeSet::new();
-    for (address, claim) in &allocations.claims {
-        let Some(pool) = pools.named(claim.eip) else { continue };
-        // Until VRRP is spoken, `vip` is served the way `layer2` is: one owner that answers ARP and NDP.
-        let elects = pool.eip.mode != Mode::Bgp;
-        let delivery = frontends.delivery(*address).filter(|_| elects);
-        let owner = delivery
-            .and_then(|delivery| election::owner(nodes.eligible().filter(|node| delivery.possible_at(node)), *address));
-        if delivery.is_some() && owner.is_none() {
-            unowned.entry(pool.name).or_insert((*address, 0)).1 += 1;
-        }
-        if !elects {
-            unannounced.insert(pool.name);
-        }
-        let vip = Vip {
-            eip: pool.name.into(),
-            mode: pool.eip.mode,
-            interface: pool.eip.interface.clone().filter(|_| elects),
-            owned: owner == Some(this.name.as_str()),
-            owner: owner.map(str::to_owned),
-        };
-        vips.insert(*address, vip);
-    }
-    for eip in unannounced {
-        let message =
-            "its addresses are served but not announced, as BGP is not spoken. Route them to the nodes by other \
-                       means, or set the protocol to layer2 (bgp is what an absent protocol means)."
-                .into();
-        let object = ObjectRef::cluster_scoped("Eip", eip);
-        conditions.push(Condition::new(object, "spec.protocol", reason::NOT_ANNOUNCED, message));
-    }
-    for (eip, (first, count)) in unowned {
-        let message = format!(
-            "no node can answer for {count} of its addresses ({first} is the first): each node is not ready, is excluded by the \
-             label node.kubernetes.io/exclude-from-external-load-balancers, or has no endpoint of a Service with \
-             externalTrafficPolicy: Local. Bring such a node back."
-        );
-        conditions.push(Condition::new(
-            ObjectRef::cluster_scoped("Eip", eip),
-            "",
-            reason::NO_ELIGIBLE_NODE,
-            message,
-        ));
-    }
-    vips
+    Memo::default().plan(cluster, this)
 }

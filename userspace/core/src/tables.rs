@@ -25,6 +25,12 @@
 //! So a step may leave something to release ([`Step::unsettled`]): call it again with the same plan a little later. Rows of
 //! UDP forget with time ([`Step::forget_in`]), which comes as an input: there is no clock here.
 //!
+//! # What a step looks at
+//!
+//! The keys of which the plan says something else than the one before, and what the last step could not do ([`wanted`]).
+//! The writes are those that a comparison of everything would give. After [`Tables::adopt`], and when nodes come or go,
+//! everything is compared.
+//!
 //! # Full maps
 //!
 //! What does not fit is refused and named by a condition; all else is programmed. Nothing that is in the maps makes room
@@ -52,16 +58,14 @@ mod step;
 mod tests;
 mod wanted;
 
-use crate::{
-    model::Condition,
-    plan::{BackendKey, FrontendKey},
-};
+use crate::model::Condition;
 use announced::Announced;
 use backends::Backends;
 use directory::Directory;
 use frontends::Frontends;
+use key::Key;
 use nodes::Nodes;
-use std::collections::BTreeMap;
+use wanted::Wanted;
 use weir_common::abi::{
     Address, Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind,
 };
@@ -164,12 +168,6 @@ pub struct Step {
     pub writes: Vec<Write>,
     /// What did not fit, and Eips whose interface this node lacks; in order. Nothing else gives a condition here.
     pub conditions: Vec<Condition>,
-    /// The ids of the frontends that are programmed; they index `FRONTEND_COUNTERS`.
-    pub frontend_ids: BTreeMap<FrontendKey, u32>,
-    /// The ids of the planned backends, serving and draining; they index `BACKENDS` and `BACKEND_COUNTERS`.
-    pub backend_ids: BTreeMap<BackendKey, u32>,
-    /// The ids of the planned nodes; they index `NODES`.
-    pub node_ids: BTreeMap<String, u32>,
     /// Something was taken out of use and waits to be cleared: step again with the same plan once packets that are under
     /// way now are gone (a few milliseconds). Nothing breaks if that happens late.
     pub unsettled: bool,
@@ -187,6 +185,12 @@ pub struct Tables {
     nodes: Nodes,
     /// Writes that replace what could not be understood when the maps were adopted.
     repairs: Vec<Write>,
+    /// The last plan.
+    wanted: Wanted,
+    /// Keys that are wanted and could not be had.
+    lacking: Vec<Key>,
+    /// What the maps hold has not been compared with any plan yet.
+    unknown: bool,
 }
 
 impl Tables {
@@ -220,6 +224,16 @@ impl Tables {
             backends,
             nodes,
             repairs,
+            wanted: Wanted::default(),
+            lacking: Vec::new(),
+            unknown: true,
         }
+    }
+
+    /// Takes nothing for known: the next step compares everything with the plan.
+    #[cfg(test)]
+    fn forget(&mut self) {
+        self.unknown = true;
+        self.announced.forget();
     }
 }

@@ -1,13 +1,17 @@
 //! What holds of every plan, whatever the cluster.
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use std::{collections::BTreeMap, collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 use weir_core::{
     model::{
-        Cluster, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node, PortProtocol, Protocol,
-        Service, ServiceKey, ServicePort, TrafficPolicy,
+        Cluster, Condition, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node, ObjectRef,
+        PortProtocol, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy, reason,
     },
-    plan::{Plan, ThisNode, plan},
+    plan::{Memo, Plan, ThisNode, plan},
 };
 
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -185,12 +189,11 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             let slices = slices
                 .into_iter()
                 .enumerate()
-                .map(|(index, slice)| (format!("slice-{index}"), slice));
+                .map(|(index, slice)| (format!("slice-{index}"), slice.into()));
             cluster.endpoint_slices.insert(key.clone(), slices.collect());
-            cluster
-                .previous
+            Arc::make_mut(&mut cluster.previous)
                 .insert(key.clone(), previous.iter().map(|text| text.parse().unwrap()).collect());
-            cluster.services.insert(key, service);
+            cluster.services.insert(key, service.into());
         }
         cluster.nodes = NODES.into_iter().map(str::to_owned).zip([a, b, c]).collect();
         cluster
@@ -205,8 +208,8 @@ fn planned(cluster: &Cluster, node: &str) -> Plan {
 fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
     plan.tunnel_address = None;
     plan.nodes.clear();
-    plan.vips.values_mut().for_each(|vip| vip.owned = false);
-    for frontend in plan.frontends.values_mut() {
+    plan.vips.values_mut().for_each(|vip| Arc::make_mut(vip).owned = false);
+    for frontend in plan.frontends.values_mut().map(Arc::make_mut) {
         let local = cluster.services[&frontend.service].traffic_policy == TrafficPolicy::Local;
         let strip = |mut key: weir_core::plan::BackendKey| {
             key.local = false;
@@ -226,6 +229,59 @@ fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
         }
     }
     plan
+}
+
+/// What changes from one snapshot to the next: a part of the cluster becomes that of another one.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Slices(usize),
+    Service(usize),
+    Nodes,
+    Eips,
+    /// What a plan gave is what the next one finds.
+    Previous,
+    /// Something cannot be read, or can be again.
+    Readable,
+}
+
+fn changes() -> impl Strategy<Value = Vec<(Part, Cluster)>> {
+    let index = || 0_usize..7;
+    let part = prop_oneof![
+        6 => index().prop_map(Part::Slices),
+        3 => index().prop_map(Part::Service),
+        1 => Just(Part::Nodes),
+        1 => Just(Part::Eips),
+        1 => Just(Part::Previous),
+        1 => Just(Part::Readable),
+    ];
+    vec((part, cluster()), 1..12)
+}
+
+fn exchange<V: Clone>(to: &mut BTreeMap<ServiceKey, V>, from: &BTreeMap<ServiceKey, V>, index: usize) {
+    let key = ServiceKey {
+        namespace: "apps".into(),
+        name: format!("svc-{index}"),
+    };
+    match from.get(&key) {
+        Some(value) => drop(to.insert(key, value.clone())),
+        None => drop(to.remove(&key)),
+    }
+}
+
+fn change(cluster: &mut Cluster, part: Part, other: Cluster, last: &Plan) {
+    match part {
+        Part::Slices(index) => exchange(&mut cluster.endpoint_slices, &other.endpoint_slices, index),
+        Part::Service(index) => exchange(&mut cluster.services, &other.services, index),
+        Part::Nodes => cluster.nodes = other.nodes,
+        Part::Eips => cluster.eips = other.eips,
+        Part::Previous => cluster.previous = last.memory(),
+        Part::Readable if cluster.is_partial() => cluster.faults.clear(),
+        Part::Readable => {
+            let file = ObjectRef::cluster_scoped("File", "some.yaml");
+            let unread = Condition::new(file, "", reason::UNPARSABLE, "It is no YAML.".into());
+            cluster.faults.push(unread);
+        }
+    }
 }
 
 proptest! {
@@ -255,7 +311,7 @@ proptest! {
     fn only_those_who_ask_for_an_address_share_it(cluster in cluster()) {
         let plan = planned(&cluster, "node-a");
         let mut automatic: BTreeMap<IpAddr, &ServiceKey> = BTreeMap::new();
-        for (key, addresses) in &plan.allocations {
+        for (key, addresses) in &*plan.allocations {
             let asked = cluster.services[key].annotations.get("eip.openelb.kubesphere.io/v1alpha1");
             let asked: Vec<IpAddr> =
                 asked.iter().flat_map(|text| text.split(',')).map(|text| text.parse().unwrap()).collect();
@@ -279,8 +335,8 @@ proptest! {
             prop_assert!(plan.allocations[&frontend.service].contains(&key.address));
             for backend in frontend.backends.keys().chain(frontend.draining.keys()) {
                 prop_assert_eq!(Family::of(backend.address), Family::of(key.address));
-                prop_assert_eq!(backend.local, backend.node == "node-a");
-                prop_assert!(backend.local || plan.nodes.contains_key(&backend.node));
+                prop_assert_eq!(backend.local, &*backend.node == "node-a");
+                prop_assert!(backend.local || plan.nodes.contains_key(&*backend.node));
             }
             prop_assert!(frontend.draining.keys().all(|backend| !frontend.backends.contains_key(backend)));
         }
@@ -296,11 +352,33 @@ proptest! {
         let mut after = cluster.clone();
         after.previous = before.memory();
         let key = ServiceKey { namespace: "apps".into(), name: "another".into() };
-        after.services.insert(key.clone(), Service { created: Some(created), ..other });
-        let mut allocations = planned(&after, "node-a").allocations;
+        after.services.insert(key.clone(), Service { created: Some(created), ..other }.into());
+        let mut allocations = (*planned(&after, "node-a").allocations).clone();
         allocations.remove(&key);
-        for (key, addresses) in &before.allocations {
+        for (key, addresses) in &*before.allocations {
             prop_assert!(allocations.get(key).is_some_and(|kept| kept.is_superset(addresses)), "{} moved", key);
+        }
+    }
+
+    #[test]
+    fn a_plan_owes_nothing_to_the_ones_before(mut cluster in cluster(), changes in changes()) {
+        let this = ThisNode { name: "node-a".into() };
+        let mut memo = Memo::default();
+        let mut last = memo.plan(&cluster, &this);
+        prop_assert_eq!(&last, &plan(&cluster, &this));
+        for (part, other) in changes {
+            change(&mut cluster, part, other, &last);
+            let next = memo.plan(&cluster, &this);
+            prop_assert_eq!(&next, &plan(&cluster, &this), "after {:?}", part);
+            // What is equal is shared, which is what makes the next comparison cheap.
+            for (name, frontend) in &next.frontends {
+                let Part::Slices(changed) = part else { break };
+                if frontend.service.name != format!("svc-{changed}") {
+                    let shared = Arc::ptr_eq(&last.frontends[name], frontend);
+                    prop_assert!(shared, "{} is made again after {:?}", name, part);
+                }
+            }
+            last = next;
         }
     }
 

@@ -71,8 +71,8 @@ fn cluster() -> Cluster {
         };
         cluster
             .endpoint_slices
-            .insert(key.clone(), [("slice".to_owned(), slice)].into());
-        cluster.services.insert(key, service);
+            .insert(key.clone(), [("slice".to_owned(), slice.into())].into());
+        cluster.services.insert(key, service.into());
     }
     cluster
 }

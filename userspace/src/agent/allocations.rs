@@ -7,16 +7,12 @@
 use super::conditions::error_text;
 use crate::store::{self, Durability};
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tracing::warn;
-use weir_core::model::{Condition, ObjectRef, ServiceKey};
-
-/// Addresses by Service.
-pub type Addresses = BTreeMap<ServiceKey, BTreeSet<IpAddr>>;
+use weir_core::model::{Addresses, Condition, ObjectRef};
 
 const FILE: &str = "allocations.json";
 
@@ -24,7 +20,7 @@ const FILE: &str = "allocations.json";
 #[derive(Debug)]
 pub struct Allocations {
     path: PathBuf,
-    addresses: Addresses,
+    addresses: Arc<Addresses>,
     /// Whether the file holds `addresses`.
     saved: bool,
     /// Why the last attempt to save failed.
@@ -54,7 +50,7 @@ impl Allocations {
         };
         Self {
             path,
-            addresses,
+            addresses: Arc::new(addresses),
             saved,
             problem: None,
         }
@@ -62,16 +58,16 @@ impl Allocations {
 
     /// What is remembered.
     #[must_use]
-    pub const fn addresses(&self) -> &Addresses {
+    pub const fn addresses(&self) -> &Arc<Addresses> {
         &self.addresses
     }
 
     /// Remembers `addresses`, if they are others than before. Whether [`Self::condition`] is another now.
-    pub fn save(&mut self, addresses: &Addresses) -> bool {
-        if self.saved && self.addresses == *addresses {
+    pub fn save(&mut self, addresses: Arc<Addresses>) -> bool {
+        if self.saved && self.addresses == addresses {
             return false;
         }
-        self.addresses.clone_from(addresses);
+        self.addresses = addresses;
         self.write()
     }
 
@@ -93,7 +89,7 @@ impl Allocations {
     }
 
     fn write(&mut self) -> bool {
-        let written = store::write(&self.path, &self.addresses, Durability::Synced);
+        let written = store::write(&self.path, &*self.addresses, Durability::Synced);
         let problem = written.err().map(|problem| error_text(&problem));
         self.saved = problem.is_none();
         let changed = self.problem != problem;
@@ -105,20 +101,22 @@ impl Allocations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+    use weir_core::model::ServiceKey;
 
     fn folder(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("weir-allocations-{name}-{}", std::process::id()))
     }
 
-    fn one() -> Addresses {
+    fn one() -> Arc<Addresses> {
         let key: ServiceKey = "web/shop".parse().unwrap();
-        BTreeMap::from([(key, BTreeSet::from(["10.10.1.2".parse().unwrap()]))])
+        Arc::new(BTreeMap::from([(key, BTreeSet::from(["10.10.1.2".parse().unwrap()]))]))
     }
 
     #[test]
     fn addresses_are_remembered() {
         let folder = folder("kept");
-        Allocations::read(&folder).save(&one());
+        Allocations::read(&folder).save(one());
         assert_eq!(Allocations::read(&folder).addresses(), &one());
         fs::remove_dir_all(folder).unwrap();
     }
@@ -129,7 +127,7 @@ mod tests {
         // A folder in the place of the file cannot be replaced by a file.
         let mut allocations = Allocations::read(&folder);
         fs::create_dir_all(folder.join(FILE)).unwrap();
-        assert!(allocations.save(&one()));
+        assert!(allocations.save(one()));
         let condition = allocations.condition().unwrap();
         assert_eq!((&*condition.object.kind, &*condition.reason), ("File", "SaveFailed"));
         assert!(condition.object.name.ends_with(FILE) && condition.field == "--state-dir");
@@ -154,7 +152,7 @@ mod tests {
             fs::read_to_string(folder.join("allocations.json.corrupt")).unwrap(),
             "not json"
         );
-        allocations.save(&Addresses::new());
+        allocations.save(Arc::default());
         assert!(folder.join(FILE).exists());
         fs::remove_dir_all(folder).unwrap();
     }

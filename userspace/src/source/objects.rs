@@ -2,6 +2,7 @@
 
 pub(super) mod convert;
 
+use std::sync::Arc;
 use weir_core::model::{self, Condition, ServiceKey};
 use weir_crds::{BgpConf, BgpPeer};
 
@@ -9,9 +10,9 @@ use weir_crds::{BgpConf, BgpPeer};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Object {
     Eip(model::Eip),
-    Service(model::Service),
+    Service(Arc<model::Service>),
     /// With the Service it belongs to.
-    EndpointSlice(ServiceKey, model::EndpointSlice),
+    EndpointSlice(ServiceKey, Arc<model::EndpointSlice>),
     Node(model::Node),
     /// Labels of a namespace.
     Namespace(std::collections::BTreeMap<String, String>),

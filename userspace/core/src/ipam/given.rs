@@ -21,8 +21,8 @@ pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mu
         .collect();
     // What keeps a Service from being ours is for the allocator to say.
     let ours = |service: &Service| is_ours(service, &mut |_, _, _| {}) && !is_node_proxy(service);
-    let mut services: Vec<(&ServiceKey, &Service)> =
-        cluster.services.iter().filter(|(_, service)| ours(service)).collect();
+    let services = cluster.services.iter().map(|(key, service)| (key, &**service));
+    let mut services: Vec<(&ServiceKey, &Service)> = services.filter(|(_, service)| ours(service)).collect();
     services.sort_by_key(|(key, service)| (service.created, *key));
 
     let mut allocations = Allocations::default();

@@ -9,6 +9,7 @@ use super::*;
 use crate::model::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 const OPT_IN: (&str, &str) = ("lb.kubesphere.io/v1alpha1", "openelb");
 const POOL: &str = "eip.openelb.kubesphere.io/v1alpha2";
@@ -70,7 +71,7 @@ fn cluster<const E: usize, const S: usize>(eips: [(&str, Eip); E], services: [(&
         eips: eips.into_iter().map(|(name, eip)| (name.into(), eip)).collect(),
         services: services
             .into_iter()
-            .map(|(name, service)| (key(name), service))
+            .map(|(name, service)| (key(name), service.into()))
             .collect(),
         ..Cluster::default()
     }
@@ -105,5 +106,5 @@ fn expect(cluster: &Cluster, addresses: &[(&str, &str)], reasons: &[&str]) {
 
 fn hold(cluster: &mut Cluster, name: &str, addresses: &[&str]) {
     let addresses: BTreeSet<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    cluster.previous.insert(key(name), addresses);
+    Arc::make_mut(&mut cluster.previous).insert(key(name), addresses);
 }

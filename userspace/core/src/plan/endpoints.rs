@@ -1,10 +1,11 @@
 //! The endpoints of one Service, merged from all its EndpointSlices: which get new flows and which only keep theirs.
 
 use super::{Draining, nodes::Nodes, weights::Weights};
-use crate::model::{Endpoint, EndpointSlice, Family, PortProtocol, Protocol, Service, TrafficPolicy};
+use crate::model::{Endpoint, Family, PortProtocol, Protocol, Service, Slices, TrafficPolicy};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 /// A Service's endpoints by port name, protocol and family.
@@ -21,7 +22,7 @@ type BySocket<'a> = BTreeMap<(IpAddr, u16), Found<'a>>;
 struct Found<'a> {
     state: State,
     weight: u32,
-    node: &'a str,
+    node: &'a Arc<str>,
 }
 
 /// The best that any slice says of an endpoint; better is greater.
@@ -41,7 +42,7 @@ enum State {
 pub(super) struct Target<'a> {
     pub address: IpAddr,
     pub port: u16,
-    pub node: &'a str,
+    pub node: &'a Arc<str>,
     /// Not 0 if it is serving.
     pub weight: u32,
 }
@@ -50,7 +51,7 @@ pub(super) struct Target<'a> {
 #[derive(Default)]
 pub(super) struct Targets<'a> {
     /// Nodes to which the frontend's packets may be drawn: of those with endpoints, the ones whose endpoints are best.
-    pub nodes: BTreeSet<&'a str>,
+    pub nodes: BTreeSet<&'a Arc<str>>,
     /// Whether any of them takes new flows, on whatever node.
     pub available: bool,
     /// Get new flows.
@@ -60,20 +61,11 @@ pub(super) struct Targets<'a> {
 }
 
 impl<'a> Endpoints<'a> {
-    pub(super) fn new(
-        service: &Service,
-        slices: Option<&'a BTreeMap<String, EndpointSlice>>,
-        nodes: &Nodes<'_>,
-        weights: &Weights<'_>,
-    ) -> Self {
+    pub(super) fn new(service: &Service, slices: &'a Slices, nodes: &'a Nodes, weights: &Weights<'_>) -> Self {
         let mut endpoints = Self::default();
-        for (name, slice) in slices.into_iter().flatten() {
+        for (name, slice) in slices {
             for endpoint in &slice.endpoints {
-                let Some(node) = endpoint
-                    .node
-                    .as_deref()
-                    .filter(|node| nodes.tunnel_address(node).is_some())
-                else {
+                let Some(node) = endpoint.node.as_deref().and_then(|node| nodes.name(node)) else {
                     endpoints.unreachable.insert(endpoint.address);
                     continue;
                 };
@@ -125,7 +117,7 @@ impl<'a> Endpoints<'a> {
             targets.nodes = nodes.map(|found| found.node).collect();
         }
         targets.available = best > State::Withheld;
-        let used = |found: &Found<'a>| policy == TrafficPolicy::Cluster || found.node == this;
+        let used = |found: &Found<'a>| policy == TrafficPolicy::Cluster || **found.node == *this;
         let best = best_of(&used).unwrap_or(State::Keeping);
         for ((address, port), found) in found.iter().filter(|(_, found)| used(found)) {
             let target = Target {

@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
 /// VIP, port and protocol.
@@ -32,7 +33,7 @@ pub struct BackendKey {
     /// Protocol of the frontend.
     pub protocol: Protocol,
     /// Node the pod runs on.
-    pub node: String,
+    pub node: Arc<str>,
     /// Whether that is this node.
     pub local: bool,
 }

@@ -5,16 +5,19 @@ use crate::model::{Cluster, ObjectRef, reason};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 /// The nodes that have an address of their own.
-pub(super) struct Nodes<'a> {
-    tunnel_addresses: BTreeMap<&'a str, IpAddr>,
-    eligible: BTreeSet<&'a str>,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Nodes {
+    pub tunnel_addresses: BTreeMap<Arc<str>, IpAddr>,
+    /// Those that may own a VIP.
+    pub eligible: BTreeSet<Arc<str>>,
 }
 
-impl<'a> Nodes<'a> {
-    pub(super) fn new(cluster: &'a Cluster, this: &ThisNode, conditions: &mut Vec<Condition>) -> Self {
+impl Nodes {
+    pub(super) fn new(cluster: &Cluster, this: &ThisNode, conditions: &mut Vec<Condition>) -> Self {
         let mut say = |name: &str, field: &str, reason: &str, message: String| {
             conditions.push(Condition::new(
                 ObjectRef::cluster_scoped("Node", name),
@@ -23,10 +26,7 @@ impl<'a> Nodes<'a> {
                 message,
             ));
         };
-        let mut nodes = Self {
-            tunnel_addresses: BTreeMap::new(),
-            eligible: BTreeSet::new(),
-        };
+        let mut nodes = Self::default();
         let mut by_address: BTreeMap<IpAddr, &str> = BTreeMap::new();
         for (name, node) in &cluster.nodes {
             let Some(address) = node.internal_addresses.first().copied() else {
@@ -45,10 +45,11 @@ impl<'a> Nodes<'a> {
                 continue;
             }
             by_address.insert(address, name);
-            nodes.tunnel_addresses.insert(name, address);
+            let name: Arc<str> = name.as_str().into();
             if node.ready && !node.excluded {
-                nodes.eligible.insert(name);
+                nodes.eligible.insert(name.clone());
             }
+            nodes.tunnel_addresses.insert(name, address);
         }
         if !cluster.nodes.contains_key(&this.name) {
             let message =
@@ -65,14 +66,14 @@ impl<'a> Nodes<'a> {
         self.tunnel_addresses.get(node).copied()
     }
 
-    /// Tunnel addresses of all nodes but one.
-    pub(super) fn others(&self, this: &str) -> BTreeMap<String, IpAddr> {
-        let others = self.tunnel_addresses.iter().filter(|(name, _)| **name != this);
-        others.map(|(name, address)| ((*name).to_owned(), *address)).collect()
+    /// The name of a node that has one, as it is shared by all that speak of it.
+    pub(super) fn name(&self, node: &str) -> Option<&Arc<str>> {
+        self.tunnel_addresses.get_key_value(node).map(|(name, _)| name)
     }
 
-    /// Nodes that may own a VIP.
-    pub(super) fn eligible(&self) -> impl Iterator<Item = &'a str> {
-        self.eligible.iter().copied()
+    /// Tunnel addresses of all nodes but one.
+    pub(super) fn others(&self, this: &str) -> BTreeMap<String, IpAddr> {
+        let others = self.tunnel_addresses.iter().filter(|(name, _)| &***name != this);
+        others.map(|(name, address)| (name.to_string(), *address)).collect()
     }
 }

@@ -6,7 +6,7 @@
 use super::{Condition, nodes::Nodes};
 use crate::{
     annotations::{self, field},
-    model::{EndpointSlice, ObjectRef, Service, ServiceKey, reason},
+    model::{ObjectRef, Service, ServiceKey, Slices, reason},
 };
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ impl<'a> Weights<'a> {
     pub(super) fn new(
         key: &ServiceKey,
         service: &'a Service,
-        slices: Option<&'a BTreeMap<String, EndpointSlice>>,
-        nodes: &Nodes<'_>,
+        slices: &'a Slices,
+        nodes: &Nodes,
         conditions: &mut Vec<Condition>,
     ) -> Self {
         let mut say = |object: ObjectRef, key: &str, reason: &str, message: String| {
@@ -76,7 +76,7 @@ impl<'a> Weights<'a> {
                 );
             }
         }
-        for (name, slice) in slices.into_iter().flatten() {
+        for (name, slice) in slices {
             let Some(text) = annotations::value(&slice.annotations, annotations::WEIGHT) else {
                 continue;
             };

@@ -4,15 +4,19 @@
 
 use super::{
     Write,
-    key::address_of,
+    key::{Key, address_of},
     refusal::{Refusal, interface_missing, refused},
 };
 use crate::{
     links::Links,
     model::{Condition, Mode, ObjectRef},
-    plan::Plan,
+    plan::Vip,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 use weir_common::{
     abi::{Address, FILTER_WORDS, RESPONDERS, Responder, ResponderKey},
     hash,
@@ -22,23 +26,35 @@ use weir_common::{
 pub(super) struct Announced {
     filter: Vec<u64>,
     responders: BTreeMap<ResponderKey, Responder>,
+    /// What they are for, and what is wrong with that; `None` while that is not known.
+    last: Option<(Basis, Vec<Condition>)>,
+}
+
+/// All that the two maps follow from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// The addresses that packets are looked up for.
+    pub known: BTreeSet<Address>,
+    /// The VIPs among them at which something is served.
+    pub served: BTreeSet<Address>,
+    pub vips: BTreeMap<IpAddr, Arc<Vip>>,
+    pub links: Links,
 }
 
 /// What the two maps are to hold.
-pub(super) struct WantedAnnounced {
+struct Wanted {
     filter: Vec<u64>,
     responders: BTreeMap<ResponderKey, Responder>,
 }
 
-impl WantedAnnounced {
-    /// For the addresses `known` to the directory and the VIPs that are `served`.
-    pub fn new(
-        known: &BTreeSet<Address>,
-        served: &BTreeSet<Address>,
-        plan: &Plan,
-        links: &Links,
-        conditions: &mut Vec<Condition>,
-    ) -> Self {
+impl Wanted {
+    fn new(basis: &Basis, conditions: &mut Vec<Condition>) -> Self {
+        let Basis {
+            known,
+            served,
+            vips,
+            links,
+        } = basis;
         let mut filter = vec![0; FILTER_WORDS as usize];
         for address in known {
             let (index, bit) = hash::filter_bit(hash::address(address));
@@ -46,7 +62,7 @@ impl WantedAnnounced {
         }
         let mut responders = BTreeMap::new();
         let mut without_interface = BTreeSet::new();
-        for (address, vip) in &plan.vips {
+        for (address, vip) in vips {
             // Until VRRP is spoken, `vip` is served as `layer2` is.
             let answers = vip.owned && matches!(vip.mode, Mode::Layer2 | Mode::Vip);
             let name = vip.interface.as_ref().filter(|_| answers);
@@ -94,11 +110,47 @@ impl Announced {
         Self {
             filter,
             responders: responders.iter().copied().collect(),
+            last: None,
         }
     }
 
-    /// Opens what is to be open.
-    pub fn open(&mut self, wanted: &WantedAnnounced, writes: &mut Vec<Write>) {
+    /// Opens what is to be open, then closes everything else; nothing to do if `basis` is that of the last call.
+    pub fn update(&mut self, basis: Basis, conditions: &mut Vec<Condition>, writes: &mut Vec<Write>) {
+        let last = self.last.take().filter(|(last, _)| *last == basis);
+        let (basis, said) = last.unwrap_or_else(|| {
+            let mut said = Vec::new();
+            let wanted = Wanted::new(&basis, &mut said);
+            self.open(&wanted, writes);
+            self.close(&wanted, writes);
+            (basis, said)
+        });
+        conditions.extend_from_slice(&said);
+        self.last = Some((basis, said));
+    }
+
+    /// The keys of the VIPs that `basis` does not serve any more.
+    pub fn no_longer_served(&self, basis: &Basis) -> Vec<Key> {
+        let last = self
+            .last
+            .iter()
+            .flat_map(|(last, _)| last.served.difference(&basis.served));
+        last.map(|address| Key::address(*address)).collect()
+    }
+
+    /// Whether something is served at a VIP.
+    pub fn serves(&self, address: &Address) -> bool {
+        self.last
+            .as_ref()
+            .is_some_and(|(last, _)| last.served.contains(address))
+    }
+
+    /// Takes nothing for known any more.
+    #[cfg(test)]
+    pub fn forget(&mut self) {
+        self.last = None;
+    }
+
+    fn open(&mut self, wanted: &Wanted, writes: &mut Vec<Write>) {
         for (index, (held, wanted)) in (0..).zip(self.filter.iter_mut().zip(&wanted.filter)) {
             if *held | wanted != *held {
                 *held |= wanted;
@@ -120,8 +172,7 @@ impl Announced {
         }
     }
 
-    /// Closes everything else.
-    pub fn close(&mut self, wanted: &WantedAnnounced, writes: &mut Vec<Write>) {
+    fn close(&mut self, wanted: &Wanted, writes: &mut Vec<Write>) {
         self.retract(wanted, writes);
         for (index, (held, &wanted)) in (0..).zip(self.filter.iter_mut().zip(&wanted.filter)) {
             if *held != wanted {
@@ -131,7 +182,7 @@ impl Announced {
         }
     }
 
-    fn retract(&mut self, wanted: &WantedAnnounced, writes: &mut Vec<Write>) {
+    fn retract(&mut self, wanted: &Wanted, writes: &mut Vec<Write>) {
         self.responders.retain(|&key, _| {
             let keep = wanted.responders.contains_key(&key);
             if !keep {

@@ -12,6 +12,8 @@ use weir_common::abi::{Address, BACKEND_DRAINING, BACKEND_LOCAL, Backend};
 pub(super) struct Backends {
     ids: Ids,
     held: BTreeMap<Key, Held>,
+    /// Those that the plan does not have: rows, or flows, may still name them.
+    unplanned: BTreeSet<Key>,
     /// Those of this node that have flows which go on.
     live: BTreeSet<Key>,
 }
@@ -29,6 +31,7 @@ impl Backends {
         let mut adopted = Self {
             ids: Ids::new(1, contents.len() as u32),
             held: BTreeMap::new(),
+            unplanned: BTreeSet::new(),
             live: BTreeSet::new(),
         };
         let known = nodes.ids();
@@ -71,30 +74,34 @@ impl Backends {
         self.ids.waiting()
     }
 
-    /// Enters the planned backends and brings all that are there up to date; gives those for which there is no id.
-    pub fn update(&mut self, wanted: &Wanted<'_>, nodes: &Nodes, writes: &mut Vec<Write>) -> BTreeSet<Key> {
-        for (key, held) in self.held.iter_mut().filter(|(key, _)| wanted.backend(key).is_none()) {
+    /// Enters those of `keys` that are planned backends, and brings all of them that are there up to date; gives those for
+    /// which there is no id. `keys` go up.
+    pub fn update<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k Key> + Clone,
+        wanted: &Wanted,
+        writes: &mut Vec<Write>,
+    ) -> BTreeSet<Key> {
+        for key in keys.clone().filter(|key| wanted.backend(key).is_none()) {
+            let Some(held) = self.held.get_mut(key) else { continue };
+            self.unplanned.insert(*key);
             if held.flags & BACKEND_DRAINING == 0 {
                 held.flags |= BACKEND_DRAINING;
                 writes.push(write(key, held));
             }
         }
         let mut refused = BTreeSet::new();
-        for (key, planned) in &wanted.backends {
+        for (key, planned) in keys.filter_map(|key| Some((key, wanted.backend(key)?))) {
             let held = self.held.get(key).copied();
             let Some(id) = held.map(|held| held.id).or_else(|| self.ids.take()) else {
                 refused.insert(*key);
                 continue;
             };
-            let local = planned.backend.local;
+            self.unplanned.remove(key);
             // A node that left the plan: the way that was is the best guess.
-            let node = || {
-                wanted
-                    .node_address(&planned.backend.node)
-                    .and_then(|address| nodes.id(&address))
-            };
-            let node = || node().or(held.map(|held| held.node)).unwrap_or(0);
-            let local_flag = if local { BACKEND_LOCAL } else { 0 };
+            let node = wanted.basis().nodes.get(planned.node).copied();
+            let node = node.or(held.map(|held| held.node)).unwrap_or(0);
+            let local_flag = if planned.local { BACKEND_LOCAL } else { 0 };
             let draining_flag = match planned.standing {
                 Standing::Serving => 0,
                 Standing::Draining | Standing::NotServing | Standing::Gone => BACKEND_DRAINING,
@@ -102,7 +109,7 @@ impl Backends {
             let next = Held {
                 id,
                 flags: local_flag | draining_flag,
-                node: if local { 0 } else { node() },
+                node: if planned.local { 0 } else { node },
             };
             if held != Some(next) {
                 self.held.insert(*key, next);
@@ -117,17 +124,28 @@ impl Backends {
         self.ids.free() <= self.ids.capacity() / 8
     }
 
-    /// Retires the backends that neither the plan nor a row names.
-    pub fn sweep(&mut self, wanted: &Wanted<'_>, frontends: &Frontends) {
-        let Self { ids, held, live } = self;
-        held.retain(|key, held| {
-            let lives = held.flags & BACKEND_LOCAL != 0 && live.contains(key);
-            let keep = lives || frontends.name(held.id) || wanted.backend(key).is_some();
-            if !keep {
-                ids.retire(held.id);
+    /// The backends that neither the plan nor a row names, and that have no flows which go on.
+    pub fn unused(&self, frontends: &Frontends) -> Vec<Key> {
+        let unplanned = self.unplanned.iter();
+        unplanned
+            .filter(|key| !self.is_remembered(key, frontends))
+            .copied()
+            .collect()
+    }
+
+    fn is_remembered(&self, key: &Key, frontends: &Frontends) -> bool {
+        let held = self.held.get(key);
+        held.is_some_and(|held| frontends.name(held.id) || held.flags & BACKEND_LOCAL != 0 && self.live.contains(key))
+    }
+
+    /// Retires backends.
+    pub fn remove(&mut self, unused: &[Key]) {
+        for key in unused {
+            self.unplanned.remove(key);
+            if let Some(held) = self.held.remove(key) {
+                self.ids.retire(held.id);
             }
-            keep
-        });
+        }
     }
 
     /// Takes over which pods of this node have flows that go on.
@@ -137,8 +155,13 @@ impl Backends {
 
     /// Whether this is a backend of this node that a row names, or that has flows which go on.
     pub fn is_remembered_here(&self, key: &Key, frontends: &Frontends) -> bool {
-        let local = self.held.get(key).filter(|held| held.flags & BACKEND_LOCAL != 0);
-        local.is_some_and(|held| self.live.contains(key) || frontends.name(held.id))
+        let local = self.held.get(key).is_some_and(|held| held.flags & BACKEND_LOCAL != 0);
+        local && self.is_remembered(key, frontends)
+    }
+
+    /// All of them.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.held.keys().copied()
     }
 
     /// The id of a backend.
@@ -148,21 +171,11 @@ impl Backends {
 
     /// By id, whether a backend has it.
     pub fn known(&self) -> Vec<bool> {
-        self.by_id(false, |_| true)
-    }
-
-    /// What the plan says of each backend, by id.
-    pub fn standings(&self, wanted: &Wanted<'_>) -> Vec<Standing> {
-        let standing = |key: &Key| wanted.backend(key).map_or(Standing::Gone, |planned| planned.standing);
-        self.by_id(Standing::Gone, standing)
-    }
-
-    fn by_id<T: Clone>(&self, without: T, of: impl Fn(&Key) -> T) -> Vec<T> {
-        let mut all = vec![without; self.ids.capacity() as usize + 1];
-        for (key, held) in &self.held {
-            all[held.id as usize] = of(key);
+        let mut known = vec![false; self.ids.capacity() as usize + 1];
+        for held in self.held.values() {
+            known[held.id as usize] = true;
         }
-        all
+        known
     }
 
     /// Ids of the nodes that backends are on.

@@ -172,9 +172,14 @@ impl Directory {
         self.placed.contains_key(&(bucket(key), *key))
     }
 
-    /// Every key with its kind, by bucket.
-    pub fn keys(&self) -> impl Iterator<Item = (Key, u8)> {
-        self.placed.iter().map(|((_, key), placed)| (*key, placed.entry.kind))
+    /// Every key, by bucket.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.placed.keys().map(|(_, key)| *key)
+    }
+
+    /// The kind of a key's entry, if it has one or room for one.
+    pub fn kind(&self, key: &Key) -> Option<u8> {
+        self.placed.get(&(bucket(key), *key)).map(|placed| placed.entry.kind)
     }
 
     /// Writes the entry of a key that has room; nothing if it is there already.

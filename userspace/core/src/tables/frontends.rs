@@ -14,11 +14,14 @@ use super::{
     rows::{Rows, Table},
     sources::SourcePrefixes,
     standing::{Memory, Standing},
-    wanted::{Wanted, WantedFrontend},
+    wanted::{Role, Wanted, WantedFrontend, members},
 };
-use crate::model::{Condition, ObjectRef};
+use crate::{
+    ascending::Ascending,
+    model::{Condition, ObjectRef},
+};
 use std::collections::{BTreeMap, BTreeSet};
-use weir_common::abi::{DirectoryEntry, FRONTENDS, kind, policy, protocol};
+use weir_common::abi::{Address, DirectoryEntry, FRONTENDS, kind, policy, protocol};
 
 #[derive(Debug)]
 pub(super) struct Frontends {
@@ -30,8 +33,8 @@ pub(super) struct Frontends {
     short: bool,
     /// The next step gives up spare rows where this one did not.
     retry: bool,
-    /// What the plan says of each backend id, as of the last step.
-    standings: Vec<Standing>,
+    /// What the plan says of each backend id, as of the last step; `None` while that is not known.
+    standings: Vec<Option<Standing>>,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,8 @@ struct Held {
     from: Option<Source>,
     /// When its rows last changed hands; `None` when that is not known.
     changed: Option<u64>,
+    /// Something of it did not fit: it is tried again with each step.
+    lacking: bool,
 }
 
 impl Held {
@@ -50,6 +55,20 @@ impl Held {
         let changed = self.changed.unwrap_or(settings.now);
         // One more, as seconds are cut off.
         (changed + settings.udp_idle + 1).saturating_sub(settings.now)
+    }
+
+    /// Whether its former owners have been remembered for long enough.
+    fn is_to_forget(&self, key: &Key, settings: &Settings) -> bool {
+        is_udp(key) && self.table.remembers() && self.forget_in(settings) == 0
+    }
+
+    /// Whether there is something to do though the plan says what it said before: its table is to have another size,
+    /// something could not be had, or a former owner `moved` or is to be forgotten.
+    fn is_due(&self, key: &Key, size: usize, moved: &BTreeSet<u32>, settings: &Settings) -> bool {
+        self.lacking
+            || self.from.as_ref().is_none_or(|source| source.size != size)
+            || self.table.remembers_any(moved)
+            || self.is_to_forget(key, settings)
     }
 }
 
@@ -61,7 +80,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(frontend: &WantedFrontend<'_>, size: usize, backends: &Backends) -> Self {
+    fn new(members: &[(Key, u32)], size: usize, backends: &Backends) -> Self {
         let member = |&(key, weight): &(Key, u32)| {
             Some(Member {
                 key,
@@ -70,7 +89,7 @@ impl Source {
             })
         };
         Self {
-            members: frontend.members.iter().filter_map(member).collect(),
+            members: members.iter().filter_map(member).collect(),
             size,
         }
     }
@@ -89,7 +108,7 @@ pub(super) struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    fn refuse(&mut self, frontend: &WantedFrontend<'_>, refusal: Refusal, what: String) {
+    fn refuse(&mut self, frontend: &WantedFrontend, refusal: Refusal, what: String) {
         self.conditions
             .push(refused(ObjectRef::service(&frontend.frontend.service), refusal, what));
     }
@@ -105,7 +124,7 @@ impl Frontends {
             held: BTreeMap::new(),
             short: false,
             retry: false,
-            standings: Vec::new(),
+            standings: vec![None; backends],
         }
     }
 
@@ -136,6 +155,7 @@ impl Frontends {
                 table,
                 from: None,
                 changed: None,
+                lacking: false,
             },
         );
         true
@@ -167,8 +187,8 @@ impl Frontends {
     /// Forgets former owners that the plan does not have, which frees their ids with the next step.
     pub fn forget(&mut self, writes: &mut Vec<Write>) {
         for held in self.held.values_mut() {
-            let order = |id: u32| Memory::Planned.order(self.standings[id as usize]);
-            self.rows.review(&mut held.table, order, writes);
+            self.rows
+                .review(&mut held.table, Memory::Planned.orders(&self.standings), writes);
         }
     }
 
@@ -181,139 +201,164 @@ impl Frontends {
         remembering.map(|(_, held)| held.forget_in(settings)).min()
     }
 
-    /// Brings the rows and policies of every wanted frontend for which `has_room` up to date, and says with `point` what the
-    /// directory is to hold, each time right after the rows and prefixes it leads to.
+    /// Takes over what the plan says of those of `keys` that are backends; gives the ids of which it says something else.
+    fn enter_standings<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k Key>,
+        wanted: &Wanted,
+        backends: &Backends,
+    ) -> BTreeSet<u32> {
+        let standing = |key: &Key| wanted.backend(key).map_or(Standing::Gone, |backend| backend.standing);
+        let said = keys.filter_map(|key| Some((backends.id(key)?, standing(key))));
+        let new = said.filter(|&(id, standing)| self.standings[id as usize].replace(standing) != Some(standing));
+        new.map(|(id, _)| id).collect()
+    }
+
+    /// Brings the rows and policies of the wanted frontends for which `has_room` up to date, and says with `point` what the
+    /// directory is to hold, each time right after the rows and prefixes it leads to. Of those that are as they were but for
+    /// `touched` keys only these are looked at. Gives the addresses at which something is served.
     pub fn update(
         &mut self,
-        wanted: &Wanted<'_>,
+        (wanted, touched): (&Wanted, &BTreeMap<Key, Option<Role>>),
         backends: &Backends,
         has_room: impl Fn(&Key) -> bool,
         settings: &Settings,
         outcome: &mut Outcome<'_>,
         mut point: impl FnMut(DirectoryEntry, &mut Vec<Write>),
-    ) {
-        let standings = backends.standings(wanted);
-        let differs = |id: &u32| self.standings.get(*id as usize) != standings.get(*id as usize);
-        let moved: Vec<u32> = (0..standings.len() as u32).filter(differs).collect();
-        self.standings = standings;
+    ) -> BTreeSet<Address> {
+        let moved = self.enter_standings(touched.keys(), wanted, backends);
         let sizes = wanted.sizes(self.rows.capacity());
         let shrink = self.short || self.demand(wanted, &sizes) > self.rows.capacity();
         self.short = false;
+        let mut served = Vec::with_capacity(sizes.len());
+        let mut due = Vec::new();
+        let mut held = Ascending::new(self.held.iter());
         for ((key, frontend), size) in wanted.frontends.iter().zip(sizes).filter(|((key, _), _)| has_room(key)) {
-            if !self.held.contains_key(key)
-                && let Err(refusal) = self.enter(key, frontend, size, backends, outcome.writes)
-            {
-                outcome.refuse(frontend, refusal, format!("{} is not served", frontend.name));
-                continue;
+            let is_due = |held: &Held| {
+                let spare = shrink && held.table.len() > size;
+                spare || held.is_due(key, size, &moved, settings) || touched.contains_key(key)
+            };
+            if held.get(key).is_none_or(is_due) {
+                due.push((key, frontend, size));
+            } else {
+                served.push(key.address);
             }
-            let Some(held) = self.held.get_mut(key) else { continue };
-            let order = |id: u32| Memory::of(key.protocol).order(self.standings[id as usize]);
-            let as_wanted = held
-                .from
-                .as_ref()
-                .is_some_and(|source| source.is(&frontend.members, size));
-            let spare = shrink && held.table.len() > size;
-            if !as_wanted || spare || held.table.len() < size {
-                let source = Source::new(frontend, size, backends);
-                let owners = rendezvous::table(&source.members, size);
-                let changed = if spare {
-                    self.rows.shrink(&mut held.table, &owners, order, outcome.writes)
-                } else {
-                    self.rows.update(&mut held.table, &owners, order, outcome.writes)
-                };
-                if changed {
-                    held.changed = Some(settings.now);
-                }
-                held.from = Some(source);
-            } else if held.table.remembers_any(&moved) {
-                self.rows.review(&mut held.table, order, outcome.writes);
+        }
+        for (key, frontend, size) in due {
+            if let Some(entry) = self.update_one((key, frontend), (size, shrink), backends, &moved, settings, outcome) {
+                served.push(key.address);
+                point(entry, outcome.writes);
             }
-            held.changed.get_or_insert(settings.now);
-            if is_udp(key) && held.table.remembers() && held.forget_in(settings) == 0 {
-                let order = |id: u32| Memory::Nothing.order(self.standings[id as usize]);
-                self.rows.review(&mut held.table, order, outcome.writes);
-            }
-            let Held { id, table, .. } = held;
-            if table.len() < size {
-                self.short = true;
-                let what = format!(
-                    "{} is spread over {} rows instead of {size}",
-                    frontend.name,
-                    table.len()
-                );
-                outcome.refuse(frontend, Refusal::Rows, what);
-            }
-            let policy = &frontend.frontend.policy;
-            let mut entry = with_policy(entry(key, *id, table), policy, settings);
-            if !self.sources.update(*id, &policy.sources, outcome.writes) {
-                entry.policies |= policy::SOURCES | policy::ALLOW_LISTED;
-                outcome.refuse(
-                    frontend,
-                    Refusal::Sources,
-                    format!("{} refuses everybody, as its source ranges do not fit", frontend.name),
-                );
-            }
-            point(entry, outcome.writes);
         }
         self.retry = self.short && !shrink;
+        served.into_iter().collect()
+    }
+
+    /// Gives what the directory is to hold; `None` if there is no room for the frontend.
+    fn update_one(
+        &mut self,
+        (key, frontend): (&Key, &WantedFrontend),
+        (size, shrink): (usize, bool),
+        backends: &Backends,
+        moved: &BTreeSet<u32>,
+        settings: &Settings,
+        outcome: &mut Outcome<'_>,
+    ) -> Option<DirectoryEntry> {
+        let members = members(&frontend.frontend);
+        if !self.held.contains_key(key)
+            && let Err(refusal) = self.enter(key, Source::new(&members, size, backends), outcome.writes)
+        {
+            outcome.refuse(frontend, refusal, format!("{} is not served", frontend.name));
+            return None;
+        }
+        let held = self.held.get_mut(key)?;
+        let order = Memory::of(key.protocol).orders(&self.standings);
+        let as_wanted = held.from.as_ref().is_some_and(|source| source.is(&members, size));
+        let spare = shrink && held.table.len() > size;
+        if !as_wanted || spare || held.table.len() < size {
+            let source = Source::new(&members, size, backends);
+            let owners = rendezvous::table(&source.members, size);
+            let changed = if spare {
+                self.rows.shrink(&mut held.table, &owners, order, outcome.writes)
+            } else {
+                self.rows.update(&mut held.table, &owners, order, outcome.writes)
+            };
+            if changed {
+                held.changed = Some(settings.now);
+            }
+            held.from = Some(source);
+        } else if held.table.remembers_any(moved) {
+            self.rows.review(&mut held.table, order, outcome.writes);
+        }
+        held.changed.get_or_insert(settings.now);
+        if held.is_to_forget(key, settings) {
+            let order = Memory::Nothing.orders(&self.standings);
+            self.rows.review(&mut held.table, order, outcome.writes);
+        }
+        held.lacking = held.from.as_ref().is_none_or(|source| !source.is(&members, size));
+        if held.table.len() < size {
+            (self.short, held.lacking) = (true, true);
+            let rows = held.table.len();
+            let what = format!("{} is spread over {rows} rows instead of {size}", frontend.name);
+            outcome.refuse(frontend, Refusal::Rows, what);
+        }
+        let policy = &frontend.frontend.policy;
+        let mut entry = with_policy(entry(key, held.id, &held.table), policy, settings);
+        if !self.sources.update(held.id, &policy.sources, outcome.writes) {
+            held.lacking = true;
+            entry.policies |= policy::SOURCES | policy::ALLOW_LISTED;
+            let what = format!("{} refuses everybody, as its source ranges do not fit", frontend.name);
+            outcome.refuse(frontend, Refusal::Sources, what);
+        }
+        Some(entry)
     }
 
     /// A frontend that was not there.
-    fn enter(
-        &mut self,
-        key: &Key,
-        frontend: &WantedFrontend<'_>,
-        size: usize,
-        backends: &Backends,
-        writes: &mut Vec<Write>,
-    ) -> Result<(), Refusal> {
+    fn enter(&mut self, key: &Key, source: Source, writes: &mut Vec<Write>) -> Result<(), Refusal> {
         if self.ids.free() == 0 {
             return Err(Refusal::Frontends);
         }
-        let source = Source::new(frontend, size, backends);
-        let Some(table) = self.rows.create(&rendezvous::table(&source.members, size), writes) else {
+        let Some(table) = self
+            .rows
+            .create(&rendezvous::table(&source.members, source.size), writes)
+        else {
             self.short = true;
             return Err(Refusal::Rows);
         };
-        let id = self.ids.take().ok_or(Refusal::Frontends)?;
-        self.held.insert(
-            *key,
-            Held {
-                id,
-                table,
-                from: Some(source),
-                changed: None,
-            },
-        );
+        let held = Held {
+            id: self.ids.take().ok_or(Refusal::Frontends)?,
+            table,
+            from: Some(source),
+            changed: None,
+            lacking: false,
+        };
+        self.held.insert(*key, held);
         Ok(())
     }
 
     /// Rows in use at the end of an update that gives nothing up.
-    fn demand(&self, wanted: &Wanted<'_>, sizes: &[usize]) -> usize {
-        let held: usize = self.held.values().map(|held| held.table.len()).sum();
-        let grows = |key: &Key, size: usize| self.held.get(key).is_none_or(|held| held.table.len() < size);
-        let new = wanted
-            .frontends
-            .keys()
-            .zip(sizes)
-            .filter(|(key, size)| grows(key, **size));
-        held + new.map(|(_, size)| size).sum::<usize>()
+    fn demand(&self, wanted: &Wanted, sizes: &[usize]) -> usize {
+        let in_use: usize = self.held.values().map(|held| held.table.len()).sum();
+        let mut held = Ascending::new(self.held.iter());
+        let grows = |(key, size): &(&Key, &usize)| held.get(key).is_none_or(|held| held.table.len() < **size);
+        let new = wanted.frontends.keys().zip(sizes).filter(grows);
+        in_use + new.map(|(_, size)| size).sum::<usize>()
     }
 
-    /// Retires the frontends that are not wanted, once the directory does not lead to them any more.
-    pub fn sweep(&mut self, wanted: &Wanted<'_>) {
-        let Self {
-            ids,
-            rows,
-            sources,
-            held,
-            ..
-        } = self;
-        for (_, gone) in held.extract_if(.., |key, _| !wanted.frontends.contains_key(key)) {
-            ids.retire(gone.id);
-            sources.remove(gone.id);
-            rows.remove(gone.table);
+    /// Retires those of `keys` that are no frontends any more, once the directory does not lead to them.
+    pub fn sweep<'k>(&mut self, keys: impl Iterator<Item = &'k Key>, wanted: &Wanted) {
+        for key in keys.filter(|key| !wanted.frontends.contains_key(key)) {
+            if let Some(gone) = self.held.remove(key) {
+                self.ids.retire(gone.id);
+                self.sources.remove(gone.id);
+                self.rows.remove(gone.table);
+            }
         }
+    }
+
+    /// All of them.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.held.keys().copied()
     }
 
     /// The id of a frontend.

@@ -7,7 +7,7 @@ use crate::{
     plan::{BackendKey, FrontendKey},
 };
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use weir_common::{
     abi::{Address, Backend, DirectoryEntry, SourcePrefix, protocol},
     hash,
@@ -32,6 +32,28 @@ impl Key {
         port: [0; 2],
         protocol: 0,
     };
+
+    /// The addresses it may be of: an IPv4 address can also be written as IPv6.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v6 = Ipv6Addr::from(self.address.octets);
+        v6.to_ipv4_mapped().map(IpAddr::from).into_iter().chain([v6.into()])
+    }
+
+    /// The names a frontend with this key may have.
+    pub fn names(&self) -> impl Iterator<Item = FrontendKey> {
+        let protocol = [Protocol::Tcp, Protocol::Udp]
+            .into_iter()
+            .find(|it| number(*it) == self.protocol);
+        let port = u16::from_be_bytes(self.port);
+        let named = protocol
+            .into_iter()
+            .flat_map(|protocol| self.addresses().map(move |address| (address, protocol)));
+        named.map(move |(address, protocol)| FrontendKey {
+            address,
+            port,
+            protocol,
+        })
+    }
 
     /// The key that stands for an address itself.
     pub fn address(address: Address) -> Self {

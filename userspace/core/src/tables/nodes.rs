@@ -91,9 +91,13 @@ impl Nodes {
         }
     }
 
-    /// Retires the nodes that neither the plan nor a backend names.
-    pub fn sweep(&mut self, plan: &Plan, used: &BTreeSet<u32>) {
+    /// Retires the nodes that neither the plan nor a backend names. `used` gives the ids that backends name.
+    pub fn sweep(&mut self, plan: &Plan, used: impl FnOnce() -> BTreeSet<u32>) {
         let planned: BTreeSet<Address> = plan.nodes.values().map(|address| address_of(*address)).collect();
+        if self.held.keys().all(|address| planned.contains(address)) {
+            return;
+        }
+        let used = used();
         let Self { ids, held } = self;
         held.retain(|address, (id, _)| {
             let keep = used.contains(id) || planned.contains(address);

@@ -29,7 +29,7 @@
 //! [`Memory`]: super::standing::Memory
 
 use super::{Write, owners::Owners, ranges::Ranges};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_common::abi::{Past, Row, RowRange};
 
 /// All rows of all frontends.
@@ -73,8 +73,8 @@ impl Table {
     }
 
     /// Whether any row remembers one of `ids`.
-    pub fn remembers_any(&self, ids: &[u32]) -> bool {
-        self.remembers() && ids.iter().any(|id| self.former.contains_key(id))
+    pub fn remembers_any(&self, ids: &BTreeSet<u32>) -> bool {
+        !ids.is_empty() && self.former.keys().any(|id| ids.contains(id))
     }
 
     fn order(&self) -> u32 {

@@ -62,4 +62,9 @@ impl Memory {
         };
         (self >= least).then_some(order)
     }
+
+    /// The same by backend id. What is not known is as good as gone.
+    pub fn orders(self, standings: &[Option<Standing>]) -> impl Fn(u32) -> Option<u8> + Copy {
+        move |id| self.order(standings.get(id as usize).copied().flatten().unwrap_or(Standing::Gone))
+    }
 }

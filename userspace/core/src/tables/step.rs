@@ -1,20 +1,25 @@
 //! One step: from what the tables hold to what a plan wants, in order.
 
 use super::{
-    LivePod, Settings, Step, Tables, Write,
-    announced::WantedAnnounced,
+    LivePod, Settings, Step, Tables, Write, announced,
     frontends::Outcome,
     key::{Key, address_of},
     refusal::{Refusal, refused},
-    wanted::{Role, Wanted},
+    wanted::{Basis, Role, Wanted, WantedFrontend, members},
 };
 use crate::{
     links::Links,
     model::{Condition, ObjectRef},
-    plan::{FrontendKey, Plan},
+    plan::{BackendKey, FrontendKey, Plan},
 };
-use std::collections::BTreeSet;
-use weir_common::abi::{Address, DirectoryEntry, kind};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use weir_common::abi::{Address, DirectoryEntry, kind, protocol};
+
+/// The keys that a step looks at, with what each is to be.
+type Touched = BTreeMap<Key, Option<Role>>;
 
 impl Tables {
     /// Takes over which pods of this node have flows that go on. The next step keeps what their replies are looked up by,
@@ -23,30 +28,62 @@ impl Tables {
         self.backends.set_live(pods.into_iter().map(Key::from).collect());
     }
 
-    /// The writes that lead from what the maps hold to `plan`, in the order in which they must be carried out, and what
-    /// the ids in them stand for.
+    /// The writes that lead from what the maps hold to `plan`, in the order in which they must be carried out.
     ///
     /// The tables take it that the writes are carried out; where that fails, read the maps again ([`Tables::adopt`]).
     #[must_use = "the tables take it that the writes are carried out"]
     pub fn step(&mut self, plan: &Plan, links: &Links, settings: &Settings) -> Step {
-        let wanted = Wanted::new(plan, settings);
         let mut step = Step {
             writes: std::mem::take(&mut self.repairs),
             ..Step::default()
         };
         self.release(&mut step.writes);
         self.nodes.update(plan, links, &mut step.writes, &mut step.conditions);
-        self.enter_backends(&wanted, &mut step);
-        let no_room = self.make_room(&wanted, plan, &mut step);
-        self.enter_support(&wanted, &mut step.writes);
-        let served = self.enter_frontends(&wanted, &no_room, settings, &mut step);
-        self.announce(&wanted, &served, plan, links, &mut step);
-        self.remove_unwanted(&wanted, &served, plan, &mut step.writes);
+        let touched = self.enter_plan(plan, settings);
+        self.enter_backends(&touched, &mut step);
+        let no_room = self.make_room(&touched, plan, &mut step);
+        self.enter_support(&touched, &mut step.writes);
+        let served = self.enter_frontends(&touched, &no_room, settings, &mut step);
+        let no_longer = self.announce(served, plan, links, &mut step);
+        self.remove_unwanted(&touched, &no_longer, plan, &mut step.writes);
+        self.remember_lacking(touched, no_longer);
         step.conditions.sort();
         step.conditions.dedup();
-        self.name_ids(plan, &mut step);
         step.unsettled = self.unsettled();
         step
+    }
+
+    /// Takes over the plan; gives the keys to be looked at, with what each is to be.
+    fn enter_plan(&mut self, plan: &Plan, settings: &Settings) -> Touched {
+        let basis = self.basis(plan, settings);
+        let mut touched = std::mem::take(&mut self.lacking);
+        if std::mem::take(&mut self.unknown) || *self.wanted.basis() != basis {
+            touched.extend(basis.tunnel.iter().chain(&basis.peers));
+            touched.extend(
+                self.directory
+                    .keys()
+                    .chain(self.backends.keys())
+                    .chain(self.frontends.keys()),
+            );
+            self.wanted = Wanted::new(basis);
+        }
+        touched.extend(self.wanted.enter(plan));
+        self.wanted.roles(touched)
+    }
+
+    fn basis(&self, plan: &Plan, settings: &Settings) -> Basis {
+        let tunnel = |address| Key::socket(address, settings.tunnel_port, protocol::UDP);
+        let id = |(name, address): (&String, &IpAddr)| Some((name.clone(), self.nodes.id(&address_of(*address))?));
+        Basis {
+            tunnel: plan.tunnel_address.map(tunnel),
+            peers: plan
+                .nodes
+                .values()
+                .map(|address| Key::address(address_of(*address)))
+                .collect(),
+            nodes: plan.nodes.iter().filter_map(id).collect(),
+            jiffies_per_second: settings.jiffies_per_second,
+        }
     }
 
     /// Whether something waits to be released by another step.
@@ -62,61 +99,58 @@ impl Tables {
         self.nodes.release(writes);
     }
 
-    fn enter_backends(&mut self, wanted: &Wanted<'_>, step: &mut Step) {
-        let without_id = self.backends.update(wanted, &self.nodes, &mut step.writes);
+    fn enter_backends(&mut self, touched: &Touched, step: &mut Step) {
+        let without_id = self.backends.update(touched.keys(), &self.wanted, &mut step.writes);
         if without_id.is_empty() {
             return;
         }
-        for frontend in wanted.frontends.values() {
-            let all = frontend
-                .members
-                .iter()
-                .map(|(key, _)| *key)
-                .chain(frontend.frontend.draining.keys().map(Key::from));
+        for WantedFrontend { name, frontend, .. } in self.wanted.frontends.values() {
+            let serving = members(frontend).into_iter().map(|(key, _)| key);
+            let all = serving.chain(frontend.draining.keys().map(Key::from));
             let left_out = all.filter(|key| without_id.contains(key)).count();
             if left_out > 0 {
-                let what = format!("{left_out} backends of {} are left out", frontend.name);
-                step.conditions.push(refused(
-                    ObjectRef::service(&frontend.frontend.service),
-                    Refusal::Backends,
-                    what,
-                ));
+                let what = format!("{left_out} backends of {name} are left out");
+                let service = ObjectRef::service(&frontend.service);
+                step.conditions.push(refused(service, Refusal::Backends, what));
             }
         }
     }
 
     /// Makes room in the directory for all keys, those that others rely on first; gives those that find none.
-    fn make_room(&mut self, wanted: &Wanted<'_>, plan: &Plan, step: &mut Step) -> BTreeSet<Key> {
-        let roles = [Role::Tunnel, Role::Peer, Role::Backend, Role::Frontend, Role::Vip];
-        let keys = roles
-            .into_iter()
-            .flat_map(|role| wanted.keys(role))
-            .filter(|key| self.can_enter(wanted, key));
-        let keys: Vec<Key> = keys.collect();
-        let no_room = self.directory.reserve(keys.into_iter(), &mut step.writes);
+    fn make_room(&mut self, touched: &Touched, plan: &Plan, step: &mut Step) -> BTreeSet<Key> {
+        let mut keys: Vec<(Role, Key)> = touched
+            .iter()
+            .filter_map(|(key, role)| Some(((*role)?, *key)))
+            .collect();
+        keys.retain(|(role, key)| self.can_enter(*role, key));
+        keys.sort_unstable();
+        let no_room = self
+            .directory
+            .reserve(keys.into_iter().map(|(_, key)| key), &mut step.writes);
         if !no_room.is_empty() {
-            step.conditions.extend(without_room(wanted, plan, &no_room));
+            step.conditions
+                .extend(without_room(self.wanted.basis(), plan, &no_room));
         }
         no_room
     }
 
     /// Whether what a key's entry names has an id.
-    fn can_enter(&self, wanted: &Wanted<'_>, key: &Key) -> bool {
-        match wanted.keys.get(key) {
-            Some(Role::Peer) => self.nodes.id(&key.address).is_some(),
-            Some(Role::Backend) => self.backends.id(key).is_some(),
-            _ => true,
+    fn can_enter(&self, role: Role, key: &Key) -> bool {
+        match role {
+            Role::Peer => self.nodes.id(&key.address).is_some(),
+            Role::Backend => self.backends.id(key).is_some(),
+            Role::Tunnel | Role::Frontend | Role::Vip => true,
         }
     }
 
     /// The entries that others rely on: a backend's reply is looked up as soon as a row leads to it.
-    fn enter_support(&mut self, wanted: &Wanted<'_>, writes: &mut Vec<Write>) {
-        for (key, role) in &wanted.keys {
+    fn enter_support(&mut self, touched: &Touched, writes: &mut Vec<Write>) {
+        for (key, role) in touched {
             let (kind, id) = match role {
-                Role::Tunnel => (kind::TUNNEL, Some(0)),
-                Role::Peer => (kind::PEER, self.nodes.id(&key.address)),
-                Role::Backend => (kind::BACKEND, self.backends.id(key)),
-                Role::Frontend | Role::Vip => continue,
+                Some(Role::Tunnel) => (kind::TUNNEL, Some(0)),
+                Some(Role::Peer) => (kind::PEER, self.nodes.id(&key.address)),
+                Some(Role::Backend) => (kind::BACKEND, self.backends.id(key)),
+                Some(Role::Frontend | Role::Vip) | None => continue,
             };
             if let Some(id) = id {
                 self.directory.set(entry(key, kind, id), writes);
@@ -127,102 +161,105 @@ impl Tables {
     /// Frontends with their rows, then the VIPs; gives the addresses at which something is served.
     fn enter_frontends(
         &mut self,
-        wanted: &Wanted<'_>,
+        touched: &Touched,
         no_room: &BTreeSet<Key>,
         settings: &Settings,
         step: &mut Step,
     ) -> BTreeSet<Address> {
         let directory = &mut self.directory;
-        let mut served = BTreeSet::new();
         let mut outcome = Outcome {
             writes: &mut step.writes,
             conditions: &mut step.conditions,
         };
-        self.frontends.update(
-            wanted,
+        let served = self.frontends.update(
+            (&self.wanted, touched),
             &self.backends,
             |key| !no_room.contains(key),
             settings,
             &mut outcome,
-            |entry, writes| {
-                served.insert(entry.address);
-                directory.set(entry, writes);
-            },
+            |entry, writes| directory.set(entry, writes),
         );
         step.forget_in = self.frontends.forget_in(settings);
-        for key in wanted.keys(Role::Vip).filter(|key| served.contains(&key.address)) {
-            directory.set(entry(&key, kind::VIP, 0), &mut step.writes);
+        for (key, _) in touched.iter().filter(|(_, role)| **role == Some(Role::Vip)) {
+            if served.contains(&key.address) {
+                directory.set(entry(key, kind::VIP, 0), &mut step.writes);
+            }
         }
         served
     }
 
-    /// Opens filter and responders for what is there now, and closes them for what is about to go.
-    fn announce(
-        &mut self,
-        wanted: &Wanted<'_>,
-        served: &BTreeSet<Address>,
-        plan: &Plan,
-        links: &Links,
-        step: &mut Step,
-    ) {
-        let mut known = served.clone();
-        known.extend(
-            wanted
-                .keys(Role::Tunnel)
-                .filter(|key| self.directory.holds(key))
-                .map(|key| key.address),
-        );
-        let announced = WantedAnnounced::new(&known, served, plan, links, &mut step.conditions);
-        self.announced.open(&announced, &mut step.writes);
-        self.announced.close(&announced, &mut step.writes);
+    /// Opens filter and responders for what is there now, and closes them for what is about to go. Gives the keys of the
+    /// addresses at which nothing is served any more.
+    fn announce(&mut self, served: BTreeSet<Address>, plan: &Plan, links: &Links, step: &mut Step) -> Vec<Key> {
+        let tunnel = self
+            .wanted
+            .basis()
+            .tunnel
+            .filter(|key| self.directory.kind(key).is_some());
+        let basis = announced::Basis {
+            known: served.iter().copied().chain(tunnel.map(|key| key.address)).collect(),
+            served,
+            vips: plan.vips.clone(),
+            links: links.clone(),
+        };
+        let no_longer = self.announced.no_longer_served(&basis);
+        self.announced.update(basis, &mut step.conditions, &mut step.writes);
+        no_longer
     }
 
     /// Takes out what the plan does not want, what packets meet first going first.
-    fn remove_unwanted(
-        &mut self,
-        wanted: &Wanted<'_>,
-        served: &BTreeSet<Address>,
-        plan: &Plan,
-        writes: &mut Vec<Write>,
-    ) {
+    fn remove_unwanted(&mut self, touched: &Touched, no_longer: &[Key], plan: &Plan, writes: &mut Vec<Write>) {
         // Rows first: what they remember decides which backends stay.
-        self.frontends.sweep(wanted);
+        self.frontends.sweep(touched.keys(), &self.wanted);
         if self.backends.scarce() {
             self.frontends.forget(writes);
         }
-        let stays = |key: &Key| match wanted.keys.get(key) {
+        let unused = self.backends.unused(&self.frontends);
+        let role = |key: &Key| touched.get(key).copied().unwrap_or_else(|| self.wanted.role(key));
+        let stays = |key: &Key| match role(key) {
             Some(Role::Frontend) => self.frontends.id(key).is_some(),
-            Some(Role::Vip) => served.contains(&key.address),
+            Some(Role::Vip) => self.announced.serves(&key.address),
             Some(_) => true,
             // A pod taken out of its Service may live on, and its flows' replies with it.
             None => self.backends.is_remembered_here(key, &self.frontends),
         };
-        let mut gone: Vec<(u8, Key)> = self
-            .directory
-            .keys()
-            .filter(|(key, _)| !stays(key))
-            .map(|(key, kind)| (kind, key))
+        let looked_at = touched.keys().chain(no_longer).chain(&unused).filter(|key| !stays(key));
+        let gone: BTreeSet<(u8, Key)> = looked_at
+            .filter_map(|key| Some((self.directory.kind(key)?, *key)))
             .collect();
-        gone.sort_unstable();
         for (_, key) in gone {
             self.directory.remove(&key, writes);
         }
-        self.backends.sweep(wanted, &self.frontends);
-        self.nodes.sweep(plan, &self.backends.nodes());
+        self.backends.remove(&unused);
+        self.nodes.sweep(plan, || self.backends.nodes());
     }
 
-    fn name_ids(&self, plan: &Plan, step: &mut Step) {
-        let frontend = |name: &FrontendKey| Some((*name, self.frontends.id(&Key::from(name))?));
-        step.frontend_ids = plan.frontends.keys().filter_map(frontend).collect();
-        let backends = plan
-            .frontends
-            .values()
-            .flat_map(|frontend| frontend.backends.keys().chain(frontend.draining.keys()));
-        step.backend_ids = backends
-            .filter_map(|backend| Some((backend.clone(), self.backends.id(&Key::from(backend))?)))
-            .collect();
-        let node = |(name, address): (&String, &_)| Some((name.clone(), self.nodes.id(&address_of(*address))?));
-        step.node_ids = plan.nodes.iter().filter_map(node).collect();
+    /// What is wanted and could not be had is looked at again in the next step.
+    fn remember_lacking(&mut self, mut touched: Touched, no_longer: Vec<Key>) {
+        touched.extend(no_longer.into_iter().map(|key| (key, self.wanted.role(&key))));
+        let lacks = |(key, role): &(Key, Option<Role>)| {
+            let without_entry = role.is_some() && self.directory.kind(key).is_none();
+            without_entry || self.backends.id(key).is_none() && self.wanted.backend(key).is_some()
+        };
+        self.lacking = touched.into_iter().filter(lacks).map(|(key, _)| key).collect();
+    }
+
+    /// The id of a frontend that is programmed; it indexes `FRONTEND_COUNTERS`.
+    #[must_use]
+    pub fn frontend_id(&self, name: &FrontendKey) -> Option<u32> {
+        self.frontends.id(&Key::from(name))
+    }
+
+    /// The id of a backend, of the plan or remembered; it indexes `BACKENDS` and `BACKEND_COUNTERS`.
+    #[must_use]
+    pub fn backend_id(&self, backend: &BackendKey) -> Option<u32> {
+        self.backends.id(&Key::from(backend))
+    }
+
+    /// The id of the node with this tunnel address; it indexes `NODES`.
+    #[must_use]
+    pub fn node_id(&self, address: IpAddr) -> Option<u32> {
+        self.nodes.id(&address_of(address))
     }
 }
 
@@ -238,7 +275,7 @@ fn entry(key: &Key, kind: u8, id: u32) -> DirectoryEntry {
 }
 
 /// Names everything that found no room in the directory.
-fn without_room(wanted: &Wanted<'_>, plan: &Plan, keys: &BTreeSet<Key>) -> Vec<Condition> {
+fn without_room(basis: &Basis, plan: &Plan, keys: &BTreeSet<Key>) -> Vec<Condition> {
     let full = |object, what| refused(object, Refusal::Directory, what);
     let mut conditions = Vec::new();
     for (name, frontend) in &plan.frontends {
@@ -274,7 +311,7 @@ fn without_room(wanted: &Wanted<'_>, plan: &Plan, keys: &BTreeSet<Key>) -> Vec<C
     }
     if let Some(address) = plan
         .tunnel_address
-        .filter(|_| wanted.keys(Role::Tunnel).any(|key| keys.contains(&key)))
+        .filter(|_| basis.tunnel.is_some_and(|key| keys.contains(&key)))
     {
         let node = ObjectRef::cluster_scoped("Node", &address.to_string());
         conditions.push(full(node, "tunnel packets to this node are not accepted".into()));

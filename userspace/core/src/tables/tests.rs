@@ -1,6 +1,7 @@
 //! Tests of the tables as a whole.
 
 mod between;
+mod changes;
 mod every_write;
 mod history;
 mod image;

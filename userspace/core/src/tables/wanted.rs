@@ -1,13 +1,23 @@
 //! A plan in the terms of the maps: keys instead of addresses and names.
+//!
+//! Kept from step to step. [`Wanted::enter`] takes over the next plan and tells which keys may have become something else,
+//! so that a step looks at those alone; what is shared with the plan before is not even read.
 
 use super::{
-    Settings,
     key::{Key, address_of},
     rendezvous,
     standing::Standing,
 };
-use crate::plan::{BackendKey, Frontend, FrontendKey, Plan};
-use std::{collections::BTreeMap, net::IpAddr};
+use crate::{
+    ascending::Ascending,
+    model::Protocol,
+    plan::{BackendKey, Frontend, FrontendKey, Plan, Vip},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 use weir_common::abi::{Address, protocol};
 
 /// What a directory key is to be; the first in order wins a key, and room.
@@ -20,145 +30,228 @@ pub(super) enum Role {
     Vip,
 }
 
-pub(super) struct Wanted<'a> {
-    plan: &'a Plan,
-    pub frontends: BTreeMap<Key, WantedFrontend<'a>>,
-    /// All that serve or drain.
-    pub backends: BTreeMap<Key, WantedBackend<'a>>,
-    pub keys: BTreeMap<Key, Role>,
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    basis: Basis,
+    /// The plan's own.
+    planned: BTreeMap<FrontendKey, Arc<Frontend>>,
+    vips: BTreeMap<IpAddr, Arc<Vip>>,
+    pub frontends: BTreeMap<Key, WantedFrontend>,
+    /// What frontends say of backends, and how many of them.
+    uses: BTreeMap<Use, u32>,
+    /// The name that comes before all others.
+    no_node: Arc<str>,
 }
 
+/// What keys of every kind depend on: when it changes, nothing is taken for known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Basis {
+    pub tunnel: Option<Key>,
+    pub peers: BTreeSet<Key>,
+    /// The nodes that have an id, by name.
+    pub nodes: BTreeMap<String, u32>,
+    pub jiffies_per_second: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct WantedFrontend {
+    pub name: FrontendKey,
+    pub frontend: Arc<Frontend>,
+    /// How many get new flows.
+    pub members: usize,
+}
+
+/// What a frontend says of a backend: the first in order counts, but for the standing, of which the best does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    key: Key,
+    /// Not on this node.
+    elsewhere: bool,
+    node: Arc<str>,
+    standing: Standing,
+}
+
+/// A backend of the plan, with the best that is said of it. Where two nodes are said to have it, this one, or else the
+/// first by name.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct WantedBackend<'a> {
-    pub backend: &'a BackendKey,
+    pub local: bool,
+    pub node: &'a str,
     pub standing: Standing,
 }
 
-pub(super) struct WantedFrontend<'a> {
-    pub name: &'a FrontendKey,
-    pub frontend: &'a Frontend,
-    /// Who gets new flows, with weights, by key.
-    pub members: Vec<(Key, u32)>,
-}
-
-impl<'a> Wanted<'a> {
-    pub fn new(plan: &'a Plan, settings: &Settings) -> Self {
-        let backends = backends(plan);
-        let mut keys: Vec<(Role, Key)> = Vec::new();
-        keys.extend(
-            plan.tunnel_address
-                .map(|address| (Role::Tunnel, tunnel(address, settings))),
-        );
-        keys.extend(
-            plan.nodes
-                .values()
-                .map(|address| (Role::Peer, Key::address(address_of(*address)))),
-        );
-        keys.extend(
-            backends
-                .iter()
-                .filter(|(_, planned)| planned.backend.local)
-                .map(|(key, _)| (Role::Backend, *key)),
-        );
-        keys.extend(plan.frontends.keys().map(|name| (Role::Frontend, Key::from(name))));
-        let served = plan
-            .frontends
-            .keys()
-            .filter(|name| plan.vips.contains_key(&name.address));
-        keys.extend(served.map(|name| (Role::Vip, Key::address(address_of(name.address)))));
-        let mut roles = BTreeMap::new();
-        for (role, key) in keys {
-            roles.entry(key).or_insert(role);
+impl Wanted {
+    /// Nothing, on this basis.
+    pub fn new(basis: Basis) -> Self {
+        Self {
+            basis,
+            ..Self::default()
         }
-        let mut frontends = BTreeMap::new();
-        for (name, frontend) in &plan.frontends {
-            let key = Key::from(name);
-            if roles.get(&key) == Some(&Role::Frontend) {
-                frontends.entry(key).or_insert_with(|| WantedFrontend {
-                    name,
-                    frontend,
-                    members: members(frontend),
-                });
+    }
+
+    pub fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// Takes over a plan; gives the keys of which something may be wanted that was not before, in no order.
+    pub fn enter(&mut self, plan: &Plan) -> Vec<Key> {
+        let mut touched = Vec::new();
+        let former = std::mem::replace(&mut self.vips, plan.vips.clone());
+        let addresses = former.keys().filter(|address| !self.vips.contains_key(*address));
+        let addresses = addresses.chain(self.vips.keys().filter(|address| !former.contains_key(*address)));
+        touched.extend(addresses.map(|address| Key::address(address_of(*address))));
+
+        let former = std::mem::replace(&mut self.planned, plan.frontends.clone());
+        let mut before = Ascending::new(former.iter());
+        for (name, next) in &plan.frontends {
+            let last = before.get(name);
+            if last != Some(next) {
+                self.change(name, last, Some(next), &mut touched);
             }
         }
-        Self {
-            plan,
-            frontends,
-            backends,
-            keys: roles,
+        let mut next = Ascending::new(plan.frontends.iter());
+        for (name, last) in former.iter().filter(|(name, _)| next.get(name).is_none()) {
+            self.change(name, Some(last), None, &mut touched);
         }
+        touched
+    }
+
+    /// One frontend is another, came or went.
+    fn change(
+        &mut self,
+        name: &FrontendKey,
+        last: Option<&Arc<Frontend>>,
+        next: Option<&Arc<Frontend>>,
+        touched: &mut Vec<Key>,
+    ) {
+        touched.extend([Key::from(name), Key::address(address_of(name.address))]);
+        let uses = |frontend: &Arc<Frontend>| uses(frontend).collect::<BTreeSet<Use>>();
+        let (last, next) = (last.map(uses).unwrap_or_default(), next.map(uses).unwrap_or_default());
+        for gone in last.difference(&next) {
+            touched.push(gone.key);
+            if let Some(count) = self.uses.get_mut(gone) {
+                *count -= 1;
+                if *count == 0 {
+                    self.uses.remove(gone);
+                }
+            }
+        }
+        for new in next.difference(&last) {
+            touched.push(new.key);
+            *self.uses.entry(new.clone()).or_default() += 1;
+        }
+    }
+
+    /// Says what each of the keys is to be, and keeps the frontends among them.
+    pub fn roles(&mut self, mut touched: Vec<Key>) -> BTreeMap<Key, Option<Role>> {
+        touched.sort_unstable();
+        touched.dedup();
+        let mut roles = Vec::with_capacity(touched.len());
+        for key in touched {
+            let role = self.role(&key);
+            let named = self.frontend(&key).filter(|_| role == Some(Role::Frontend));
+            let wanted = named.map(|(name, frontend)| WantedFrontend {
+                name: *name,
+                frontend: frontend.clone(),
+                members: members(frontend).len(),
+            });
+            match wanted {
+                Some(wanted) => drop(self.frontends.insert(key, wanted)),
+                None => drop(self.frontends.remove(&key)),
+            }
+            roles.push((key, role));
+        }
+        roles.into_iter().collect()
+    }
+
+    /// What a key is to be.
+    pub fn role(&self, key: &Key) -> Option<Role> {
+        if self.basis.tunnel.as_ref() == Some(key) {
+            return Some(Role::Tunnel);
+        }
+        if self.basis.peers.contains(key) {
+            return Some(Role::Peer);
+        }
+        if self.backend(key).is_some_and(|backend| backend.local) {
+            return Some(Role::Backend);
+        }
+        if self.frontend(key).is_some() {
+            return Some(Role::Frontend);
+        }
+        (key.protocol == protocol::ANY && self.serves(key.address)).then_some(Role::Vip)
+    }
+
+    /// The planned frontend with this key. An IPv4 address may also be written as IPv6; it counts as itself first.
+    fn frontend(&self, key: &Key) -> Option<(&FrontendKey, &Arc<Frontend>)> {
+        key.names().find_map(|name| self.planned.get_key_value(&name))
+    }
+
+    /// Whether an address is given out and has a frontend.
+    fn serves(&self, address: Address) -> bool {
+        let end = |address, port, protocol| FrontendKey {
+            address,
+            port,
+            protocol,
+        };
+        Key::address(address).addresses().any(|address| {
+            let all = end(address, 0, Protocol::Tcp)..=end(address, u16::MAX, Protocol::Udp);
+            self.vips.contains_key(&address) && self.planned.range(all).next().is_some()
+        })
     }
 
     /// A backend of the plan.
-    pub fn backend(&self, key: &Key) -> Option<&WantedBackend<'a>> {
-        self.backends.get(key)
-    }
-
-    /// The tunnel address of a node of the plan.
-    pub fn node_address(&self, name: &str) -> Option<Address> {
-        self.plan.nodes.get(name).map(|address| address_of(*address))
-    }
-
-    /// The keys of one role, in order.
-    pub fn keys(&self, role: Role) -> impl Iterator<Item = Key> {
-        self.keys
-            .iter()
-            .filter(move |(_, found)| **found == role)
-            .map(|(key, _)| *key)
+    pub fn backend(&self, key: &Key) -> Option<WantedBackend<'_>> {
+        let first = Use {
+            key: *key,
+            elsewhere: false,
+            node: self.no_node.clone(),
+            standing: Standing::Serving,
+        };
+        let mut uses = self
+            .uses
+            .range(first..)
+            .map(|(one, _)| one)
+            .take_while(|one| one.key == *key);
+        let first = uses.next()?;
+        Some(WantedBackend {
+            local: !first.elsewhere,
+            node: &first.node,
+            standing: uses.map(|one| one.standing).fold(first.standing, Standing::min),
+        })
     }
 
     /// Size of each frontend's table, in the order of `frontends`: what its backends ask for, halved for all alike
     /// until two thirds of `capacity` rows suffice (so that halving or doubling all has room beside what it replaces).
     /// Nodes with the same plan and capacity choose alike.
     pub fn sizes(&self, capacity: usize) -> Vec<usize> {
-        let sizes: Vec<usize> = self
-            .frontends
-            .values()
-            .map(|frontend| rendezvous::size(frontend.members.len()))
-            .collect();
+        let members = self.frontends.values().map(|frontend| frontend.members);
+        let mut sizes: Vec<usize> = members.map(rendezvous::size).collect();
         let budget = capacity / 3 * 2;
         let halved = |size: usize, times: u32| (size >> times).max(1);
         let fits = |times: &u32| sizes.iter().map(|&size| halved(size, *times)).sum::<usize>() <= budget;
         let times = (0..16).find(fits).unwrap_or(16);
-        sizes.iter().map(|&size| halved(size, times)).collect()
+        sizes.iter_mut().for_each(|size| *size = halved(*size, times));
+        sizes
     }
 }
 
-fn tunnel(address: IpAddr, settings: &Settings) -> Key {
-    Key::socket(address, settings.tunnel_port, protocol::UDP)
+fn uses(frontend: &Frontend) -> impl Iterator<Item = Use> {
+    let serving = frontend.backends.keys().map(|backend| (backend, Standing::Serving));
+    let draining = frontend.draining.iter();
+    let draining = draining.map(|(backend, draining)| (backend, Standing::from(*draining)));
+    let all = serving.chain(draining).map(|(backend, standing)| Use {
+        key: Key::from(backend),
+        elsewhere: !backend.local,
+        node: backend.node.clone(),
+        standing,
+    });
+    all.filter(|one| one.key.address != Address::UNSPECIFIED)
 }
 
-/// Every backend once, with the best that is said of it. Where two nodes are said to have it, this one, or else the first
-/// by name.
-fn backends(plan: &Plan) -> BTreeMap<Key, WantedBackend<'_>> {
-    let mut all: Vec<(Key, &BackendKey, Standing)> = Vec::new();
-    for frontend in plan.frontends.values() {
-        let serving = frontend.backends.keys().map(|backend| (backend, Standing::Serving));
-        let draining = frontend
-            .draining
-            .iter()
-            .map(|(backend, draining)| (backend, Standing::from(*draining)));
-        all.extend(
-            serving
-                .chain(draining)
-                .map(|(backend, standing)| (Key::from(backend), backend, standing)),
-        );
-    }
-    all.retain(|(key, ..)| key.address != Address::UNSPECIFIED);
-    all.sort_unstable_by_key(|(key, backend, _)| (*key, !backend.local, &backend.node));
-    let mut backends: BTreeMap<Key, WantedBackend<'_>> = BTreeMap::new();
-    for (key, backend, standing) in all {
-        let planned = backends.entry(key).or_insert(WantedBackend { backend, standing });
-        planned.standing = planned.standing.min(standing);
-    }
-    backends
-}
-
-fn members(frontend: &Frontend) -> Vec<(Key, u32)> {
-    let mut members: Vec<(Key, u32)> = frontend
-        .backends
-        .iter()
-        .map(|(backend, &weight)| (Key::from(backend), weight))
-        .collect();
+/// The backends of a frontend that get new flows, with weights, by key.
+pub(super) fn members(frontend: &Frontend) -> Vec<(Key, u32)> {
+    let member = |(backend, &weight): (&BackendKey, &u32)| (Key::from(backend), weight);
+    let mut members: Vec<(Key, u32)> = frontend.backends.iter().map(member).collect();
     members.retain(|(key, _)| key.address != Address::UNSPECIFIED);
     members.sort_unstable_by_key(|&(key, weight)| (key, std::cmp::Reverse(weight)));
     members.dedup_by_key(|(key, _)| *key);

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
 };
-use weir_core::model::{Automatic, Cluster, Condition, EndpointSlice, ServiceKey};
+use weir_core::model::{Automatic, Cluster, Condition, ServiceKey, Slices};
 
 /// An object as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub(super) struct Contents {
     /// Without faults. Has the EndpointSlices only of Services that it has.
     cluster: Cluster,
     /// EndpointSlices of other Services: one may become of interest, and then its slices are not told again.
-    unclaimed: BTreeMap<ServiceKey, BTreeMap<String, EndpointSlice>>,
+    unclaimed: BTreeMap<ServiceKey, Slices>,
     /// Which Service an EndpointSlice belongs to.
     slices: BTreeMap<Identity, ServiceKey>,
     faults: BTreeMap<Identity, Vec<Condition>>,
@@ -181,7 +181,7 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool
     }
 }
 
-fn take(of: &mut BTreeMap<ServiceKey, BTreeMap<String, EndpointSlice>>, service: &ServiceKey, name: &str) -> bool {
+fn take(of: &mut BTreeMap<ServiceKey, Slices>, service: &ServiceKey, name: &str) -> bool {
     let Some(slices) = of.get_mut(service) else {
         return false;
     };

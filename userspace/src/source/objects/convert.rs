@@ -103,7 +103,7 @@ pub(in crate::source) fn service(service: Service) -> Converted {
             .collect(),
     };
     let faults = faults.conditions;
-    (identity, Object::Service(object), faults)
+    (identity, Object::Service(object.into()), faults)
 }
 
 /// How long a client stays with its backend; `None` if `spec.sessionAffinity` is not `ClientIP`.
@@ -181,7 +181,7 @@ pub(in crate::source) fn endpoint_slice(slice: EndpointSlice) -> Converted {
         endpoints: endpoints.collect(),
     };
     let faults = faults.conditions;
-    (identity, Object::EndpointSlice(key, object), faults)
+    (identity, Object::EndpointSlice(key, object.into()), faults)
 }
 
 pub(in crate::source) fn node(node: Node) -> Converted {

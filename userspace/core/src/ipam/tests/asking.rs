@@ -264,7 +264,10 @@ fn with_hashed_a_late_joiner_chooses_like_those_before_it() {
         };
         let mut cluster = cluster(eips, []);
         cluster.automatic = Automatic::Hashed;
-        cluster.services = services.iter().map(|name| (key(name), both.clone())).collect();
+        cluster.services = services
+            .iter()
+            .map(|name| (key(name), Arc::new(both.clone())))
+            .collect();
         cluster
     };
     let (before, _) = outcome(&of(&["z"]));

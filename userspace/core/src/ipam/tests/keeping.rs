@@ -29,7 +29,7 @@ fn an_address_is_kept_while_it_fits_the_request() {
 
     // What the object's own status says comes before what an agent remembers.
     let mut told = cluster([("pool", default_eip("10.1.0.0/24"))], [("s", service(&[]))]);
-    told.services.get_mut(&key("s")).unwrap().ingress = vec!["10.1.0.8".parse().unwrap()];
+    Arc::make_mut(told.services.get_mut(&key("s")).unwrap()).ingress = vec!["10.1.0.8".parse().unwrap()];
     hold(&mut told, "s", &["10.1.0.4"]);
     expect(&told, &[("s", "10.1.0.8")], &[]);
 }
@@ -105,7 +105,7 @@ fn an_address_of_a_service_that_may_be_unread_is_withheld() {
         expect(&restarted, &[("new", "10.1.0.1"), ("told", "10.1.0.0")], &[]);
 
         // Everything was read, so the Service is gone.
-        restarted.previous.remove(&key("told"));
+        Arc::make_mut(&mut restarted.previous).remove(&key("told"));
         restarted.faults = vec![fault(reason::INVALID_VALUE)];
         expect(&restarted, &[("new", "10.1.0.1"), ("told", "10.1.0.0")], &[]);
     }

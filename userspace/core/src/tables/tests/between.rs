@@ -182,7 +182,7 @@ impl Between<'_> {
         let flags = backend.flags & !BACKEND_DRAINING;
         let fits = |plan: &Plan, key: &BackendKey| {
             let node = &now.nodes[backend.node as usize];
-            match plan.nodes.get(&key.node) {
+            match plan.nodes.get(&*key.node) {
                 _ if key.local => flags == BACKEND_LOCAL && backend.node == 0,
                 Some(address) => flags == 0 && node.address == address_of(*address),
                 None => flags == 0,

@@ -11,7 +11,7 @@ use crate::{
     tables::{LivePod, Settings, Tables, key::Key},
 };
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use weir_common::abi::{BACKEND_DRAINING, Backend, PAST_OWNERS};
 
 /// Rows for all, so that no table has to shrink.
@@ -220,7 +220,7 @@ fn seen_from_elsewhere(plan: &Plan) -> Plan {
         backend.local = false;
         backend
     };
-    for frontend in plan.frontends.values_mut() {
+    for frontend in plan.frontends.values_mut().map(Arc::make_mut) {
         let backends = std::mem::take(&mut frontend.backends).into_iter();
         frontend.backends = backends.map(|(backend, weight)| (elsewhere(backend), weight)).collect();
     }

@@ -10,11 +10,11 @@ use crate::{
     model::Protocol,
     plan::{BackendKey, FrontendKey, Plan},
     tables::{
-        Step, Write,
+        Step, Tables, Write,
         key::{Key, address_of},
     },
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use weir_common::abi::{DIRECTORY_SLOTS, Row, kind};
 
 fn frontend(index: u32) -> FrontendKey {
@@ -110,11 +110,11 @@ fn a_flapping_endpoint_is_remembered_and_so_is_who_stood_in() {
     let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 16, 16);
     let mut tables = image.adopt();
     let (a, b) = (pods(0..1), pods(1..2));
-    let id = |step: &Step, pods: &[BackendKey]| step.backend_ids[&pods[0]];
-    let first = settle(&mut tables, &mut image, &plan([(1, &a[..])]));
-    let a_id = id(&first, &a);
-    let second = settle(&mut tables, &mut image, &plan([(1, &b[..])]));
-    let b_id = id(&second, &b);
+    let id = |tables: &Tables, pods: &[BackendKey]| tables.backend_id(&pods[0]).unwrap();
+    settle(&mut tables, &mut image, &plan([(1, &a[..])]));
+    let a_id = id(&tables, &a);
+    settle(&mut tables, &mut image, &plan([(1, &b[..])]));
+    let b_id = id(&tables, &b);
     assert!(rows(&image, 1).iter().all(|row| *row
         == Row {
             current: b_id,
@@ -126,8 +126,8 @@ fn a_flapping_endpoint_is_remembered_and_so_is_who_stood_in() {
             current: 0,
             previous: b_id
         }));
-    let back = settle(&mut tables, &mut image, &plan([(1, &a[..])]));
-    assert_eq!(id(&back, &a), a_id, "its rows remembered it");
+    settle(&mut tables, &mut image, &plan([(1, &a[..])]));
+    assert_eq!(id(&tables, &a), a_id, "its rows remembered it");
     assert!(rows(&image, 1).iter().all(|row| *row
         == Row {
             current: a_id,
@@ -198,7 +198,11 @@ fn frontends_that_find_no_rows_are_named_and_the_others_served() {
     let mut tables = image.adopt();
     let step = settle(&mut tables, &mut image, &plan((0..6).map(|index| (index, &[][..]))));
     assert_eq!(reasons(&step), ["RowsFull"].into());
-    assert_eq!((step.conditions.len(), step.frontend_ids.len()), (2, 4));
+    assert_eq!(step.conditions.len(), 2);
+    assert_eq!(
+        (0..6).filter_map(|index| tables.frontend_id(&frontend(index))).count(),
+        4
+    );
     let found = |index: &u32| image.entry(&Key::from(&frontend(*index))).is_some();
     assert_eq!((0..6).filter(found).count(), 4);
     assert_eq!(
@@ -212,6 +216,10 @@ fn frontends_that_find_no_rows_are_named_and_the_others_served() {
     );
 }
 
+fn with_id(tables: &Tables, pods: &[BackendKey]) -> usize {
+    pods.iter().filter_map(|pod| tables.backend_id(pod)).count()
+}
+
 #[test]
 fn backends_without_id_are_left_out_and_named() {
     let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 5, 16);
@@ -219,7 +227,7 @@ fn backends_without_id_are_left_out_and_named() {
     let all = pods(0..6);
     let step = settle(&mut tables, &mut image, &plan([(1, &all[..])]));
     assert_eq!(reasons(&step), ["BackendsFull"].into());
-    assert_eq!(step.backend_ids.len(), 4);
+    assert_eq!(with_id(&tables, &all), 4);
     assert!(rows(&image, 1).iter().all(|row| row.current != 0));
     let step = settle(&mut tables, &mut image, &plan([(1, &all[2..6])]));
     assert!(
@@ -227,7 +235,7 @@ fn backends_without_id_are_left_out_and_named() {
         "those that are gone make room: {:?}",
         step.conditions
     );
-    assert_eq!(step.backend_ids.len(), 4);
+    assert_eq!(with_id(&tables, &all[2..6]), 4);
 }
 
 #[test]
@@ -255,7 +263,8 @@ fn nodes_without_id_are_named_and_their_backends_unreachable() {
     }
     let step = settle(&mut tables, &mut image, &plan);
     assert_eq!(reasons(&step), ["NodesFull"].into());
-    assert_eq!((step.conditions.len(), step.node_ids.len()), (2, 2));
+    assert_eq!(step.conditions.len(), 2);
+    assert_eq!(plan.nodes.values().filter_map(|node| tables.node_id(*node)).count(), 2);
     assert_eq!(image.backends[rows(&image, 1)[0].current as usize].node, 0);
 }
 
@@ -275,7 +284,8 @@ fn what_finds_no_slot_is_named() {
         .collect();
     assert_eq!(objects, ["Eip", "Node", "Service"].map(String::from).into());
     assert_eq!(step.conditions.len(), 5);
-    assert!(step.frontend_ids.is_empty() && image.filter.iter().all(|word| *word == 0) && image.responders.is_empty());
+    assert_eq!(tables.frontend_id(&frontend(1)), None);
+    assert!(image.filter.iter().all(|word| *word == 0) && image.responders.is_empty());
 }
 
 #[test]
@@ -284,7 +294,7 @@ fn a_missing_interface_is_said_once_for_each_eip() {
     let mut tables = image.adopt();
     let pods = pods(0..1);
     let mut plan = plan([(1, &pods[..]), (2, &pods), (3, &pods), (4, &pods)]);
-    for (index, vip) in plan.vips.values_mut().enumerate() {
+    for (index, vip) in plan.vips.values_mut().map(Arc::make_mut).enumerate() {
         match index {
             0 => vip.owned = false,
             1 | 2 => vip.interface = Some("eth9".into()),
@@ -296,7 +306,8 @@ fn a_missing_interface_is_said_once_for_each_eip() {
     let expected = "Eip pool, spec.interface: InterfaceMissing: 10.0.0.2 is owned by this node, which has no interface eth9; \
                     correct spec.interface or add the interface.";
     assert_eq!(said, [expected]);
-    assert_eq!((step.frontend_ids.len(), image.responders.len()), (4, 1));
+    assert!((1..5).all(|index| tables.frontend_id(&frontend(index)).is_some()));
+    assert_eq!(image.responders.len(), 1);
 }
 
 #[test]
@@ -305,8 +316,8 @@ fn reachability_is_a_matter_of_nodes_alone() {
     let mut tables = image.adopt();
     let pods = pods(0..3);
     let plan = plan([(1, &pods[..])]);
-    let step = settle(&mut tables, &mut image, &plan);
-    let id = step.node_ids["node-b"];
+    settle(&mut tables, &mut image, &plan);
+    let id = tables.node_id(node_address("node-b")).unwrap();
     let hop = &links().next_hops[&node_address("node-b")];
     let node = image.nodes[id as usize];
     assert_eq!(

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 use weir_common::hash;
 
@@ -213,7 +213,7 @@ pub fn empty_frontend(key: &FrontendKey) -> Frontend {
 
 /// The backends that any frontend has as serving, for new flows or their own.
 pub fn answering(plan: &Plan) -> BTreeSet<Key> {
-    let of = |frontend: &Frontend| -> Vec<Key> {
+    let of = |frontend: &Arc<Frontend>| -> Vec<Key> {
         let draining = frontend
             .draining
             .iter()
@@ -233,8 +233,8 @@ pub fn add_frontend(plan: &mut Plan, key: FrontendKey, frontend: Frontend) {
         owner: Some(THIS.into()),
         owned: true,
     };
-    plan.vips.insert(key.address, vip);
-    plan.frontends.insert(key, frontend);
+    plan.vips.insert(key.address, vip.into());
+    plan.frontends.insert(key, frontend.into());
 }
 
 pub fn links() -> Links {

@@ -1,5 +1,5 @@
 use super::*;
-use weir_core::model::{Eip, Endpoint, Node, Service, reason};
+use weir_core::model::{Eip, Endpoint, EndpointSlice, Node, Service, reason};
 
 fn entry(identity: Identity, object: Object) -> Entry {
     Entry {
@@ -26,7 +26,7 @@ fn service(name: &str, priority: i64) -> Entry {
         created: Some(priority),
         ..Service::default()
     };
-    entry(Identity::service(&of(name)), Object::Service(object))
+    entry(Identity::service(&of(name)), Object::Service(object.into()))
 }
 
 fn slice_id(name: &str) -> Identity {
@@ -45,7 +45,7 @@ fn slice(name: &str, service: &str, address: &str) -> Entry {
         endpoints: vec![endpoint],
         ..EndpointSlice::default()
     };
-    entry(slice_id(name), Object::EndpointSlice(of(service), object))
+    entry(slice_id(name), Object::EndpointSlice(of(service), object.into()))
 }
 
 fn slices(contents: &Contents) -> Vec<String> {

@@ -1,0 +1,128 @@
+//! A step that looks at what has changed writes what a comparison of everything would.
+
+use super::{
+    SETTINGS,
+    image::Image,
+    world::{self, links, node_address, plan},
+};
+use crate::{
+    links::Links,
+    plan::Plan,
+    tables::{LivePod, Settings, key::Key},
+};
+use proptest::{collection::vec, prelude::*};
+use std::sync::Arc;
+
+/// What becomes of the plan and all else that a step is given; parts of a plan are taken from another one.
+#[derive(Clone, Debug)]
+enum Change {
+    /// Of the frontends whose place in order is in this set of bits.
+    Frontends(u32, Plan),
+    Vips(Plan),
+    Nodes(Plan),
+    Links(bool),
+    Live(u16),
+    Seconds(u64),
+    /// The plan is the same, not even equal parts are shared.
+    Copied,
+    /// The tunnel has another port.
+    Port(u16),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        8 => (any::<[u32; 3]>(), plan()).prop_map(|([a, b, c], plan)| Change::Frontends(a & b & c, plan)),
+        1 => plan().prop_map(|plan| Change::Frontends(u32::MAX, plan)),
+        1 => plan().prop_map(Change::Vips),
+        1 => plan().prop_map(Change::Nodes),
+        1 => any::<bool>().prop_map(Change::Links),
+        2 => any::<u16>().prop_map(Change::Live),
+        2 => (1..200_u64).prop_map(Change::Seconds),
+        1 => Just(Change::Copied),
+        1 => (6081..6083_u16).prop_map(Change::Port),
+    ]
+}
+
+struct Inputs {
+    plan: Plan,
+    links: Links,
+    live: Vec<LivePod>,
+    settings: Settings,
+}
+
+impl Inputs {
+    fn change(&mut self, change: Change) {
+        let plan = &mut self.plan;
+        match change {
+            Change::Frontends(which, mut other) => {
+                let all = world::frontends().into_iter().enumerate();
+                for (_, name) in all.filter(|(index, _)| which >> (index % 32) & 1 == 1) {
+                    match other.frontends.remove(&name) {
+                        Some(frontend) => drop(plan.frontends.insert(name, frontend)),
+                        None => drop(plan.frontends.remove(&name)),
+                    }
+                }
+                plan.vips.extend(other.vips);
+            }
+            Change::Vips(other) => plan.vips = other.vips,
+            Change::Nodes(other) => {
+                plan.tunnel_address = Some(node_address(world::THIS)).filter(|_| other.nodes.len() > 1);
+                plan.nodes = other.nodes;
+            }
+            Change::Links(all) => {
+                self.links = if all { links() } else { Links::default() };
+            }
+            Change::Live(which) => {
+                let pods = (0..world::PODS).filter(|pod| which >> pod & 1 == 1);
+                let live = |pod| {
+                    let key = Key::from(&world::backend(pod, 0));
+                    LivePod {
+                        address: key.address,
+                        port: key.port,
+                        protocol: key.protocol,
+                    }
+                };
+                self.live = pods.map(live).collect();
+            }
+            Change::Seconds(seconds) => self.settings.now += seconds,
+            Change::Copied => {
+                plan.frontends
+                    .values_mut()
+                    .for_each(|frontend| *frontend = Arc::new((**frontend).clone()));
+                plan.vips.values_mut().for_each(|vip| *vip = Arc::new((**vip).clone()));
+            }
+            Change::Port(port) => self.settings.tunnel_port = port,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_not_looked_at_needs_no_write(
+        first in plan(),
+        changes in vec(change(), 1..24),
+        (rows, backends, nodes) in (prop_oneof![Just(1 << 14), Just(1 << 10), Just(40)], 6..64_usize, 2..5_usize),
+        // Where many keys find no slot, looking for one takes long.
+        slots in prop_oneof![15 => Just(1 << 16), 1 => Just(1 << 15)],
+    ) {
+        let mut image = Image::new(slots, rows, backends, nodes);
+        let (mut quick, mut thorough) = (image.adopt(), image.adopt());
+        let mut inputs = Inputs { plan: first, links: links(), live: Vec::new(), settings: SETTINGS };
+        for change in [None].into_iter().chain(changes.into_iter().map(Some)) {
+            let told = format!("{change:?}");
+            change.into_iter().for_each(|change| inputs.change(change));
+            let Inputs { plan, links, live, settings } = &inputs;
+            quick.set_live(live);
+            thorough.set_live(live);
+            thorough.forget();
+            let step = quick.step(plan, links, settings);
+            prop_assert_eq!(&step, &thorough.step(plan, links, settings), "{}", told);
+            step.writes.iter().for_each(|write| image.write(write));
+        }
+        for name in inputs.plan.frontends.keys() {
+            prop_assert_eq!(quick.frontend_id(name), thorough.frontend_id(name));
+        }
+    }
+}
