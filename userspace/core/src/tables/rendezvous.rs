@@ -49,34 +49,63 @@ pub(super) fn table(members: &[Member], size: usize) -> Vec<u32> {
     let mut members: Vec<Member> = members.iter().copied().filter(|member| member.weight > 0).collect();
     members.sort_unstable_by_key(|member| member.key);
     let mut rows = vec![0; size];
+    let costs = Costs::new(&members);
     let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
-    let alike = members.windows(2).all(|pair| pair[0].weight == pair[1].weight);
-    let mut seats: Vec<Seats> = members
-        .iter()
-        .map(|member| Seats::new(member, size, total, alike))
-        .collect();
+    let mut seats: Vec<Seats> = members.iter().map(|member| Seats::new(member, size, total)).collect();
     for row in 0..size {
         // Who takes a row may give up another, which then asks those it likes less.
         let mut asking = Some((row, (0, 0)));
         while let Some((row, refused)) = asking {
-            let Some((cost, index)) = first_choice(&seats, row, refused) else {
+            let Some((cost, index)) = costs.first_choice(row, refused) else {
                 break;
             };
-            let seat = &mut seats[index];
             rows[row] = members[index].id;
-            asking = seat.take(row, cost).map(|(row, cost)| (row, (cost, index)));
+            asking = seats[index].take(row, cost).map(|(row, cost)| (row, (cost, index)));
         }
     }
     rows
 }
 
-/// The member a row likes best, of those it likes less than who refused it: cost and index.
-fn first_choice(seats: &[Seats], row: usize, refused: (u64, usize)) -> Option<(u64, usize)> {
-    let spread = (row as u64).wrapping_mul(ROW_STEP);
+/// How little each row likes each member. Every row asks every member, so what that takes lies close together.
+struct Costs {
+    identities: Vec<u64>,
+    /// `None` if all are the same.
+    weights: Option<Vec<u64>>,
+}
+
+impl Costs {
+    fn new(members: &[Member]) -> Self {
+        let alike = members.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+        let weights = || members.iter().map(|member| u64::from(member.weight)).collect();
+        Self {
+            identities: members.iter().map(|member| identity(&member.key)).collect(),
+            weights: (!alike).then(weights),
+        }
+    }
+
+    /// The member a row likes best, of those it likes less than who refused it: cost and index. A cost is above 0: an
+    /// exponential variable of the rate of the member's weight, or of the same order.
+    fn first_choice(&self, row: usize, refused: (u64, usize)) -> Option<(u64, usize)> {
+        let spread = (row as u64).wrapping_mul(ROW_STEP);
+        let hashes = self.identities.iter().map(|identity| {
+            let product = (identity ^ spread).wrapping_mul(SCORE_STEP);
+            product ^ (product >> 32)
+        });
+        match &self.weights {
+            None => least(hashes.map(|hash| hash.max(1)), refused),
+            Some(weights) => {
+                let cost = |(hash, weight): (u64, &u64)| ((minus_log2(hash) << 16) / weight).max(1);
+                least(hashes.zip(weights).map(cost), refused)
+            }
+        }
+    }
+}
+
+/// The least of the costs that, with its index, is above `refused`.
+fn least(costs: impl Iterator<Item = u64>, refused: (u64, usize)) -> Option<(u64, usize)> {
     let mut best = None;
     let mut least = u64::MAX;
-    for (index, seat) in seats.iter().enumerate() {
-        let cost = seat.cost(spread);
+    for (index, cost) in costs.enumerate() {
         if cost < least && (cost, index) > refused {
             least = cost;
             best = Some((cost, index));
@@ -92,11 +121,8 @@ const SCORE_STEP: u64 = 0xd6e8_feb8_6659_fd93;
 /// Bits behind the point in a logarithm.
 const FRACTION: u32 = 40;
 
-/// A member and the rows it has.
+/// The rows a member has.
 struct Seats {
-    identity: u64,
-    /// `None` if all weights are the same.
-    weight: Option<u64>,
     /// Most rows it may have.
     most: usize,
     /// The dearest first.
@@ -104,24 +130,12 @@ struct Seats {
 }
 
 impl Seats {
-    fn new(member: &Member, size: usize, total: u64, alike: bool) -> Self {
+    fn new(member: &Member, size: usize, total: u64) -> Self {
         let share = size as u64 * u64::from(member.weight);
         Self {
-            identity: identity(&member.key),
-            weight: (!alike).then_some(u64::from(member.weight)),
             // An eighth above its share, and never less than one.
             most: (u128::from(share) * 9).div_ceil(u128::from(total) * 8) as usize,
             taken: BinaryHeap::new(),
-        }
-    }
-
-    /// How little a row likes this member, above 0: an exponential variable of the rate of its weight, or of the same order.
-    fn cost(&self, spread: u64) -> u64 {
-        let product = (self.identity ^ spread).wrapping_mul(SCORE_STEP);
-        let hash = product ^ (product >> 32);
-        match self.weight {
-            None => hash.max(1),
-            Some(weight) => ((minus_log2(hash) << 16) / weight).max(1),
         }
     }
 
