@@ -13,12 +13,13 @@ mod watch;
 
 use merge::{FileObjects, merge};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
 };
 use tracing::debug;
-use watch::Watch;
+use watch::{News, Watch};
 use weir_core::model::{Cluster, Condition, ObjectRef, reason};
 use weir_crds::{BgpConf, BgpPeer};
 
@@ -40,6 +41,10 @@ pub enum FolderError {
 pub struct Folder {
     path: PathBuf,
     files: BTreeMap<String, File>,
+    /// What they say together.
+    manifests: Manifests,
+    /// The files that have to be read again; `None` is all.
+    unread: Option<BTreeSet<OsString>>,
     watch: Watch,
 }
 
@@ -76,17 +81,56 @@ impl Folder {
         Ok(Self {
             path: path.into(),
             files: BTreeMap::new(),
+            manifests: Manifests::default(),
+            unread: None,
             watch,
         })
     }
 
     /// Waits until something in the folder may have changed since the last [`Self::read`].
+    ///
+    /// Several changes in a row are one, because what belongs together may be in several files. Only endpoints and nodes
+    /// are not waited with: traffic goes there.
     pub async fn changed(&mut self) {
-        self.watch.changed().await;
+        loop {
+            match self.watch.news().await {
+                News::Whole(names) => {
+                    let urgent: BTreeSet<_> = names.into_iter().filter(|name| self.read_urgent(name)).collect();
+                    if !urgent.is_empty() {
+                        self.watch.settled(&urgent);
+                        self.unread = Some(BTreeSet::new());
+                        return;
+                    }
+                }
+                News::Settled(names) => {
+                    self.unread = names;
+                    return;
+                }
+            }
+        }
     }
 
-    /// Reads the folder. Files that are the same as before are not parsed again.
+    /// Reads the folder: all of it, or what [`Self::changed`] has found since the last time. Files that are the same as
+    /// before are not parsed again.
     pub fn read(&mut self) -> Manifests {
+        match self.unread.take() {
+            Some(names) if names.is_empty() => return self.manifests.clone(),
+            Some(names) => {
+                let paths = names.iter().map(|name| self.path.join(name));
+                for path in paths.collect::<Vec<_>>() {
+                    let last = self.files.remove(&name_of(&path));
+                    if is_manifest(&path) {
+                        self.read_file(&path, last);
+                    }
+                }
+                self.manifests = merge(self.files.values().map(|file| &file.objects));
+            }
+            None => self.read_all(),
+        }
+        self.manifests.clone()
+    }
+
+    fn read_all(&mut self) {
         let listed = list(&self.path);
         let fault = listed.as_ref().err().map(|cause| {
             let message = format!(
@@ -98,19 +142,44 @@ impl Folder {
         if let Ok(paths) = listed {
             let mut before = std::mem::take(&mut self.files);
             for path in paths {
-                let name = path.display().to_string();
-                match fs::read(&path) {
-                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => debug!("{name} is gone; it is left out"),
-                    read => {
-                        let last = before.remove(&name).unwrap_or_default();
-                        self.files.insert(name.clone(), last.updated(&name, read));
-                    }
-                }
+                let last = before.remove(&name_of(&path));
+                self.read_file(&path, last);
             }
         }
-        let mut manifests = merge(self.files.values().map(|file| &file.objects));
-        manifests.cluster.faults.extend(fault);
-        manifests
+        self.manifests = merge(self.files.values().map(|file| &file.objects));
+        self.manifests.cluster.faults.extend(fault);
+    }
+
+    fn read_file(&mut self, path: &Path, last: Option<File>) {
+        let name = name_of(path);
+        match fs::read(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => debug!("{name} is gone; it is left out"),
+            read => {
+                let file = last.unwrap_or_default().updated(&name, read);
+                self.files.insert(name, file);
+            }
+        }
+    }
+
+    /// Reads a file at once if nothing but endpoints and nodes are others than before; whether that is so.
+    fn read_urgent(&mut self, name: &OsStr) -> bool {
+        let path = self.path.join(name);
+        let name = name_of(&path);
+        let Some(last) = self.files.get_mut(&name) else {
+            return false;
+        };
+        let Some(text) = fs::read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
+            return false;
+        };
+        let objects = documents::parse_file(&name, &text);
+        let urgent = objects.is_urgent_after(&last.objects) && self.manifests.replace(&objects);
+        if urgent {
+            *last = File {
+                text: Some(text),
+                objects,
+            };
+        }
+        urgent
     }
 }
 
@@ -157,24 +226,28 @@ pub fn parse(files: &[(String, String)]) -> Manifests {
 
 /// Paths of the manifests in a folder.
 fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        // Hidden files are editors' and the kubelet's own.
-        let hidden = path
-            .file_name()
-            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let manifest = path
-            .extension()
-            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|it| extension == *it));
-        // What cannot be looked at is kept here, so that reading it says why; a pipe or a folder is no manifest.
-        let other = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
-        if manifest && !hidden && !other {
-            paths.push(path);
-        }
-    }
+    let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths: Vec<PathBuf> = paths.collect::<io::Result<_>>()?;
+    paths.retain(|path| is_manifest(path));
     paths.sort();
     Ok(paths)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    // Hidden files are editors' and the kubelet's own.
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    let named = path
+        .extension()
+        .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|it| extension == *it));
+    // What cannot be looked at is kept here, so that reading it says why; a pipe or a folder is no manifest.
+    named && !hidden && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+}
+
+/// A path as conditions name it.
+fn name_of(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// A file, or a place in one, as the object of a condition.

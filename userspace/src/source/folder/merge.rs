@@ -50,6 +50,39 @@ impl FileObjects {
     }
 }
 
+impl FileObjects {
+    /// Whether it has the same objects as `last`, of which none but EndpointSlices and Nodes are others than before, and
+    /// there is nothing wrong with either.
+    pub(super) fn is_urgent_after(&self, last: &Self) -> bool {
+        let sound = |file: &Self| file.faults.is_empty() && file.objects.iter().all(|found| found.faults.is_empty());
+        let same = |(next, last): (&Found, &Found)| {
+            let urgent = match (&next.object, &last.object) {
+                (Object::EndpointSlice(next, _), Object::EndpointSlice(last, _)) => next == last,
+                (Object::Node(_), Object::Node(_)) => true,
+                (next, last) => next == last,
+            };
+            urgent && next.identity == last.identity
+        };
+        let mut objects = self.objects.iter().zip(&last.objects);
+        sound(self) && sound(last) && self.objects.len() == last.objects.len() && objects.all(same)
+    }
+}
+
+impl Manifests {
+    /// Puts the objects of a file into the place of those it had; false, and nothing is done, if one of them may be
+    /// defined twice.
+    pub(super) fn replace(&mut self, file: &FileObjects) -> bool {
+        let faults = &self.cluster.faults;
+        if faults.iter().any(|fault| fault.reason == reason::DUPLICATE) {
+            return false;
+        }
+        for found in &file.objects {
+            insert(self, &found.identity, found.object.clone());
+        }
+        true
+    }
+}
+
 /// Puts files together, in the order given. Of two objects with one name the first counts.
 pub(super) fn merge<'a>(files: impl Iterator<Item = &'a FileObjects>) -> Manifests {
     let mut manifests = Manifests::default();

@@ -309,3 +309,82 @@ async fn a_folder_that_comes_back_is_watched_again() {
     }
     assert_eq!(faults(&manifests), Vec::<String>::new());
 }
+
+fn slice(name: &str, service: &str, address: &str) -> String {
+    format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
+         {{kubernetes.io/service-name: {service}}}}}\naddressType: IPv4\nports: [{{port: 80}}]\n\
+         endpoints: [{{addresses: [{address}], nodeName: n}}]\n---\n"
+    )
+}
+
+/// Waits for changes until the folder says the same as one that is opened now.
+async fn catch_up(folder: &mut Folder, scratch: &Scratch) -> Manifests {
+    let expected = Folder::open(&scratch.0).unwrap().read();
+    loop {
+        change(folder).await;
+        let manifests = folder.read();
+        if manifests == expected {
+            return manifests;
+        }
+    }
+}
+
+#[tokio::test]
+async fn reading_what_has_changed_gives_what_reading_all_does() {
+    let scratch = Scratch::new("parts");
+    let file = |address: &str| service("a") + &slice("a-1", "a", address);
+    scratch.write("a.yaml", &file("10.1.0.1"));
+    scratch.write("b.yaml", &service("b"));
+    let mut folder = Folder::open(&scratch.0).unwrap();
+    folder.read();
+
+    let steps: [(&str, String); 8] = [
+        ("a.yaml", file("10.1.0.2")),
+        ("b.yaml", service("b") + &slice("b-1", "b", "10.1.0.3")),
+        ("a.yaml", file("10.1.0.4") + &service("b")),
+        ("a.yaml", file("10.1.0.5") + &service("b")),
+        ("b.yaml", slice("b-1", "b", "10.1.0.6")),
+        ("a.yaml", file("nowhere") + &service("b")),
+        ("a.yaml", service("a") + &slice("a-1", "b", "10.1.0.7")),
+        ("c.yaml", "{".into()),
+    ];
+    for (name, text) in steps {
+        scratch.write(name, &text);
+        catch_up(&mut folder, &scratch).await;
+    }
+    fs::remove_file(scratch.0.join("c.yaml")).unwrap();
+    let manifests = catch_up(&mut folder, &scratch).await;
+    assert_eq!(faults(&manifests), Vec::<String>::new());
+}
+
+#[test]
+fn endpoints_and_nodes_are_urgent_and_nothing_else_is() {
+    let read = |text: &str| documents::parse_file("a.yaml", text);
+    let node = |ready: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nstatus: {{conditions: [{{type: Ready, status: {ready}}}]}}\n"
+        )
+    };
+    let before = read(&(service("a") + &slice("a-1", "a", "10.1.0.1") + &node("\"True\"")));
+    let urgent = |text: String| read(&text).is_urgent_after(&before);
+    assert!(urgent(
+        service("a") + &slice("a-1", "a", "10.1.0.2") + &node("\"False\"")
+    ));
+    assert!(
+        !urgent(service("a") + &slice("a-1", "a", "10.1.0.2")),
+        "an object is gone"
+    );
+    assert!(
+        !urgent(service("b") + &slice("a-1", "a", "10.1.0.2") + &node("\"True\"")),
+        "another Service"
+    );
+    assert!(
+        !urgent(service("a") + &slice("a-1", "b", "10.1.0.2") + &node("\"True\"")),
+        "endpoints of another"
+    );
+    assert!(
+        !urgent(service("a") + &slice("a-1", "a", "nowhere") + &node("\"True\"")),
+        "something is wrong"
+    );
+}

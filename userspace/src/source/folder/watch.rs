@@ -3,10 +3,13 @@
 //! The backstop finds what inotify cannot tell (a folder that is deleted and made again, a link to another folder, a file
 //! system without inotify), and then the watch is set up anew.
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs,
+    future::pending,
+    io,
     os::{
         fd::{AsFd, AsRawFd, RawFd},
         unix::fs::MetadataExt,
@@ -16,7 +19,8 @@ use std::{
 };
 use tokio::{
     io::unix::AsyncFd,
-    time::{sleep, timeout},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep_until},
 };
 use tracing::debug;
 
@@ -28,7 +32,18 @@ const NOISY_MOST: u32 = 10;
 const BACKSTOP: Duration = Duration::from_secs(2);
 
 /// What a change of a file changes: device, inode, size, and times in nanoseconds.
-type Fingerprint = BTreeMap<PathBuf, (u64, u64, u64, i64, i64)>;
+type State = (u64, u64, u64, i64, i64);
+/// That of all entries of a folder, and of itself.
+type Fingerprint = BTreeMap<PathBuf, State>;
+
+/// What may have changed.
+#[derive(Debug)]
+pub(super) enum News {
+    /// These files (by their names in the folder) have been written or replaced, and are whole; others may follow.
+    Whole(BTreeSet<OsString>),
+    /// Nothing has happened for a while; before that these files changed, came or went. `None` is any.
+    Settled(Option<BTreeSet<OsString>>),
+}
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -36,6 +51,22 @@ pub(super) struct Watch {
     /// Set up when first waited for, as that needs the runtime.
     events: Option<Events>,
     fingerprint: Fingerprint,
+    /// What has happened and was not settled yet.
+    unsettled: Unsettled,
+    /// When the backstop looks next.
+    look_at: Instant,
+    /// The backstop's look that is under way.
+    look: Option<JoinHandle<Fingerprint>>,
+}
+
+/// All of it is kept over waits that are given up.
+#[derive(Debug, Default)]
+struct Unsettled {
+    names: BTreeSet<OsString>,
+    /// Names are not all that may have changed.
+    any: bool,
+    /// When it is settled if nothing more happens, and when at the latest.
+    quiet: Option<(Instant, Instant)>,
 }
 
 impl Watch {
@@ -44,11 +75,14 @@ impl Watch {
             path: path.into(),
             events: None,
             fingerprint: fingerprint(path),
+            unsettled: Unsettled::default(),
+            look_at: Instant::now() + BACKSTOP,
+            look: None,
         }
     }
 
     /// Waits for a change since `new`, or since this returned last.
-    pub(super) async fn changed(&mut self) {
+    pub(super) async fn news(&mut self) -> News {
         loop {
             if self.events.is_none() {
                 self.events = Events::new(&self.path)
@@ -59,53 +93,120 @@ impl Watch {
                         )
                     })
                     .ok();
-            }
-            // After the watch is set up, so that nothing falls between the two.
-            let now = fingerprint(&self.path);
-            if now != self.fingerprint {
-                self.fingerprint = now;
-                return;
-            }
-            let lost = match &mut self.events {
-                Some(events) => tokio::select! {
-                    lost = events.settle() => lost,
-                    () = sleep(BACKSTOP) => fingerprint(&self.path) != self.fingerprint,
-                },
-                None => {
-                    sleep(BACKSTOP).await;
-                    true
+                // After the watch is set up, so that nothing falls between the two.
+                if let Some(news) = self.compare(fingerprint(&self.path)) {
+                    return news;
                 }
-            };
-            if lost {
-                self.events = None;
+            }
+            let quiet_at = self.unsettled.quiet.map(|(quiet, latest)| quiet.min(latest));
+            tokio::select! {
+                happened = next(&mut self.events) => if let Some(news) = self.take(happened) {
+                    return news;
+                },
+                () = sleep_until(quiet_at.unwrap_or(self.look_at)), if quiet_at.is_some() => return self.settle(),
+                () = sleep_until(self.look_at), if self.look.is_none() => {
+                    let path = self.path.clone();
+                    self.look = Some(spawn_blocking(move || fingerprint(&path)));
+                }
+                looked = finished(&mut self.look) => {
+                    self.look = None;
+                    self.look_at = Instant::now() + BACKSTOP;
+                    let news = looked.and_then(|now| self.compare(now));
+                    if let Some(news) = news {
+                        // Nobody told, so the watch is set up anew.
+                        self.events = None;
+                        return news;
+                    }
+                }
             }
         }
+    }
+
+    /// These files have been read as they are now.
+    pub(super) fn settled(&mut self, names: &BTreeSet<OsString>) {
+        self.unsettled.names.retain(|name| !names.contains(name));
+        if self.unsettled.names.is_empty() && !self.unsettled.any {
+            self.unsettled.quiet = None;
+        }
+    }
+
+    fn settle(&mut self) -> News {
+        let Unsettled { names, any, .. } = std::mem::take(&mut self.unsettled);
+        News::Settled((!any).then_some(names))
+    }
+
+    fn compare(&mut self, now: Fingerprint) -> Option<News> {
+        let differs = now != self.fingerprint;
+        self.fingerprint = now;
+        self.unsettled.any |= differs;
+        differs.then(|| self.settle())
+    }
+
+    /// Takes note of what happened; gives the files that can be read at once.
+    fn take(&mut self, happened: Happened) -> Option<News> {
+        let now = Instant::now();
+        let latest = self
+            .unsettled
+            .quiet
+            .map_or(now + NOISY_MOST * QUIET, |(_, latest)| latest);
+        self.unsettled.quiet = Some((now + QUIET, latest));
+        // A look that began before this would find it again.
+        self.look = None;
+        self.look_at = now + BACKSTOP;
+        let Happened {
+            whole,
+            mut names,
+            any,
+            lost,
+        } = happened;
+        if lost {
+            self.events = None;
+        }
+        names.extend(whole.iter().cloned());
+        let changed = names.iter().map(|name| self.path.join(name)).chain([self.path.clone()]);
+        for path in changed {
+            match state(&path) {
+                Some(state) => drop(self.fingerprint.insert(path, state)),
+                None => drop(self.fingerprint.remove(&path)),
+            }
+        }
+        self.unsettled.any |= any;
+        self.unsettled.names.extend(names);
+        (!whole.is_empty()).then_some(News::Whole(whole))
+    }
+}
+
+/// What happened next; waits forever where nobody tells.
+async fn next(events: &mut Option<Events>) -> Happened {
+    match events {
+        Some(events) => events.next().await,
+        None => pending().await,
+    }
+}
+
+/// The outcome of a look, `None` if it failed; waits forever while there is none.
+async fn finished(look: &mut Option<JoinHandle<Fingerprint>>) -> Option<Fingerprint> {
+    match look {
+        Some(look) => look.await.ok(),
+        None => pending().await,
     }
 }
 
 /// The state of a folder and of what its links point to; empty if it is not there.
 fn fingerprint(folder: &Path) -> Fingerprint {
-    let state = |path: &Path| {
-        let metadata = fs::metadata(path).ok()?;
-        let nanoseconds = |seconds: i64, part: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(part);
-        let modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
-        Some((
-            metadata.dev(),
-            metadata.ino(),
-            metadata.size(),
-            modified,
-            nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-        ))
-    };
-    let entries = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    entries
-        .chain([folder.to_owned()])
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path()).chain([folder.to_owned()]);
+    paths
         .filter_map(|path| state(&path).map(|state| (path, state)))
         .collect()
+}
+
+fn state(path: &Path) -> Option<State> {
+    let metadata = fs::metadata(path).ok()?;
+    let nanoseconds = |seconds: i64, part: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(part);
+    let modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
+    let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
+    Some((metadata.dev(), metadata.ino(), metadata.size(), modified, changed))
 }
 
 /// An inotify descriptor that tokio can wait for.
@@ -138,33 +239,61 @@ impl Events {
         Ok(Self(events))
     }
 
-    /// Waits for events and then until none has come for a while; whether the folder itself is gone.
-    async fn settle(&mut self) -> bool {
-        let mut lost = self.next().await;
-        for _ in 0..NOISY_MOST {
-            match timeout(QUIET, self.next()).await {
-                Ok(also_lost) => lost |= also_lost,
-                Err(_) => break,
-            }
-        }
-        lost
-    }
-
-    /// Waits for the next events; whether the folder itself is gone, or can no longer be watched.
-    async fn next(&mut self) -> bool {
+    /// Waits for the next events.
+    async fn next(&mut self) -> Happened {
         loop {
             let Ok(mut ready) = self.0.readable().await else {
-                return true;
+                return Happened::lost();
             };
             let read = ready.try_io(|descriptor| Ok(descriptor.get_ref().0.read_events()?));
             match read {
                 Err(_would_block) => {}
-                Ok(Err(_)) => return true,
-                Ok(Ok(events)) => {
-                    let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
-                    return events.iter().any(|event| event.mask.intersects(gone));
-                }
+                Ok(Err(_)) => return Happened::lost(),
+                Ok(Ok(events)) => return events.into_iter().collect(),
             }
         }
+    }
+}
+
+/// What some events tell.
+#[derive(Debug, Default)]
+struct Happened {
+    /// Files that were closed after writing, or moved here.
+    whole: BTreeSet<OsString>,
+    /// Others that changed, came or went.
+    names: BTreeSet<OsString>,
+    /// Something that may change any file.
+    any: bool,
+    /// The folder itself is gone, or can no longer be watched.
+    lost: bool,
+}
+
+impl Happened {
+    fn lost() -> Self {
+        Self {
+            any: true,
+            lost: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl FromIterator<InotifyEvent> for Happened {
+    fn from_iter<I: IntoIterator<Item = InotifyEvent>>(events: I) -> Self {
+        let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
+        let written = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
+        let mut happened = Self::default();
+        for InotifyEvent { mask, name, .. } in events {
+            happened.lost |= mask.intersects(gone);
+            match name {
+                // Files may be links through a hidden one.
+                Some(name) if name.as_encoded_bytes().starts_with(b".") => happened.any = true,
+                Some(name) if mask.intersects(written) => drop(happened.whole.insert(name)),
+                Some(name) => drop(happened.names.insert(name)),
+                // The folder itself, or more events than could be kept.
+                None => happened.any |= !mask.intersects(AddWatchFlags::IN_ATTRIB),
+            }
+        }
+        happened
     }
 }
