@@ -10,15 +10,13 @@ mod conditions;
 mod exposing;
 mod flow_table;
 mod interfaces;
+mod source;
 
 use crate::{
     apply::bpf::{self, Dataplane, config},
     metrics::Telemetry,
     report::Reporter,
-    source::{
-        folder::{Folder, FolderError},
-        netlink::{self, Device, Network, Queries, Wanted},
-    },
+    source::netlink::{self, Device, Network, Queries, Wanted},
     store,
 };
 use allocations::Allocations;
@@ -26,6 +24,8 @@ use conditions::Conditions;
 use exposing::Exposing;
 use flow_table::FlowTable;
 use interfaces::Interfaces;
+use source::Source;
+pub use source::{Origin, SourceError};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -57,8 +57,8 @@ const RETRY: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// This node's name.
     pub node: String,
-    /// Folder of manifests.
-    pub manifests: PathBuf,
+    /// Where the cluster is read.
+    pub from: Origin,
     /// Interfaces to take packets from.
     pub interfaces: Vec<String>,
     /// Folder of the agent's own files.
@@ -81,9 +81,9 @@ pub enum Error {
     /// The network.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
-    /// The manifests.
+    /// The cluster.
     #[error(transparent)]
-    Folder(#[from] FolderError),
+    Source(#[from] SourceError),
     /// Signals.
     #[error("cannot wait for signals")]
     Signal(#[source] io::Error),
@@ -100,7 +100,7 @@ pub enum Error {
 pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-    let mut folder = Folder::open(&settings.manifests)?;
+    let mut source = Source::open(&settings.from).await?;
     // Before the data path is touched: whoever is refused here must leave it as it is.
     let _lock = store::lock(&settings.state_dir)?;
     let mut dataplane = Dataplane::open(&settings.dataplane)?;
@@ -117,16 +117,13 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(flow_table::INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    agent.cluster = Some(folder.read().cluster);
+    agent.hear(&mut source, Instant::now());
     loop {
         agent.telemetry.beat();
         agent.advance(&queries).await;
         let wake_at = agent.wake_at.unwrap_or_else(Instant::now);
         tokio::select! {
-            () = folder.changed() => {
-                let seen = Instant::now();
-                agent.set_cluster(folder.read().cluster, seen);
-            }
+            () = source.changed() => agent.hear(&mut source, Instant::now()),
             changed = networks.changed() => {
                 changed.map_err(|_| Error::SourceEnded)?;
                 agent.set_network(networks.borrow_and_update().clone());
@@ -151,8 +148,11 @@ struct Agent {
     memo: Memo,
     dataplane: Dataplane,
     tables: Tables,
-    allocations: Allocations,
+    /// `None` where another allocates.
+    allocations: Option<Allocations>,
     conditions: Conditions,
+    /// What is wrong with the source.
+    source_conditions: Vec<Condition>,
     interfaces: Interfaces,
     reporter: Reporter,
     telemetry: Telemetry,
@@ -176,8 +176,8 @@ struct Agent {
     wake_at: Option<Instant>,
     /// The start of the tables' clock.
     started: Instant,
-    /// Until when the first step waits for next hops.
-    patience: Instant,
+    /// Until when the first step waits for next hops; from the first plan on, however late that is.
+    patience: Option<Instant>,
 }
 
 impl Agent {
@@ -190,8 +190,12 @@ impl Agent {
             },
             memo: Memo::default(),
             tables,
-            allocations: Allocations::read(&settings.state_dir),
+            allocations: match settings.from {
+                Origin::Folder(_) => Some(Allocations::read(&settings.state_dir)),
+                Origin::Kube => None,
+            },
             conditions: Conditions::default(),
+            source_conditions: Vec::new(),
             interfaces: Interfaces::new(settings.interfaces.clone()),
             reporter: Reporter::new(
                 &settings.state_dir,
@@ -214,10 +218,24 @@ impl Agent {
             changed: Some(Instant::now()),
             wake_at: None,
             started: Instant::now(),
-            patience: Instant::now() + PATIENCE,
+            patience: None,
             settings,
             dataplane,
         })
+    }
+
+    /// Takes in what the source says now; `seen`: when it was noticed that it may say something new.
+    fn hear(&mut self, source: &mut Source, seen: Instant) {
+        if let Some(cluster) = source.read() {
+            self.set_cluster(cluster, seen);
+        }
+        if replace(&mut self.source_conditions, source.conditions()) {
+            self.restep = true;
+            if self.cluster.is_none() {
+                // There is no step to report yet, and this is why.
+                self.conditions.replace(self.source_conditions.iter().cloned());
+            }
+        }
     }
 
     fn set_cluster(&mut self, cluster: Cluster, seen: Instant) {
@@ -252,7 +270,7 @@ impl Agent {
 
     async fn retry(&mut self) {
         self.retry = true;
-        self.restep |= self.allocations.save_again();
+        self.restep |= self.allocations.as_mut().is_some_and(Allocations::save_again);
         self.restep |= self.exposing.ensure(&self.telemetry).await;
     }
 
@@ -262,12 +280,16 @@ impl Agent {
             return;
         };
         if std::mem::take(&mut self.replan) {
-            cluster.previous = self.allocations.addresses().clone();
+            if let Some(allocations) = &self.allocations {
+                cluster.previous = allocations.addresses().clone();
+            }
             let begun = Instant::now();
             let next = self.memo.plan(cluster, &self.this);
             self.telemetry.planned(begun.elapsed());
             // Before anybody is told an address, it is on disk.
-            self.restep |= self.allocations.save(next.memory());
+            if let Some(allocations) = &mut self.allocations {
+                self.restep |= allocations.save(next.memory());
+            }
             self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
             self.restep |= self.plan.as_deref() != Some(&next);
             // What goes now must not take along a flow that has begun since the last look.
@@ -294,8 +316,9 @@ impl Agent {
     fn should_wait(&mut self, plan: &Plan, network: &Network) -> bool {
         let nodes = plan.nodes.values().copied().collect();
         let known = network.wanted.nodes == nodes && network.reaches_all(&nodes);
-        let wait = !known && Instant::now() < self.patience;
-        self.wake_at = wait.then_some(self.patience);
+        let patience = *self.patience.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let wait = !known && Instant::now() < patience;
+        self.wake_at = wait.then_some(patience);
         wait
     }
 
@@ -384,7 +407,8 @@ impl Agent {
         let Some(stepped) = &self.stepped else { return };
         let conditions = plan.conditions.iter().chain(stepped).cloned();
         let conditions = conditions.chain(self.interfaces.conditions());
-        let conditions = conditions.chain(self.allocations.condition());
+        let conditions = conditions.chain(self.allocations.as_ref().and_then(Allocations::condition));
+        let conditions = conditions.chain(self.source_conditions.iter().cloned());
         let conditions = conditions.chain(self.flow_table.condition());
         self.conditions.replace(conditions.chain(self.exposing.condition()));
         let interfaces = self.interfaces.report(&self.dataplane, network, devices);

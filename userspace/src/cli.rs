@@ -1,27 +1,18 @@
 //! Command line: what can be asked for, and with which defaults.
 
+mod serve;
+
 use crate::{
-    agent::{self, Settings},
-    apply::bpf::{
-        self, Capacities,
-        attach::{EgressPolicy, ModePolicy},
-        config::DEFAULT_SELECTION_SEED,
-        detach, pins,
-    },
+    agent::Origin,
+    apply::bpf::pins,
     check, monitor,
     status::{self, Format},
     trace,
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nix::sys::utsname::uname;
-use std::{
-    io::{self, IsTerminal},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
-use tracing_subscriber::EnvFilter;
+use serve::Serve;
+use std::{io, net::SocketAddr, path::PathBuf};
 use weir_common::{abi::protocol, verdict::Reason};
 
 /// Where the agent's own files are, unless it is told otherwise.
@@ -39,6 +30,9 @@ pub struct Cli {
 enum Command {
     /// Serve the Services and Eips of a folder of Kubernetes manifests from this host.
     Run(Run),
+    /// Serve the Services of a Kubernetes cluster from this node, by the addresses in their status. Reads the API that
+    /// KUBECONFIG leads to, or in a pod its own cluster's.
+    Agent(Agent),
     /// Show VIPs, frontends, backends and counters of this host.
     Status(Status),
     /// Say what would not work on this host, and what to do, before anything is attached.
@@ -63,60 +57,28 @@ struct Places {
 #[derive(Debug, Args)]
 struct Run {
     /// Folder of manifests (Eip, Service, EndpointSlice, Node), watched while running.
-    #[arg(long, value_name = "DIR", required_unless_present = "detach")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "detach",
+        conflicts_with = "detach"
+    )]
     manifests: Option<PathBuf>,
-    /// Interface to take packets from; may be given several times.
-    #[arg(long = "interface", value_name = "IF", required_unless_present = "detach")]
-    interfaces: Vec<String>,
-    /// This host's name in the manifests' list of nodes; by default its host name.
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
     #[command(flatten)]
-    places: Places,
-    /// UDP port of the tunnel between nodes; the same on every node.
-    #[arg(long, value_name = "PORT", default_value_t = 6081)]
-    tunnel_port: u16,
-    /// Seed of the choice of backends; the same on every node.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_SELECTION_SEED)]
-    selection_seed: u64,
-    /// How to run XDP; auto is native where the driver can, else generic.
-    #[arg(long, value_enum, default_value_t)]
-    xdp_mode: ModePolicy,
-    /// How to attach the egress program; auto is tcx where the kernel has it (6.6), else a clsact filter.
-    #[arg(long, value_enum, default_value_t)]
-    egress: EgressPolicy,
-    /// Where to serve /metrics, /healthz and /readyz; `off` serves nothing.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9470")]
-    metrics: MetricsAddress,
-    /// What the agent logs: a level, or directives such as `weir=debug,warn`.
-    #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = "info")]
-    log_level: String,
-    /// What the eBPF programs log; off costs nothing.
-    #[arg(long, value_enum, default_value_t)]
-    kernel_log: KernelLog,
-    /// Remove everything an agent has left in the kernel for this pin folder, and end. Forwarding stops.
-    #[arg(long, conflicts_with_all = ["manifests", "interfaces", "node"])]
-    detach: bool,
-    #[command(flatten)]
-    capacities: CapacityFlags,
+    serve: Serve,
 }
 
-/// Capacities of the maps, powers of two; for hosts with much more or much less than usual.
+impl Run {
+    fn run(self) -> anyhow::Result<()> {
+        // clap sees to it that there is a folder, or none is needed.
+        self.serve.run(Origin::Folder(self.manifests.unwrap_or_default()))
+    }
+}
+
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Capacities")]
-struct CapacityFlags {
-    /// Buckets of four flows of this host's own backends.
-    #[arg(long, value_name = "N")]
-    max_flow_buckets: Option<u32>,
-    /// Buckets of four flows in transition.
-    #[arg(long, value_name = "N")]
-    max_cache_buckets: Option<u32>,
-    /// Rows of all frontends together.
-    #[arg(long, value_name = "N")]
-    max_rows: Option<u32>,
-    /// Backends of all frontends together.
-    #[arg(long, value_name = "N")]
-    max_backends: Option<u32>,
+struct Agent {
+    #[command(flatten)]
+    serve: Serve,
 }
 
 #[derive(Debug, Args)]
@@ -130,24 +92,6 @@ struct Status {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-}
-
-/// Where metrics are served; `None` is nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MetricsAddress(Option<SocketAddr>);
-
-impl FromStr for MetricsAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        let address = text
-            .parse()
-            .map_err(|_| "not an address with a port, such as 127.0.0.1:9470 or [::]:9470, nor `off`")?;
-        Ok(Self(Some(address)))
-    }
 }
 
 #[derive(Debug, Args)]
@@ -253,31 +197,6 @@ impl Trace {
     }
 }
 
-/// Levels of the kernel half's log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum KernelLog {
-    #[default]
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl KernelLog {
-    const fn level(self) -> Option<aya_log::Level> {
-        Some(match self {
-            Self::Off => return None,
-            Self::Error => aya_log::Level::Error,
-            Self::Warn => aya_log::Level::Warn,
-            Self::Info => aya_log::Level::Info,
-            Self::Debug => aya_log::Level::Debug,
-            Self::Trace => aya_log::Level::Trace,
-        })
-    }
-}
-
 impl Cli {
     /// Does what was asked for.
     ///
@@ -287,6 +206,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(run) => run.run(),
+            Command::Agent(agent) => agent.serve.run(Origin::Kube),
             Command::Check(check) => check.run(),
             Command::Monitor(monitor) => monitor.run(),
             Command::Trace(trace) => trace.run(),
@@ -300,90 +220,6 @@ impl Cli {
             }
         }
     }
-}
-
-impl Run {
-    fn run(self) -> anyhow::Result<()> {
-        start_log(&self.log_level)?;
-        if self.detach {
-            return print_detached(&self.places.pin_dir);
-        }
-        let Some(manifests) = self.manifests else {
-            anyhow::bail!("--manifests and --interface are needed");
-        };
-        let node = self.node.map_or_else(host_name, Ok)?;
-        let settings = Settings {
-            node,
-            manifests,
-            interfaces: self.interfaces,
-            state_dir: self.places.state_dir,
-            metrics: self.metrics.0,
-            dataplane: bpf::Options {
-                pin_dir: self.places.pin_dir,
-                mode: self.xdp_mode,
-                egress: self.egress,
-                selection_seed: self.selection_seed,
-                tunnel_port: self.tunnel_port,
-                capacities: Capacities {
-                    flow_buckets: self.capacities.max_flow_buckets,
-                    cache_buckets: self.capacities.max_cache_buckets,
-                    rows: self.capacities.max_rows,
-                    backends: self.capacities.max_backends,
-                },
-                log: self.kernel_log.level(),
-            },
-        };
-        // Two threads: a plan being made must not keep netlink waiting.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        runtime.block_on(agent::run(settings))?;
-        // Tasks that only read need no farewell.
-        runtime.shutdown_background();
-        Ok(())
-    }
-}
-
-/// The name under which a kubelet registers this host, unless it is told another.
-fn host_name() -> anyhow::Result<String> {
-    let name = uname().context("cannot find out the host name; give --node")?;
-    let name = name.nodename().to_str().unwrap_or_default().trim();
-    anyhow::ensure!(!name.is_empty(), "this host has no usable host name; give --node");
-    // As a kubelet does: names of nodes have no capitals.
-    Ok(name.to_lowercase())
-}
-
-fn start_log(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(directives(filter))
-        .with_context(|| format!("--log-level {filter} is no level (error, warn, info, debug, trace) and no filter"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    Ok(())
-}
-
-/// A level alone is meant for us, not for the libraries; anything else is taken as it is.
-fn directives(filter: &str) -> String {
-    match filter.parse::<tracing::Level>() {
-        Ok(level) => format!("warn,weir={level},weir_core={level}"),
-        Err(_) => filter.to_owned(),
-    }
-}
-
-fn print_detached(pin_dir: &Path) -> anyhow::Result<()> {
-    let removed = detach::detach(pin_dir)?;
-    if removed.is_empty() {
-        println!("nothing to remove in {}", pin_dir.display());
-    }
-    for what in removed {
-        println!("removed {what}");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -408,11 +244,10 @@ mod tests {
         assert!(parses("weir run --manifests m --interface e --metrics off"));
         assert!(parses("weir run --manifests m --interface e --metrics [::]:9470"));
         assert!(!parses("weir run --manifests m --interface e --metrics 9470"));
-    }
-
-    #[test]
-    fn the_host_has_a_name() {
-        let name = host_name().unwrap();
-        assert!(!name.is_empty() && name == name.to_lowercase());
+        assert!(!parses("weir run --detach --manifests m"));
+        assert!(parses("weir agent --interface e"));
+        assert!(parses("weir agent --interface e --node n"));
+        assert!(!parses("weir agent"));
+        assert!(!parses("weir agent --interface e --manifests m"));
     }
 }

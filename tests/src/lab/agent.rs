@@ -32,11 +32,7 @@ impl Agent {
     /// When it ends or is not ready in time.
     pub fn start_with(lab: &Lab, node: &Node, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::launch(lab, node, arguments)?;
-        let id = agent.process.id();
-        agent
-            .process
-            .wait_until("the agent to be ready", || Status::of(lab, node)?.check_ready(id))
-            .with_context(|| format!("the agent of {}", node.name))?;
+        agent.wait_until_ready(lab)?;
         Ok(agent)
     }
 
@@ -63,6 +59,33 @@ impl Agent {
             process: Process::start(command, "weir run", &log(lab, node))?,
             node: node.name.clone(),
         })
+    }
+
+    /// Starts `weir agent` on `node`, on `eth0`, with the API that `kubeconfig` leads to; does not wait for anything.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn launch_in_cluster(lab: &Lab, node: &Node, kubeconfig: &Path) -> Result<Self> {
+        let mut command = command(&binary(), lab, node, "agent");
+        command
+            .env("KUBECONFIG", kubeconfig)
+            .env("NODE_NAME", &node.name)
+            .args(["--interface", "eth0", "--log-level", "weir=debug"]);
+        Ok(Self {
+            process: Process::start(command, "weir agent", &log(lab, node))?,
+            node: node.name.clone(),
+        })
+    }
+
+    /// Returns when it has made its plan true.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time.
+    pub fn wait_until_ready(&mut self, lab: &Lab) -> Result<()> {
+        let (id, node) = (self.process.id(), lab.node(&self.node)?);
+        self.process
+            .wait_until("the agent to be ready", || Status::of(lab, node)?.check_ready(id))
+            .with_context(|| format!("the agent of {}", self.node))
     }
 
     /// Starts the agents of all nodes together.

@@ -4,5 +4,7 @@
 //! Tests that leave the control plane as it was share one; what they make has a name of its own. Names in brackets are rows of
 //! the acceptance list.
 
+mod agent;
+mod cluster;
 mod control_plane;
 mod kube_proxy;

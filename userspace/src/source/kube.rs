@@ -101,7 +101,7 @@ impl Kube {
         config.connect_timeout = Some(CONNECT);
         // Asking again is the followers' own.
         config.default_retry = false;
-        let server = config.cluster_url.to_string();
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = Client::try_from(config).map_err(|error| KubeError::BadConfig(error.into()))?;
         Ok(Self::follow(&client, &server, scope))
     }
@@ -170,9 +170,9 @@ impl Kube {
         }
     }
 
-    /// What the API says; `None` until it has said everything once.
+    /// What the API says; `None` until it has said everything once, and if that is nothing new.
     pub fn read(&mut self) -> Option<Cluster> {
-        if !self.awaited.is_empty() {
+        if !self.changed || !self.awaited.is_empty() {
             return None;
         }
         self.changed = false;

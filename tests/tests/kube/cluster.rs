@@ -1,0 +1,173 @@
+//! A lab that is a cluster: pods that serve, a control plane that knows the nodes, and `weir agent` with its own rights.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+use tests::{
+    kube::ControlPlane,
+    lab::{
+        Agent, FAMILIES, Family, Lab, Shape,
+        address::{self, vip},
+        agent, client,
+        manifests::{self, HTTP, Service},
+        servers::{self, Web},
+        wait,
+    },
+};
+
+/// The rights of the agent, as delivered.
+pub const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rbac-agent.yaml");
+/// Where they put its ServiceAccount.
+const NAMESPACE: &str = "weir-system";
+
+/// Eips as any API server takes them.
+const DEFINITION: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: eips.network.kubesphere.io}
+spec:
+  group: network.kubesphere.io
+  scope: Cluster
+  names: {kind: Eip, plural: eips}
+  versions:
+    - name: v1alpha2
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+/// Everything, in the order it is to end in.
+pub struct Cluster {
+    /// In the order of the nodes; none before they are started.
+    pub agents: Vec<Agent>,
+    pub control_plane: ControlPlane,
+    _webs: Vec<Web>,
+    pub lab: Lab,
+}
+
+impl Cluster {
+    /// Runs `act` in a cluster of two nodes with Eips and no agents; if it fails, what they said last goes with the failure.
+    pub fn play(act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let lab = Lab::new(Shape {
+            nodes: 2,
+            pods_per_node: 1,
+            ..Shape::default()
+        })?;
+        let _webs = servers::start_web_everywhere(&lab)?;
+        let control_plane = ControlPlane::start_in(&lab)?;
+        let kubectl = control_plane.kubectl();
+        kubectl.apply(DEFINITION)?;
+        kubectl.run("wait --for=condition=Established --timeout=60s crd/eips.network.kubesphere.io")?;
+        kubectl.apply(
+            &FAMILIES
+                .map(|family| manifests::eip(&format!("lan-{family}").to_lowercase(), address::vip_network(family)))
+                .concat(),
+        )?;
+        kubectl.run(&format!("create namespace {NAMESPACE}"))?;
+        let mut cluster = Self {
+            agents: Vec::new(),
+            control_plane,
+            _webs,
+            lab,
+        };
+        act(&mut cluster).map_err(|error| error.context(agent::last_words(&cluster.lab)))
+    }
+
+    /// Gives the agents their rights and starts one on each node.
+    pub fn start_agents(&mut self) -> Result<()> {
+        self.control_plane.kubectl().run(&format!("apply -f {RIGHTS}"))?;
+        self.launch_agents()?;
+        self.wait_for_agents()
+    }
+
+    /// Starts an agent on each node, with the rights there are.
+    pub fn launch_agents(&mut self) -> Result<()> {
+        let kubeconfig = self.kubeconfig()?;
+        for node in &self.lab.nodes {
+            self.agents
+                .push(Agent::launch_in_cluster(&self.lab, node, &kubeconfig)?);
+        }
+        Ok(())
+    }
+
+    /// Returns when each has made its plan true.
+    pub fn wait_for_agents(&mut self) -> Result<()> {
+        let Self { agents, lab, .. } = self;
+        agents.iter_mut().try_for_each(|agent| agent.wait_until_ready(lab))
+    }
+
+    /// With the token of the agents' ServiceAccount.
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        let kubectl = self.control_plane.kubectl_as(NAMESPACE, "weir-agent")?;
+        Ok(kubectl.kubeconfig().to_owned())
+    }
+
+    /// Makes these the addresses of a Service, as whoever allocates would.
+    pub fn give(&self, service: &str, addresses: &[IpAddr]) -> Result<()> {
+        let ingress: Vec<_> = addresses.iter().map(|address| json!({"ip": address})).collect();
+        let patch = json!({"status": {"loadBalancer": {"ingress": ingress}}});
+        let mut command = self.control_plane.kubectl().command();
+        command.args([
+            "patch",
+            "service",
+            service,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+        ]);
+        agent::finished(command.arg(patch.to_string())).map(drop)
+    }
+
+    /// The Service of this name in both families, with all pods behind it, and with the addresses that end in `number`.
+    pub fn serve(&self, name: &str, number: u8) -> Result<Service> {
+        let service = Service::new(name);
+        self.control_plane.kubectl().apply(&service.with(self.lab.pods()))?;
+        self.give(name, &FAMILIES.map(|family| vip(family, number)))?;
+        Ok(service)
+    }
+
+    /// Waits until the client has had an answer from each of `pods`, and from none of the others in as many requests as that
+    /// takes and some more.
+    pub fn answered_by(&self, family: Family, number: u8, pods: &[&str]) -> Result<()> {
+        let address = Self::http(family, number);
+        wait::until("answers of the right pods", || {
+            self.lab.client.run(|| {
+                let mut seen = BTreeSet::new();
+                for _ in 0..40 {
+                    seen.insert(client::ask(address)?.pod);
+                }
+                ensure!(seen.iter().eq(pods.iter()), "{address}: {seen:?}, not {pods:?}");
+                Ok(())
+            })
+        })
+    }
+
+    /// Where such a Service is.
+    pub fn http(family: Family, number: u8) -> SocketAddr {
+        SocketAddr::new(vip(family, number), HTTP)
+    }
+
+    /// Names of all pods, in order.
+    pub fn pods(&self) -> Vec<&str> {
+        let mut pods: Vec<_> = self.lab.pods().map(|pod| pod.name.as_str()).collect();
+        pods.sort_unstable();
+        pods
+    }
+
+    /// How often the agents of each node have written to the maps.
+    pub fn writes(&self) -> Vec<usize> {
+        (0..self.agents.len())
+            .map(|at| self.said(at, "DEBUG programmed "))
+            .collect()
+    }
+
+    /// How many lines with `text` the agents of the node at this place have logged.
+    pub fn said(&self, at: usize, text: &str) -> usize {
+        let log = self.agents[at].log();
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+}

@@ -1,0 +1,76 @@
+//! Where the agent reads the cluster: a folder, or the Kubernetes API.
+
+use crate::source::{
+    folder::{Folder, FolderError},
+    kube::{Kube, KubeError, Scope},
+};
+use std::path::PathBuf;
+use weir_core::model::{Cluster, Condition};
+
+/// Which source to read.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A folder of manifests. Addresses are allocated by the agent itself.
+    Folder(PathBuf),
+    /// The Kubernetes API. Addresses are those in Services' status.
+    Kube,
+}
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The API.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+}
+
+/// The source, being read.
+#[derive(Debug)]
+pub enum Source {
+    /// A folder of manifests.
+    Folder(Folder),
+    /// The Kubernetes API.
+    Kube(Kube),
+}
+
+impl Source {
+    /// Begins to read.
+    ///
+    /// # Errors
+    ///
+    /// If the folder is none, or nothing says where the API is. An API server that does not answer is no error.
+    pub async fn open(from: &Origin) -> Result<Self, SourceError> {
+        Ok(match from {
+            Origin::Folder(path) => Self::Folder(Folder::open(path)?),
+            Origin::Kube => Self::Kube(Kube::connect(Scope::Agent).await?),
+        })
+    }
+
+    /// Waits until [`Self::read`] or [`Self::conditions`] may have something new to say. May be dropped at any time.
+    pub async fn changed(&mut self) {
+        match self {
+            Self::Folder(folder) => folder.changed().await,
+            Self::Kube(kube) => kube.changed().await,
+        }
+    }
+
+    /// What it says; `None` if that is not known yet, or nothing new.
+    pub fn read(&mut self) -> Option<Cluster> {
+        match self {
+            Self::Folder(folder) => Some(folder.read().cluster),
+            Self::Kube(kube) => kube.read(),
+        }
+    }
+
+    /// What is wrong with the source as a whole; what is wrong with objects is in what it says.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Condition> {
+        match self {
+            Self::Folder(_) => Vec::new(),
+            Self::Kube(kube) => kube.conditions().collect(),
+        }
+    }
+}
