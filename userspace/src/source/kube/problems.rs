@@ -1,7 +1,10 @@
 //! What is wrong with the API server, in words: said once, whatever the followers try in the meantime.
 
 use super::{backoff, follow::Followed};
-use std::{collections::BTreeMap, error::Error};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+};
 use weir_core::model::{Condition, ObjectRef};
 
 /// Rights of the agent's ServiceAccount, as delivered.
@@ -12,6 +15,8 @@ const RIGHTS: &str = "deploy/rbac-agent.yaml";
 pub(super) struct Problems {
     server: ObjectRef,
     of: BTreeMap<Followed, Problem>,
+    /// Refused once, which an API server does that has just come up and does not know yet what anybody may do.
+    doubted: BTreeSet<Followed>,
     /// What the first of the kinds heard that cannot reach the API server now.
     unreachable: Option<String>,
 }
@@ -32,11 +37,12 @@ impl Problems {
         Self {
             server: ObjectRef::cluster_scoped("APIServer", server),
             of: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             unreachable: None,
         }
     }
 
-    /// A kind could not be had. Whether that is another problem than before.
+    /// A kind could not be had. Whether that is another problem than before; a refusal is one when it is repeated.
     pub(super) fn failed(&mut self, kind: Followed, error: &kube::Error) -> bool {
         let problem = match error {
             kube::Error::Api(status) => Problem::Answered {
@@ -56,6 +62,11 @@ impl Problems {
         if former.is_some_and(|former| former.is_like(&problem)) {
             return false;
         }
+        if !problem.is_refusal() {
+            self.doubted.remove(&kind);
+        } else if self.doubted.insert(kind) {
+            return false;
+        }
         let first = problem != Problem::Unreachable || !self.of.values().any(|of| *of == Problem::Unreachable);
         let changed = first || former.is_some();
         self.of.insert(kind, problem);
@@ -65,6 +76,7 @@ impl Problems {
 
     /// A kind can be had. Whether it could not before.
     pub(super) fn solved(&mut self, kind: Followed) -> bool {
+        self.doubted.remove(&kind);
         let changed = self.of.remove(&kind).is_some();
         self.settle();
         changed
@@ -102,6 +114,10 @@ impl Problems {
 }
 
 impl Problem {
+    const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Answered { code: 401 | 403, .. })
+    }
+
     /// Whether it is nothing new after `self`.
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
@@ -181,6 +197,10 @@ mod tests {
             403,
             "services is forbidden: User \"system:serviceaccount:a:b\" cannot list",
         );
+        assert!(
+            !problems.failed(Followed::Services, &forbidden),
+            "it may have just come up"
+        );
         assert!(problems.failed(Followed::Services, &forbidden));
         assert!(!problems.failed(Followed::Services, &forbidden));
         problems.failed(
@@ -196,6 +216,9 @@ mod tests {
         );
         let message = problems.conditions().last().unwrap().message;
         assert!(message.contains("User \"system:serviceaccount:a:b\"") && message.contains(RIGHTS));
+        // Having been solved once, it is doubted again.
+        assert!(problems.solved(Followed::Services) && !problems.failed(Followed::Services, &forbidden));
+        assert!(problems.failed(Followed::Services, &forbidden));
         // Another problem of the same kind takes its place.
         assert!(problems.failed(Followed::Services, &away("Connection refused")));
         assert_eq!(
