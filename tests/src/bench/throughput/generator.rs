@@ -156,8 +156,8 @@ impl Generator {
             Flows::Established => (RANDOM_FLOW, (1 << 10) - 1),
             Flows::New => (NEXT_FLOW, u64::from(u32::MAX)),
         };
-        // In the order of `Settings`: tail, choice, mask, offsets of the client's address and port.
-        words[FRAME_WORDS..].copy_from_slice(&[tail, choice, mask, 14 + 12, 14 + 20]);
+        // In the order of `Settings`: tail, choice, mask, offsets of the client's address and port, and the VIP as it is.
+        words[FRAME_WORDS..].copy_from_slice(&[tail, choice, mask, 14 + 12, 14 + 20, 14 + 18, 0]);
         let map = self.object.map_mut("SETTINGS").context("no map SETTINGS")?;
         Array::<_, [u64; SETTINGS_WORDS]>::try_from(map)?.set(0, words, 0)?;
         let map = self.object.map_mut("CHOICE").context("no map CHOICE")?;
