@@ -11,8 +11,10 @@
 
 mod annotations;
 mod ascending;
+pub mod controller;
 pub mod election;
 pub mod ipam;
+pub mod lease;
 pub mod links;
 pub mod model;
 pub mod plan;

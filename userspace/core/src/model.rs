@@ -56,12 +56,12 @@ impl Cluster {
     }
 }
 
-/// Which free address of an Eip a Service gets that asks for none. A source says it, by who allocates.
+/// Which free address of an Eip a Service gets that asks for none. A source says it, by who gives addresses out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Automatic {
     /// The lowest, as OpenELB does. Depends on which Services came before, so it needs one allocator for the cluster whose
-    /// choice all others read.
+    /// choice all others read. What a Service shows in its status is not free.
     #[default]
     Lowest,
     /// The first free one from SHA-256 of `<namespace>/<name>` modulo the number of addresses on, the first address of the
@@ -70,6 +70,8 @@ pub enum Automatic {
     Hashed,
     /// None: another allocates, and Services have the addresses in their status, those they ask for too.
     Given,
+    /// None for now, nor one it asks for: Services keep what they have while it still is what they ask for.
+    Kept,
 }
 
 /// A set of addresses to allot from.

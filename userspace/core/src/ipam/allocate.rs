@@ -22,6 +22,27 @@ pub struct Allocations<'a> {
     pub by_service: BTreeMap<&'a ServiceKey, BTreeSet<IpAddr>>,
     /// Who has each address.
     pub claims: BTreeMap<IpAddr, Claim<'a>>,
+    /// What each Service of ours asks for, whether it got it or not.
+    pub asking: BTreeMap<&'a ServiceKey, Asking<'a>>,
+}
+
+/// What a Service of ours asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Asking<'a> {
+    eips: Vec<&'a str>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Asking<'_> {
+    /// Whether `address`, of the Eip with that name, is something it may have.
+    #[must_use]
+    pub fn allows(&self, eip: &str, address: IpAddr) -> bool {
+        let mut asked = self
+            .addresses
+            .iter()
+            .filter(|asked| Family::of(**asked) == Family::of(address));
+        (self.eips.is_empty() || self.eips.contains(&eip)) && asked.all(|asked| *asked == address)
+    }
 }
 
 /// An address that is given out.
@@ -64,9 +85,17 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
             .flat_map(|node| node.internal_addresses.iter().copied())
             .collect(),
         withheld: withheld(cluster),
+        shown: shown(cluster),
         cursors: BTreeMap::new(),
         given: Allocations::default(),
     };
+    for request in &requests {
+        let asking = Asking {
+            eips: request.eips.clone(),
+            addresses: request.slots.iter().filter_map(|slot| slot.requested).collect(),
+        };
+        allocator.given.asking.insert(request.key, asking);
+    }
     for request in &mut requests {
         let slots = std::mem::take(&mut request.slots);
         request.slots = slots
@@ -75,8 +104,9 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
             .collect();
     }
     let mut empty = Vec::new();
+    let giving = cluster.automatic != Automatic::Kept;
     for by_address in [true, false] {
-        for request in &requests {
+        for request in requests.iter().filter(|_| giving) {
             for slot in request
                 .slots
                 .iter()
@@ -114,6 +144,8 @@ struct Allocator<'a, 'p> {
     node_addresses: BTreeSet<IpAddr>,
     /// Addresses of Services that may be in what could not be read.
     withheld: BTreeSet<IpAddr>,
+    /// With [`Automatic::Lowest`]: addresses that somebody shows.
+    shown: BTreeSet<IpAddr>,
     /// Offset of the lowest address of each Eip that may still be free. Nothing is given back while planning.
     cursors: BTreeMap<&'a str, u128>,
     given: Allocations<'a>,
@@ -302,7 +334,7 @@ impl<'a> Allocator<'a, '_> {
     fn free(&mut self, service: &ServiceKey, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
         let lowest = self.lowest_free(eip, range)?;
         match self.cluster.automatic {
-            Automatic::Lowest | Automatic::Given => Some(lowest),
+            Automatic::Lowest | Automatic::Given | Automatic::Kept => Some(lowest),
             Automatic::Hashed => (hash(service) % range.size()..range.size())
                 .map_while(|offset| range.nth(offset))
                 .find(|address| self.is_free(*address))
@@ -315,6 +347,7 @@ impl<'a> Allocator<'a, '_> {
         !self.given.claims.contains_key(&address)
             && !self.node_addresses.contains(&address)
             && !self.withheld.contains(&address)
+            && !self.shown.contains(&address)
     }
 
     fn lowest_free(&mut self, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
@@ -375,6 +408,14 @@ fn withheld(cluster: &Cluster) -> BTreeSet<IpAddr> {
         .iter()
         .filter(|(key, _)| partial && !cluster.services.contains_key(*key));
     missing.flat_map(|(_, addresses)| addresses).copied().collect()
+}
+
+/// The addresses that the one allocator of a cluster gives to nobody anew: an address that a Service is leaving is free only
+/// when it has left.
+fn shown(cluster: &Cluster) -> BTreeSet<IpAddr> {
+    let one_allocator = cluster.automatic == Automatic::Lowest;
+    let shown = cluster.services.values().flat_map(|service| &service.ingress);
+    shown.filter(|_| one_allocator).copied().collect()
 }
 
 /// The first 16 bytes of SHA-256 of `<namespace>/<name>`, the most significant first.

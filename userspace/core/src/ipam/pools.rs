@@ -29,6 +29,8 @@ pub struct Pools<'a> {
     pools: Vec<Pool<'a>>,
     by_name: BTreeMap<&'a str, usize>,
     by_first: BTreeMap<(Family, IpAddr), usize>,
+    /// Those that are refused although their addresses can be read.
+    refused: Vec<Pool<'a>>,
 }
 
 impl<'a> Pools<'a> {
@@ -39,10 +41,23 @@ impl<'a> Pools<'a> {
         in_order.sort_by_key(|(name, eip)| (eip.created, *name));
         let mut pools = Self::default();
         for (name, eip) in in_order {
-            let said = match pools.check(name, eip) {
-                Ok(range) => pools.accept(name, eip, range),
-                Err(refused) => Some(refused),
-            };
+            let checked = range_of(eip).and_then(|range| {
+                let refused = pools.check(name, eip, range).err();
+                match refused {
+                    None => Ok(pools.accept(name, eip, range)),
+                    Some(fault) => {
+                        let default = false;
+                        pools.refused.push(Pool {
+                            name,
+                            eip,
+                            range,
+                            default,
+                        });
+                        Err(fault)
+                    }
+                }
+            });
+            let said = checked.unwrap_or_else(Some);
             conditions.extend(said.map(|(field, reason, message)| {
                 Condition::new(ObjectRef::cluster_scoped("Eip", name), field, reason, message)
             }));
@@ -77,16 +92,8 @@ impl<'a> Pools<'a> {
         second
     }
 
-    /// The addresses of an Eip, or why it is refused.
-    fn check(&self, name: &str, eip: &Eip) -> Result<AddressRange, Fault> {
-        let range: AddressRange = eip.address.parse().map_err(|error| {
-            let message = format!(
-                "`{}` is not a set of addresses: {error}. Write one address, a prefix such as 10.1.0.0/24, or a range such \
-                 as 10.1.0.10-10.1.0.20.",
-                eip.address
-            );
-            ("spec.address", reason::INVALID_RANGE, message)
-        })?;
+    /// Why an Eip with these addresses is refused.
+    fn check(&self, name: &str, eip: &Eip, range: AddressRange) -> Result<(), Fault> {
         if eip.mode != Mode::Bgp {
             check_interface(eip.interface.as_deref())
                 .map_err(|message| ("spec.interface", reason::INVALID_INTERFACE, message))?;
@@ -99,7 +106,7 @@ impl<'a> Pools<'a> {
             );
             return Err(("spec.address", reason::OVERLAP, message));
         }
-        Ok(range)
+        Ok(())
     }
 
     /// Accepted ranges are apart, so only the last that starts at or before the end of `range` can overlap it.
@@ -123,6 +130,12 @@ impl<'a> Pools<'a> {
         before
             .map(|(_, index)| &self.pools[*index])
             .filter(|pool| pool.range.contains(address))
+    }
+
+    /// The refused Eip an address is in: nothing is given out of it, and what Services have of it is nobody else's.
+    #[must_use]
+    pub fn refused(&self, address: IpAddr) -> Option<&Pool<'a>> {
+        self.refused.iter().find(|pool| pool.range.contains(address))
     }
 
     /// Those that may be used without being asked for by a Service of a namespace, the preferred one first: the ones bound
@@ -170,6 +183,18 @@ impl Pool<'_> {
                     !labels.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
                 })
     }
+}
+
+/// The addresses of an Eip.
+fn range_of(eip: &Eip) -> Result<AddressRange, Fault> {
+    eip.address.parse().map_err(|error| {
+        let message = format!(
+            "`{}` is not a set of addresses: {error}. Write one address, a prefix such as 10.1.0.0/24, or a range such as \
+             10.1.0.10-10.1.0.20.",
+            eip.address
+        );
+        ("spec.address", reason::INVALID_RANGE, message)
+    })
 }
 
 /// Refuses what cannot be an interface for ARP and NDP; the message says what to write.

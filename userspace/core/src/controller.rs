@@ -1,0 +1,129 @@
+//! What the objects of a cluster are to say, and which writes bring them there: the controller's deciding half.
+//!
+//! [`plan`] compares a snapshot of the objects ([`World`]) with what [`crate::ipam`] makes of it and gives the writes that can
+//! be made now, at most one for each object, each resting on the version of the object it was decided from. After them comes
+//! the next snapshot and the next plan, until there is nothing left to write. There is no other memory than the objects:
+//! whoever plans next goes on from wherever the last one stopped or died.
+//!
+//! # Why no address is lost or given twice
+//!
+//! OpenELB's `status.used` of an Eip is the book of addresses. An address goes to a Service in three steps and comes back in
+//! the reverse order:
+//!
+//! 1. [`Action::Record`] enters the Service into the book. Two that would give one address away write the same Eip, and the
+//!    API server takes only the first of two writes that rest on one version.
+//! 2. [`Action::Mark`] gives the Service the Eip's label and our finalizer. From now on it cannot vanish unseen.
+//! 3. [`Action::Show`] puts the address into the Service's status, which is what everybody else reads.
+//!
+//! So whatever a Service shows is in the book, and what is in the book is given to nobody else, also if everything stops
+//! between two steps. An entry is struck out only when its Service is gone, or shows exactly what it is to have and that is
+//! something else. An entry that was left over by a crash is either used for its Service or struck out; a Service keeps what
+//! it shows, or else what the book says. If the book is lost, it is written anew from what Services show.
+//!
+//! Two that plan at once from snapshots of different age (one was suspended and does not know yet that the other leads) are
+//! kept apart by what whoever carries out the actions has to see to:
+//!
+//! - Before a Show, the Eips of the snapshot are compared with those of the API server; if one has changed, the Show is left
+//!   out. As the Service was marked before that, whoever strikes its entry from then on meets the mark.
+//! - When an entry of the book is gone, or an Eip is new ([`Freshness`]), nothing is given out before the Services have been
+//!   read once more, so that what still is shown is known.
+
+mod events;
+mod freshness;
+mod objects;
+mod record;
+mod serve;
+
+#[cfg(test)]
+mod tests;
+
+pub use events::{Event, Said};
+pub use freshness::Freshness;
+pub use objects::{EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, SERVICE_FINALIZER, ServiceObject, World};
+
+use crate::{
+    ipam,
+    model::{ObjectRef, ServiceKey, reason},
+};
+use serve::Served;
+use std::net::IpAddr;
+
+/// One write. It is to be made only if the object still has this resourceVersion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Give a Service a status with these addresses in this order, and no other; only if every Eip still has the version of
+    /// the snapshot.
+    Show {
+        /// The Service.
+        service: ServiceKey,
+        /// Its version.
+        resource_version: String,
+        /// `status.loadBalancer.ingress[].ip`.
+        addresses: Vec<IpAddr>,
+        /// What to say once it is done.
+        events: Vec<Event>,
+    },
+    /// Give a Service the label [`EIP_LABEL`] and the finalizer [`SERVICE_FINALIZER`], or take both away.
+    Mark {
+        /// The Service.
+        service: ServiceKey,
+        /// Its version.
+        resource_version: String,
+        /// The label's value; `None` takes label and finalizer away.
+        eip: Option<String>,
+    },
+    /// Give an Eip the finalizer [`EIP_FINALIZER`], or take it away.
+    Guard {
+        /// Name of the Eip.
+        eip: String,
+        /// Its version.
+        resource_version: String,
+        /// Whether it is to have it.
+        finalizer: bool,
+    },
+    /// Give an Eip a status.
+    Record {
+        /// Name of the Eip.
+        eip: String,
+        /// Its version.
+        resource_version: String,
+        /// All fields that are ours.
+        status: EipStatus,
+    },
+}
+
+/// What is to be done and said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// Writes in the order to make them in: Services first, as their statuses rest on the Eips of the snapshot.
+    pub actions: Vec<Action>,
+    /// What is wrong now, object by object; see [`Said`] for saying it once.
+    pub warnings: Vec<Event>,
+}
+
+/// What is to be done next in `world`.
+#[must_use]
+pub fn plan(world: &World) -> Planned {
+    let mut conditions = world.cluster.faults.clone();
+    let pools = ipam::Pools::new(&world.cluster.eips, &mut conditions);
+    let allocations = ipam::allocate(&world.cluster, &pools, &mut conditions);
+    let served = Served::new(world, &pools, &allocations);
+    let mut actions = served.actions();
+    actions.extend(record::actions(world, &served));
+    let news = conditions.iter().filter(|condition| {
+        let mut keeping = served.keeping.iter().map(ObjectRef::service);
+        condition.reason != reason::UNKNOWN_EIP || keeping.all(|service| service != condition.object)
+    });
+    let warnings = news.filter_map(|condition| {
+        let event_reason = match condition.reason.as_str() {
+            reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS) => reason,
+            _ if condition.object.kind == "Service" => events::ASSIGN_FAILED,
+            other => other,
+        };
+        Event::about(world, condition, event_reason)
+    });
+    Planned {
+        warnings: warnings.collect(),
+        actions,
+    }
+}

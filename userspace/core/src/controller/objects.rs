@@ -1,0 +1,159 @@
+//! The objects as the API server has them: beyond what they ask for ([`Cluster`]), their versions and what has been written
+//! into them.
+
+use crate::model::{Automatic, Cluster, Service, ServiceKey};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// Label of a Service: the Eip its address is of.
+pub const EIP_LABEL: &str = "eip.openelb.kubesphere.io/v1alpha2";
+/// Finalizer of a Service that has an address.
+pub const SERVICE_FINALIZER: &str = "finalizer.lb.kubesphere.io/v1alpha1";
+/// Finalizer of an Eip.
+pub const EIP_FINALIZER: &str = "finalizer.ipam.kubesphere.io/v1alpha1";
+
+/// A snapshot of everything that gets written, or that writing depends on.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// What the objects ask for.
+    pub(super) cluster: Cluster,
+    /// Services; the same as in `cluster`.
+    pub(super) services: BTreeMap<ServiceKey, ServiceObject>,
+    /// Eips; the same as in `cluster`.
+    pub(super) eips: BTreeMap<String, EipObject>,
+}
+
+/// What is written into a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceObject {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Value of [`EIP_LABEL`].
+    pub label: Option<String>,
+    /// Whether it has [`SERVICE_FINALIZER`].
+    pub finalizer: bool,
+    /// Whether `status.loadBalancer.ingress` has anything that is not just an address: host names, ports.
+    pub foreign_ingress: bool,
+}
+
+/// What is written into an Eip.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EipObject {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Whether it has [`EIP_FINALIZER`].
+    pub finalizer: bool,
+    /// Finalizers of others.
+    pub other_finalizers: Vec<String>,
+    /// `status`.
+    pub status: EipStatus,
+}
+
+/// The fields of an Eip's status that are the controller's; the others (`ready`) are left as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EipStatus {
+    /// Whether every address is in use.
+    pub occupied: bool,
+    /// Number of addresses in use.
+    pub usage: i64,
+    /// Number of addresses, `i64::MAX` if there are more.
+    pub pool_size: i64,
+    /// Services (`namespace/name`, joined by `;`) by address, as written.
+    pub used: BTreeMap<String, String>,
+    /// The first address.
+    pub first_ip: String,
+    /// The last address.
+    pub last_ip: String,
+    /// Whether it is IPv4.
+    pub v4: bool,
+}
+
+impl EipStatus {
+    /// Who is in the book for each address. What is no address or names no Service is left out.
+    pub fn entries(&self) -> impl Iterator<Item = (IpAddr, ServiceKey)> {
+        self.used.iter().flat_map(|(address, keys)| {
+            let address: Option<IpAddr> = address.parse().ok();
+            let keys = keys.split(';').filter_map(|key| key.trim().parse().ok());
+            keys.filter_map(move |key| Some((address?, key)))
+        })
+    }
+}
+
+impl ServiceObject {
+    /// Whether it carries anything that says it has, or had, an address of ours.
+    #[must_use]
+    pub const fn marked(&self) -> bool {
+        self.label.is_some() || self.finalizer
+    }
+}
+
+impl World {
+    /// A snapshot. What `cluster` says about who gives out and who had what is replaced by what the books say; nothing is
+    /// given out anew unless `give`.
+    #[must_use]
+    pub fn new(
+        mut cluster: Cluster,
+        services: BTreeMap<ServiceKey, ServiceObject>,
+        eips: BTreeMap<String, EipObject>,
+        give: bool,
+    ) -> Self {
+        let mut previous: BTreeMap<ServiceKey, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (address, key) in eips.values().flat_map(|eip| eip.status.entries()) {
+            previous.entry(key).or_default().insert(address);
+        }
+        cluster.previous = Arc::new(previous);
+        let world = Self {
+            cluster,
+            services,
+            eips,
+        };
+        world.giving(give)
+    }
+
+    /// The same snapshot, by which addresses may be given out or not.
+    #[must_use]
+    pub fn giving(mut self, give: bool) -> Self {
+        self.cluster.automatic = if give { Automatic::Lowest } else { Automatic::Kept };
+        self
+    }
+
+    /// What is written into an Eip.
+    #[must_use]
+    pub fn eip(&self, name: &str) -> Option<&EipObject> {
+        self.eips.get(name)
+    }
+
+    /// What is written into a Service.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&ServiceObject> {
+        self.services.get(key)
+    }
+
+    /// Versions of the Eips by name, for telling whether they are still those of the API server.
+    pub fn eip_versions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.eips
+            .iter()
+            .map(|(name, eip)| (name.as_str(), eip.resource_version.as_str()))
+    }
+
+    /// Versions of the Services.
+    pub fn service_versions(&self) -> impl Iterator<Item = (&ServiceKey, &str)> {
+        self.services
+            .iter()
+            .map(|(key, service)| (key, service.resource_version.as_str()))
+    }
+
+    /// Every Service with what it asks for and what is written into it.
+    pub(super) fn services(&self) -> impl Iterator<Item = (&ServiceKey, &Service, &ServiceObject)> {
+        self.services
+            .iter()
+            .filter_map(|(key, object)| Some((key, &**self.cluster.services.get(key)?, object)))
+    }
+}

@@ -1,0 +1,142 @@
+//! Services: what each is to have and where it stands on the way there.
+
+use super::{Action, Event, World};
+use crate::{
+    ipam::{Allocations, Pools},
+    model::{Automatic, Family, Service, ServiceKey},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// An address and the Eip it is of.
+pub(super) type Taken<'a> = (IpAddr, &'a str);
+
+/// What all Services are to have.
+pub(super) struct Served<'a> {
+    world: &'a World,
+    /// By Service, in the order of its families; those that are to have nothing are missing.
+    pub(super) wanted: BTreeMap<&'a ServiceKey, Vec<Taken<'a>>>,
+    /// Services that are to be left as they are, as what they will have is not known now.
+    waiting: BTreeSet<&'a ServiceKey>,
+    /// Services that keep an address of an Eip that is refused: that they are given nothing is no news.
+    pub(super) keeping: BTreeSet<ServiceKey>,
+    /// Who is in the books: by address and Service, the Eip.
+    pub(super) recorded: BTreeMap<(IpAddr, ServiceKey), &'a str>,
+}
+
+impl<'a> Served<'a> {
+    pub(super) fn new(world: &'a World, pools: &Pools<'a>, allocations: &Allocations<'a>) -> Self {
+        let mut wanted: BTreeMap<&ServiceKey, Vec<Taken<'a>>> = BTreeMap::new();
+        let mut keeping = BTreeSet::new();
+        for (key, addresses) in &allocations.by_service {
+            let taken = addresses
+                .iter()
+                .filter_map(|address| Some((*address, allocations.claims.get(address)?.eip)));
+            wanted.insert(key, taken.collect());
+        }
+        for (key, asking) in &allocations.asking {
+            let Some(service) = world.cluster.services.get(*key) else {
+                continue;
+            };
+            // An Eip that is refused gives out nothing, but what it gave before stays: the fault is not the Service's.
+            for address in &service.ingress {
+                let has = wanted.get(key).into_iter().flatten();
+                let lacks = has.clone().all(|(other, _)| Family::of(*other) != Family::of(*address));
+                let held = pools
+                    .refused(*address)
+                    .filter(|pool| asking.allows(pool.name, *address));
+                if let Some(pool) = held.filter(|_| lacks && !allocations.claims.contains_key(address)) {
+                    wanted.entry(key).or_default().push((*address, pool.name));
+                    keeping.insert((*key).clone());
+                }
+            }
+        }
+        for (key, taken) in &mut wanted {
+            let service = world.cluster.services.get(*key);
+            let first = service.and_then(|service| service.families.first().copied());
+            taken.sort_by_key(|(address, _)| (Some(Family::of(*address)) != first, *address));
+        }
+        let giving = world.cluster.automatic != Automatic::Kept;
+        let waiting = allocations.asking.keys().copied();
+        let waiting = waiting.filter(|key| !giving && !wanted.contains_key(*key)).collect();
+        let recorded = world.eips.iter().flat_map(|(name, eip)| {
+            let entries = eip.status.entries();
+            entries.map(move |(address, key)| ((address, key), name.as_str()))
+        });
+        Self {
+            world,
+            recorded: recorded.collect(),
+            wanted,
+            waiting,
+            keeping,
+        }
+    }
+
+    /// Whether a Service is to have an address.
+    pub(super) fn wants(&self, key: &ServiceKey, address: IpAddr) -> bool {
+        let mut taken = self.wanted.get(key).into_iter().flatten();
+        taken.any(|(wanted, _)| *wanted == address)
+    }
+
+    /// The next write of every Service that is not yet, or no longer, as it is to be.
+    pub(super) fn actions(&self) -> Vec<Action> {
+        let mut shows = Vec::new();
+        let mut marks = Vec::new();
+        for (key, service, _) in self.world.services() {
+            match self.next(key, service) {
+                Some(action @ Action::Show { .. }) => shows.push(action),
+                Some(action) => marks.push(action),
+                None => {}
+            }
+        }
+        shows.append(&mut marks);
+        shows
+    }
+
+    /// Whether a Service is what it is to be, entries in books aside; one that is gone is.
+    pub(super) fn settled(&self, key: &ServiceKey) -> bool {
+        match self.world.cluster.services.get(key) {
+            Some(service) => !self.waiting.contains(key) && self.in_books(key) && self.next(key, service).is_none(),
+            None => true,
+        }
+    }
+
+    /// Whether all a Service is to have is in the books.
+    fn in_books(&self, key: &ServiceKey) -> bool {
+        let mut taken = self.wanted.get(key).into_iter().flatten();
+        taken.all(|(address, eip)| self.recorded.get(&(*address, key.clone())) == Some(eip))
+    }
+
+    fn next(&self, key: &ServiceKey, service: &Service) -> Option<Action> {
+        let object = self.world.services.get(key)?;
+        if self.waiting.contains(key) {
+            return None;
+        }
+        let taken = self.wanted.get(key).map_or(&[][..], Vec::as_slice);
+        let addresses: Vec<IpAddr> = taken.iter().map(|(address, _)| *address).collect();
+        let as_wanted = service.ingress == addresses && !object.foreign_ingress;
+        let show = || Action::Show {
+            service: key.clone(),
+            resource_version: object.resource_version.clone(),
+            events: Event::of_change(key, object, &service.ingress, taken),
+            addresses: addresses.clone(),
+        };
+        let mark = |eip: Option<&str>| Action::Mark {
+            service: key.clone(),
+            resource_version: object.resource_version.clone(),
+            eip: eip.map(str::to_owned),
+        };
+        match taken.first() {
+            // The book comes first.
+            Some(_) if !self.in_books(key) => None,
+            Some((_, eip)) if object.label.as_deref() != Some(*eip) || !object.finalizer => Some(mark(Some(eip))),
+            Some(_) => (!as_wanted).then(show),
+            // What has no mark of ours was never given anything by us; its status is somebody else's.
+            None if !object.marked() => None,
+            None if !service.ingress.is_empty() => Some(show()),
+            None => Some(mark(None)),
+        }
+    }
+}
