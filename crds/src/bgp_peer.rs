@@ -1,6 +1,6 @@
 //! BgpPeer: one BGP neighbour and which nodes open a session to it.
 
-use crate::{BgpPeerStatus, GracefulRestart};
+use crate::{BgpPeerStatus, GracefulRestart, rules};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
     doc = "A BGP neighbour and which nodes open a session to it."
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct BgpPeerSpec {
     /// Who the neighbour is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +37,9 @@ pub struct BgpPeerSpec {
     /// Address families; if empty, that of the neighbour's address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub afi_safis: Vec<AfiSafi>,
+    /// Take what this neighbour sends to port 179 of a node for the port we listen on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub using_port_forward: Option<bool>,
     /// The nodes that open a session; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
@@ -46,12 +48,15 @@ pub struct BgpPeerSpec {
 /// Who the neighbour is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::peer()))]
 pub struct PeerConf {
     /// Its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::ADDRESS_LENGTH), extend("x-kubernetes-validations" = rules::address("the neighbour's address")))]
     pub neighbor_address: Option<String>,
     /// Its autonomous system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub peer_as: Option<u32>,
     /// Ours on this session, in place of the router's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +75,7 @@ pub struct PeerConf {
     pub peer_type: Option<u32>,
     /// What becomes of private autonomous systems: NONE, ALL or REPLACE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["", "NONE", "ALL", "REPLACE"]))]
     pub remove_private_as: Option<String>,
     /// Route flap damping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +85,7 @@ pub struct PeerConf {
     pub send_community: Option<u32>,
     /// Interface of an unnumbered neighbour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::NAME_LENGTH))]
     pub neighbor_interface: Option<String>,
     /// VRF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +110,7 @@ pub struct EbgpMultihop {
     pub enabled: Option<bool>,
     /// Hops, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 255))]
     pub multihop_ttl: Option<u32>,
 }
 
@@ -121,15 +129,19 @@ pub struct Timers {
 pub struct TimersConfig {
     /// Between attempts to connect; 120 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::SECONDS_LENGTH), extend("x-kubernetes-validations" = rules::seconds()))]
     pub connect_retry: Option<String>,
     /// Without a message, until the session is given up; 90 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::SECONDS_LENGTH), extend("x-kubernetes-validations" = rules::hold_time()))]
     pub hold_time: Option<String>,
     /// Between KEEPALIVE messages; a third of the hold time if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::SECONDS_LENGTH), extend("x-kubernetes-validations" = rules::seconds()))]
     pub keepalive_interval: Option<String>,
     /// Between UPDATE messages about one prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::SECONDS_LENGTH), extend("x-kubernetes-validations" = rules::seconds()))]
     pub minimum_advertisement_interval: Option<String>,
 }
 
@@ -145,12 +157,15 @@ pub struct Transport {
     pub passive_mode: Option<bool>,
     /// Address to connect to, if it is not the neighbour's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::ADDRESS_LENGTH), extend("x-kubernetes-validations" = rules::address("the address to connect to")))]
     pub remote_address: Option<String>,
     /// Port to connect to; 179 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 65535))]
     pub remote_port: Option<u32>,
     /// Largest TCP segment in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 65535))]
     pub tcp_mss: Option<u32>,
 }
 
@@ -187,9 +202,11 @@ pub struct AfiSafiConfig {
 pub struct Family {
     /// AFI_IP or AFI_IP6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["AFI_IP", "AFI_IP6"]))]
     pub afi: Option<String>,
     /// SAFI_UNICAST.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["SAFI_UNICAST"]))]
     pub safi: Option<String>,
 }
 
@@ -229,13 +246,13 @@ pub struct AddPathsConfig {
     pub receive: Option<bool>,
     /// How many to send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 255))]
     pub send_max: Option<u32>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::CustomResourceExt;
 
     /// A03, A21, A22, A23.
     #[test]
@@ -272,9 +289,5 @@ mod tests {
             Some(10)
         );
         assert_eq!(spec.node_selector.unwrap().match_labels.unwrap().len(), 1);
-        assert_eq!(
-            BgpPeer::crd().metadata.name.as_deref(),
-            Some("bgppeers.network.kubesphere.io")
-        );
     }
 }

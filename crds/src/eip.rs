@@ -1,5 +1,6 @@
 //! Eip: a set of addresses to allot to Services.
 
+use crate::rules;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,15 +22,17 @@ use std::collections::BTreeMap;
     printcolumn = r#"{"name": "total", "type": "integer", "jsonPath": ".status.poolSize"}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+#[schemars(extend("x-kubernetes-validations" = rules::eip()))]
 pub struct EipSpec {
     /// The addresses: one address, a prefix (host bits do not matter), or `first-last`; IPv4 or IPv6.
+    #[schemars(length(max = rules::ADDRESSES_LENGTH), extend("x-kubernetes-validations" = rules::addresses()))]
     pub address: String,
     /// How they are announced; bgp if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// For layer2 and vip: the nodes' interface in that network, or `can_reach:` and an address in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::NAME_LENGTH))]
     pub interface: Option<String>,
     /// Give out nothing new; Services keep what they have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -37,6 +40,9 @@ pub struct EipSpec {
     /// Accepted and without effect, as in OpenELB since 0.4: every address is used.
     #[serde(default, rename = "usingKnownIPs", skip_serializing_if = "std::ops::Not::not")]
     pub using_known_ips: bool,
+    /// Let `address` be changed; Services whose address is no longer in it get another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resizable: bool,
     /// Smaller is preferred, among Eips bound to one namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,
@@ -63,7 +69,6 @@ pub enum Protocol {
 /// What has become of an Eip.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct EipStatus {
     /// Whether every address is in use.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -94,26 +99,6 @@ pub struct EipStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::CustomResourceExt;
-
-    /// A01.
-    #[test]
-    fn the_definition_is_openelbs() {
-        let crd = Eip::crd();
-        assert_eq!(crd.metadata.name.as_deref(), Some("eips.network.kubesphere.io"));
-        assert_eq!(crd.spec.scope, "Cluster");
-        assert_eq!(crd.spec.names.categories, Some(vec!["networking".to_owned()]));
-        let version = &crd.spec.versions[0];
-        assert_eq!(version.name, "v1alpha2");
-        assert!(version.subresources.as_ref().unwrap().status.is_some());
-        let columns: Vec<_> = version
-            .additional_printer_columns
-            .iter()
-            .flatten()
-            .map(|it| it.name.as_str())
-            .collect();
-        assert_eq!(columns, ["cidr", "usage", "total"]);
-    }
 
     /// A02.
     #[test]

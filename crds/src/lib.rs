@@ -1,14 +1,20 @@
-//! The resources of the group `network.kubesphere.io`, version `v1alpha2`: what OpenELB's users wrote, taken as it is.
+//! The resources of the group `network.kubesphere.io`: what OpenELB's users wrote, taken as it is.
 //!
-//! One file per kind. Every field has OpenELB's name and type. Fields that are not known here are accepted and kept by the
-//! API server, so objects of other versions survive. Nothing is defaulted or checked here beyond types: what an absent or
-//! nonsensical value means is decided where it is used.
+//! One file per kind of `v1alpha2`, which is stored; `v1alpha1` is in [`v1alpha1`], and [`convert`] goes between the two. Every
+//! field has OpenELB's name and type. Fields that are not known here are accepted and kept by the API server, so objects of
+//! other versions survive. What one object says wrongly is refused by the API server ([`definition`]); what it says about
+//! others, and what an absent value means, is decided where it is used.
 #![forbid(unsafe_code)]
+
+pub mod convert;
+pub mod definition;
+pub mod v1alpha1;
 
 mod bgp_conf;
 mod bgp_peer;
 mod bgp_peer_status;
 mod eip;
+mod rules;
 
 pub use bgp_conf::{BgpConf, BgpConfSpec, BgpConfStatus, GracefulRestart, NodeConfStatus};
 pub use bgp_peer::{

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod ci;
+mod crds;
 mod demo;
 mod elf;
 mod kernels;
@@ -32,6 +33,8 @@ enum Verb {
     Kube(kube::Args),
     /// What CI runs: format, clippy, licences, tests.
     Ci,
+    /// Write the CustomResourceDefinitions anew from their types.
+    Crds,
     /// Show Weir at work in a lab of network namespaces. Needs root.
     Demo(demo::Args),
     /// Measure what the packet path costs and holds. Needs root.
@@ -60,6 +63,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Kernels(args) => kernels::run(&args),
         Verb::Kube(args) => kube::run(&args),
         Verb::Ci => ci::run(),
+        Verb::Crds => crds::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),
     }

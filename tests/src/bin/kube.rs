@@ -16,6 +16,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let control_plane = ControlPlane::start()?;
+    control_plane.apply_definitions()?;
     let kubectl = control_plane.kubectl();
     println!("{}", kubectl.run("version")?);
     println!("It is in a network namespace of its own. To enter it:\n");

@@ -6,7 +6,7 @@ use crate::lab::{
     namespace::{feed, output_of},
 };
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -81,5 +81,29 @@ impl Kubectl {
     /// When there is no such object.
     pub fn get(&self, what: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.run(&format!("get {what} -o json"))?)?)
+    }
+
+    /// Merges `patch` into the object `what` (RFC 7386); status is left alone.
+    ///
+    /// # Errors
+    /// When the API server refuses what comes of it.
+    pub fn patch(&self, what: &str, patch: &Value) -> Result<()> {
+        self.merge(what, &[], patch)
+    }
+
+    /// Merges `status` into that of the object `what`.
+    ///
+    /// # Errors
+    /// As [`Kubectl::patch`].
+    pub fn patch_status(&self, what: &str, status: &Value) -> Result<()> {
+        self.merge(what, &["--subresource=status"], &json!({ "status": status }))
+    }
+
+    fn merge(&self, what: &str, options: &[&str], patch: &Value) -> Result<()> {
+        let mut command = self.command();
+        command.arg("patch").args(what.split_whitespace()).args(options);
+        output_of(command.arg("--type=merge").arg("-p").arg(patch.to_string()))
+            .with_context(|| format!("patch {what} {patch}"))
+            .map(drop)
     }
 }

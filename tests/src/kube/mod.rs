@@ -149,6 +149,19 @@ impl ControlPlane {
         &self.admin
     }
 
+    /// Applies the definitions of Eip, BgpConf and BgpPeer and returns when objects of them can be made.
+    ///
+    /// # Errors
+    /// When the API server does not take them.
+    pub fn apply_definitions(&self) -> Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
+        let folder = folder.display();
+        self.admin.run(&format!("apply -f {folder}"))?;
+        self.admin
+            .run(&format!("wait --for=condition=Established --timeout=60s -f {folder}"))
+            .map(drop)
+    }
+
     /// URL of the API server.
     pub fn server(&self) -> &str {
         &self.server

@@ -5,6 +5,10 @@
 //! the acceptance list.
 
 mod agent;
+mod bgp;
 mod cluster;
 mod control_plane;
+mod definitions;
+mod eips;
 mod kube_proxy;
+mod objects;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use tracing::debug;
 use weir_core::model::{Condition, reason};
+use weir_crds::convert::{V1ALPHA1, V1ALPHA2, convert};
 
 /// Reads every object of a file; `path` says by its ending whether it is JSON or YAML.
 pub(super) fn parse_file(path: &str, text: &str) -> FileObjects {
@@ -150,6 +151,19 @@ fn item(value: &Value, place: &str, file: &mut FileObjects) -> Result<(), Fault>
     object(value, &head, place, file)
 }
 
+/// An object of the older version as the newer one; what is wrong in it is told by its newer name. In a list it may leave to the
+/// list what it is.
+fn older(reader: &impl Reader<Error = Fault>, kind: &str) -> Result<Value, Fault> {
+    let mut object: serde_json::Map<String, Value> = reader.read()?;
+    object.insert("apiVersion".into(), V1ALPHA1.into());
+    object.insert("kind".into(), kind.into());
+    convert(object.into(), V1ALPHA2).map_err(|error| Fault {
+        line: None,
+        field: "kind".into(),
+        message: error.to_string(),
+    })
+}
+
 /// Reads one object and adds it to the file, if its kind is one that is read.
 fn object(reader: &impl Reader<Error = Fault>, head: &Head, place: &str, file: &mut FileObjects) -> Result<(), Fault> {
     let (api_version, kind) = head.kind()?;
@@ -170,7 +184,12 @@ fn object(reader: &impl Reader<Error = Fault>, head: &Head, place: &str, file: &
             message,
         });
     }
-    let (identity, object, faults) = known.read(reader).map_err(|fault| Fault {
+    let read = if api_version == V1ALPHA1 {
+        older(reader, kind).and_then(|object| known.read(&object))
+    } else {
+        known.read(reader)
+    };
+    let (identity, object, faults) = read.map_err(|fault| Fault {
         message: format!("{kind} {name}: {}", fault.message),
         ..fault
     })?;

@@ -21,7 +21,6 @@ impl Kind {
     pub(super) fn of(api_version: &str, kind: &str) -> Option<Self> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         Some(match (group, kind) {
-            // Both versions of these are read as the newer one: what they share has the same names.
             (GROUP, "Eip") => Self::Eip,
             (GROUP, "BgpConf") => Self::BgpConf,
             (GROUP, "BgpPeer") => Self::BgpPeer,

@@ -55,6 +55,38 @@ fn documents_lists_and_json_are_read() {
     );
 }
 
+/// A04.
+#[test]
+fn the_older_version_is_read_as_the_newer() {
+    let text = "
+apiVersion: network.kubesphere.io/v1alpha1
+kind: BgpConf
+metadata: {name: default}
+spec: {as: 65000, port: 17900, routerID: 10.0.0.1}
+---
+apiVersion: network.kubesphere.io/v1alpha1
+kind: EipList
+items:
+- metadata: {name: old}
+  spec: {address: 10.7.0.0/24, protocol: layer2}
+---
+apiVersion: network.kubesphere.io/v1alpha1
+kind: BgpPeer
+metadata: {name: router}
+spec: {config: {peerAs: many}}
+";
+    let manifests = parsed(&[("a.yaml", text)]);
+    let conf = &manifests.bgp_confs["default"].spec;
+    assert_eq!(
+        (conf.listen_port, conf.router_id.as_deref()),
+        (Some(17900), Some("10.0.0.1"))
+    );
+    assert_eq!(manifests.cluster.eips["old"].address, "10.7.0.0/24");
+    let faults = &manifests.cluster.faults;
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(faults[0].field, "spec.conf.peerAs");
+}
+
 #[test]
 fn a_broken_document_costs_only_itself() {
     let text = format!(
