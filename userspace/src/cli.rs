@@ -1,5 +1,6 @@
 //! Command line: what can be asked for, and with which defaults.
 
+mod controller;
 mod serve;
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use controller::Controller;
 use serve::Serve;
 use std::{io, net::SocketAddr, path::PathBuf};
 use weir_common::{abi::protocol, verdict::Reason};
@@ -33,6 +35,10 @@ enum Command {
     /// Serve the Services of a Kubernetes cluster from this node, by the addresses in their status. Reads the API that
     /// KUBECONFIG leads to, or in a pod its own cluster's.
     Agent(Agent),
+    /// Give out addresses, for a whole Kubernetes cluster. Of several, the one that holds the Lease does. Not shown, as it has
+    /// not been tried on a cluster yet.
+    #[command(hide = true)]
+    Controller(Controller),
     /// Show VIPs, frontends, backends and counters of this host.
     Status(Status),
     /// Say what would not work on this host, and what to do, before anything is attached.
@@ -207,6 +213,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(),
             Command::Agent(agent) => agent.serve.run(Origin::Kube),
+            Command::Controller(controller) => controller.run(),
             Command::Check(check) => check.run(),
             Command::Monitor(monitor) => monitor.run(),
             Command::Trace(trace) => trace.run(),

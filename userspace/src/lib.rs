@@ -12,6 +12,7 @@ pub mod agent;
 pub mod apply;
 pub mod check;
 pub mod cli;
+pub mod controller;
 pub mod metrics;
 pub mod monitor;
 pub mod report;

@@ -171,7 +171,7 @@ fn node_name() -> anyhow::Result<String> {
 }
 
 /// The name under which a kubelet registers this host, unless it is told another.
-fn host_name() -> anyhow::Result<String> {
+pub(super) fn host_name() -> anyhow::Result<String> {
     let name = uname().context("cannot find out the host name; give --node")?;
     let name = name.nodename().to_str().unwrap_or_default().trim();
     anyhow::ensure!(!name.is_empty(), "this host has no usable host name; give --node");
@@ -179,7 +179,7 @@ fn host_name() -> anyhow::Result<String> {
     Ok(name.to_lowercase())
 }
 
-fn start_log(filter: &str) -> anyhow::Result<()> {
+pub(super) fn start_log(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(directives(filter))
         .with_context(|| format!("--log-level {filter} is no level (error, warn, info, debug, trace) and no filter"))?;
     tracing_subscriber::fmt()

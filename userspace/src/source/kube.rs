@@ -13,6 +13,9 @@ mod contents;
 mod follow;
 mod kinds;
 mod problems;
+mod records;
+
+pub use records::Records;
 
 use contents::{Contents, Entry};
 use follow::Followed;
@@ -48,6 +51,21 @@ pub enum KubeError {
     /// What says it cannot be used.
     #[error("cannot use what is known about the Kubernetes API; check the certificates and keys of the kubeconfig")]
     BadConfig(#[source] Box<kube::Error>),
+}
+
+/// A client of the API that `KUBECONFIG`, or else the pod's ServiceAccount, leads to, and where that is. It asks once; to ask
+/// again is its user's part.
+///
+/// # Errors
+///
+/// If neither says how. That the API server cannot be reached is no error.
+pub async fn client() -> Result<(Client, String), KubeError> {
+    let mut config = Config::infer().await.map_err(KubeError::NoConfig)?;
+    config.connect_timeout = Some(CONNECT);
+    config.default_retry = false;
+    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let client = Client::try_from(config).map_err(|error| KubeError::BadConfig(error.into()))?;
+    Ok((client, server))
 }
 
 /// Whose view it is.
@@ -97,12 +115,7 @@ impl Kube {
     ///
     /// If neither says how. That the API server cannot be reached is no error.
     pub async fn connect(scope: Scope) -> Result<Self, KubeError> {
-        let mut config = Config::infer().await.map_err(KubeError::NoConfig)?;
-        config.connect_timeout = Some(CONNECT);
-        // Asking again is the followers' own.
-        config.default_retry = false;
-        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config).map_err(|error| KubeError::BadConfig(error.into()))?;
+        let (client, server) = client().await?;
         Ok(Self::follow(&client, &server, scope))
     }
 
@@ -118,11 +131,23 @@ impl Kube {
             match kind {
                 Followed::Eips => {
                     let api = Api::all_with(client, &kinds::eip_resource());
-                    followers.spawn(follow::follow(api, *kind, scope, kinds::eip, tell));
+                    followers.spawn(follow::follow(
+                        api,
+                        *kind,
+                        scope,
+                        move |eip| kinds::eip(eip, scope),
+                        tell,
+                    ));
                 }
                 Followed::Services => {
                     let api = Api::<Service>::all(client);
-                    followers.spawn(follow::follow(api, *kind, scope, kinds::service, tell));
+                    followers.spawn(follow::follow(
+                        api,
+                        *kind,
+                        scope,
+                        move |service| kinds::service(service, scope),
+                        tell,
+                    ));
                 }
                 Followed::EndpointSlices => {
                     let api = Api::<EndpointSlice>::all(client);
@@ -178,6 +203,12 @@ impl Kube {
         self.changed = false;
         self.next = Instant::now() + GAP;
         Some(self.contents.snapshot())
+    }
+
+    /// What is written into the objects of the snapshot; empty unless the scope is the controller's.
+    #[must_use]
+    pub const fn records(&self) -> &Records {
+        self.contents.records()
     }
 
     /// What is wrong with the API server, or with our rights there.

@@ -1,6 +1,9 @@
 //! What the API has said so far, and whether something new makes it another snapshot.
 
-use super::super::objects::{Identity, Object};
+use super::{
+    super::objects::{Identity, Object},
+    records::{Record, Records},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
@@ -13,6 +16,8 @@ pub(super) struct Entry {
     pub(super) identity: Identity,
     /// `None` if it could not be read; then what was read before counts.
     pub(super) object: Option<Object>,
+    /// What is written into it, for a controller.
+    pub(super) record: Option<Record>,
     /// What is wrong with it.
     pub(super) faults: Vec<Condition>,
 }
@@ -27,6 +32,7 @@ pub(super) struct Contents {
     /// Which Service an EndpointSlice belongs to.
     slices: BTreeMap<Identity, ServiceKey>,
     faults: BTreeMap<Identity, Vec<Condition>>,
+    records: Records,
 }
 
 impl Contents {
@@ -40,7 +46,13 @@ impl Contents {
             unclaimed: BTreeMap::new(),
             slices: BTreeMap::new(),
             faults: BTreeMap::new(),
+            records: Records::default(),
         }
+    }
+
+    /// What is written into the objects.
+    pub(super) const fn records(&self) -> &Records {
+        &self.records
     }
 
     /// All of it.
@@ -56,8 +68,10 @@ impl Contents {
         let Entry {
             identity,
             object,
+            record,
             faults,
         } = entry;
+        let written = record.is_some_and(|record| self.records.set(&identity, record));
         let faulted = if faults.is_empty() {
             self.faults.remove(&identity).is_some()
         } else {
@@ -94,12 +108,13 @@ impl Contents {
             // Nobody follows them.
             Some(Object::BgpConf(_) | Object::BgpPeer(_)) => false,
         };
-        changed || faulted
+        changed || faulted || written
     }
 
     /// Forgets an object; whether the snapshot is another.
     pub(super) fn remove(&mut self, identity: &Identity) -> bool {
         let faulted = self.faults.remove(identity).is_some();
+        self.records.remove(identity);
         let name = &identity.name;
         let changed = match &*identity.kind {
             "Eip" => self.cluster.eips.remove(name).is_some(),

@@ -5,6 +5,7 @@ use super::{
     Scope,
     contents::Entry,
     follow::Followed,
+    records,
 };
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Service},
@@ -94,7 +95,7 @@ pub(super) fn eip_resource() -> ApiResource {
 }
 
 /// An Eip, which may be of any form: a definition that is not ours may have let it in.
-pub(super) fn eip(object: DynamicObject) -> Entry {
+pub(super) fn eip(object: DynamicObject, scope: Scope) -> Entry {
     let name = object.name_any();
     let identity = ObjectRef::cluster_scoped(Followed::Eips.kind(), &name);
     let read = serde_json::to_value(object)
@@ -104,21 +105,32 @@ pub(super) fn eip(object: DynamicObject) -> Entry {
                 .map_err(|error| (error.path().to_string(), error.into_inner().to_string()))
         });
     match read {
-        Ok(eip) => entry(convert::eip(eip)),
+        Ok(eip) => {
+            let record = (scope == Scope::Controller).then(|| records::of_eip(&eip));
+            Entry {
+                record,
+                ..entry(convert::eip(eip))
+            }
+        }
         Err((field, problem)) => {
             let message = format!("{problem}. Correct it; until then the Eip is as it was last read, if it was.");
             let fault = Condition::new(identity.clone(), &field, reason::UNPARSABLE, message);
             Entry {
                 identity,
                 object: None,
+                record: None,
                 faults: vec![fault],
             }
         }
     }
 }
 
-pub(super) fn service(service: Service) -> Entry {
-    entry(convert::service(service))
+pub(super) fn service(service: Service, scope: Scope) -> Entry {
+    let record = (scope == Scope::Controller).then(|| records::of_service(&service));
+    Entry {
+        record,
+        ..entry(convert::service(service))
+    }
 }
 
 pub(super) fn endpoint_slice(slice: EndpointSlice) -> Entry {
@@ -140,6 +152,7 @@ fn entry((identity, object, faults): Converted) -> Entry {
     Entry {
         identity,
         object: Some(object),
+        record: None,
         faults,
     }
 }
@@ -157,10 +170,10 @@ mod tests {
             ))
             .unwrap()
         };
-        let good = eip(object("{address: 10.1.0.0/24, priority: 3}"));
+        let good = eip(object("{address: 10.1.0.0/24, priority: 3}"), Scope::Agent);
         assert!(matches!(good.object, Some(Object::Eip(eip)) if eip.priority == 3));
 
-        let bad = eip(object("{address: 10.1.0.0/24, priority: high}"));
+        let bad = eip(object("{address: 10.1.0.0/24, priority: high}"), Scope::Agent);
         assert_eq!((bad.object, &*bad.identity.name), (None, "pool"));
         assert_eq!(bad.faults[0].field, "spec.priority");
         assert!(bad.faults[0].message.contains("high"));

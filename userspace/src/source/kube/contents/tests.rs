@@ -5,6 +5,7 @@ fn entry(identity: Identity, object: Object) -> Entry {
     Entry {
         identity,
         object: Some(object),
+        record: None,
         faults: Vec::new(),
     }
 }
@@ -128,6 +129,7 @@ fn an_object_that_cannot_be_read_is_as_it_was() {
     let unreadable = Entry {
         identity,
         object: None,
+        record: None,
         faults: vec![fault.clone()],
     };
     assert!(contents.set(unreadable.clone()));

@@ -1,0 +1,196 @@
+//! The controller: gives out addresses, for the whole cluster, by the Kubernetes API.
+//!
+//! One task: it waits for a snapshot of the objects, lets the core plan, makes the writes, and waits for the next snapshot,
+//! which has them. Every write rests on the version that it was planned from; one that comes too late is refused by the API
+//! server and planned anew. At rest nothing is written but the Lease, by which one controller of several leads.
+//!
+//! It decides nothing itself ([`weir_core::controller`]) and keeps nothing: whoever leads next goes on from the objects.
+
+mod election;
+mod events;
+mod write;
+
+use crate::source::kube::{self, Kube, KubeError, Scope};
+use election::Leading;
+use events::Speaker;
+use std::{collections::BTreeMap, io, time::Duration};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+use weir_core::controller::{Freshness, Said, World, plan};
+use write::{Object, Writer};
+
+/// A write that no snapshot shows by then is planned anew.
+const UNSEEN: Duration = Duration::from_secs(2);
+/// Between two looks at whether a snapshot is as new as the API server.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Waits after a write that the API server refused for another reason than its age: the first, and the longest.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What the controller is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this controller among those that would lead.
+    pub identity: String,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub lease: String,
+}
+
+/// Why the controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    /// Signals.
+    #[error("cannot wait for signals")]
+    Signal(#[source] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT; then lets go of the Lease, so that another leads at once.
+///
+/// # Errors
+///
+/// What keeps it from starting; once it runs, what goes wrong is logged and tried again.
+pub async fn run(settings: Settings) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let (client, server) = kube::client().await?;
+    let mut source = Kube::follow(&client, &server, Scope::Controller);
+    let (end, ended) = watch::channel(false);
+    let (mut leading, election) = election::start(client.clone(), &settings, ended);
+    let mut controller = Controller {
+        writer: Writer::new(client.clone()),
+        speaker: Speaker::start(client, &settings.identity),
+        leading: Leading::default(),
+        freshness: Freshness::default(),
+        said: Said::default(),
+        unseen: BTreeMap::new(),
+        unseen_until: Instant::now(),
+        refused: REFUSED.0,
+        refused_until: Instant::now(),
+        wake: None,
+    };
+    info!(
+        identity = settings.identity,
+        server, "waiting for the Lease and the objects"
+    );
+    loop {
+        controller.leading = leading.borrow_and_update().clone();
+        controller.advance(&mut source).await;
+        let wake = controller.wake;
+        tokio::select! {
+            () = source.changed() => {
+                for problem in source.conditions() {
+                    warn!("{problem}");
+                }
+            }
+            changed = leading.changed() => if changed.is_err() { break },
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => controller.wake = None,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    info!("stopping; what is written stays");
+    end.send_replace(true);
+    if let Err(error) = election.await {
+        warn!("the election ended badly: {error}");
+    }
+    Ok(())
+}
+
+struct Controller {
+    writer: Writer,
+    speaker: Speaker,
+    leading: Leading,
+    freshness: Freshness,
+    said: Said,
+    /// Objects that were written, with the version that they had before, until a snapshot has another.
+    unseen: BTreeMap<Object, String>,
+    unseen_until: Instant,
+    /// How long to wait after the next refusal.
+    refused: Duration,
+    refused_until: Instant,
+    /// When to look again without anything having changed.
+    wake: Option<Instant>,
+}
+
+impl Controller {
+    /// Plans and writes, if it leads and there is something to plan from.
+    async fn advance(&mut self, source: &mut Kube) {
+        if !self.leading.now() {
+            // What the next leader, or we again, will have to say is not known.
+            self.said = Said::default();
+            self.unseen.clear();
+            return;
+        }
+        let now = Instant::now();
+        if now < self.refused_until {
+            self.wake_at(self.refused_until);
+            return;
+        }
+        let Some(cluster) = source.read() else { return };
+        let records = source.records();
+        let world = World::new(cluster, records.services.clone(), records.eips.clone(), false);
+        self.unseen
+            .retain(|object, version| object.version(&world) == Some(version.as_str()));
+        if !self.unseen.is_empty() && now < self.unseen_until {
+            self.wake_at(self.unseen_until);
+            return;
+        }
+        self.unseen.clear();
+        let give = self.freshness.observe(&world) || self.compare(&world).await;
+        let world = world.giving(give);
+        let planned = plan(&world);
+        if give {
+            // While nothing is given out, what is missing is no news.
+            for event in self.said.news(planned.warnings) {
+                self.speaker.say(event);
+            }
+        }
+        if planned.actions.is_empty() {
+            return;
+        }
+        let outcome = self.writer.write(&world, planned.actions, &self.leading).await;
+        for event in outcome.events {
+            self.speaker.say(event);
+        }
+        let now = Instant::now();
+        self.unseen = outcome.written;
+        self.unseen_until = now + UNSEEN;
+        if outcome.refused {
+            self.refused_until = now + self.refused;
+            self.refused = (self.refused * 2).min(REFUSED.1);
+            self.wake_at(self.refused_until);
+        } else {
+            self.refused = REFUSED.0;
+            // What was not written because something was older than thought may not change any more.
+            self.wake_at(now + if self.unseen.is_empty() { AGAIN } else { UNSEEN });
+        }
+    }
+
+    /// Whether the Services of a snapshot are those of the API server.
+    async fn compare(&mut self, world: &World) -> bool {
+        match self.writer.service_versions().await {
+            Ok(now) if self.freshness.compare(world, &now) => true,
+            Ok(_) => {
+                self.wake_at(Instant::now() + AGAIN);
+                false
+            }
+            Err(error) => {
+                warn!("cannot list the Services, so no addresses are given out: {error}");
+                self.wake_at(Instant::now() + REFUSED.0);
+                false
+            }
+        }
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+}

@@ -1,0 +1,188 @@
+//! Which controller leads, by a Lease of the API server; the core decides.
+
+use super::Settings;
+use k8s_openapi::{
+    api::coordination::v1::{Lease as LeaseObject, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use std::time::Duration;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+use weir_core::lease::{Candidate, Decision, Lease, Timing};
+
+/// Until when this controller leads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leading {
+    until: Option<Instant>,
+}
+
+impl Leading {
+    /// Whether it leads now.
+    pub(super) fn now(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// Takes part until told to end; then lets go of the Lease.
+pub(super) fn start(
+    client: Client,
+    settings: &Settings,
+    ended: watch::Receiver<bool>,
+) -> (watch::Receiver<Leading>, JoinHandle<()>) {
+    let (tell, told) = watch::channel(Leading::default());
+    let timing = Timing::default();
+    let election = Election {
+        api: Api::namespaced(client, &settings.namespace),
+        name: settings.lease.clone(),
+        identity: settings.identity.clone(),
+        timing,
+        candidate: Candidate::new(settings.identity.clone(), timing),
+        started: Instant::now(),
+        tell,
+    };
+    (told, tokio::spawn(election.run(ended)))
+}
+
+struct Election {
+    api: Api<LeaseObject>,
+    name: String,
+    identity: String,
+    timing: Timing,
+    candidate: Candidate,
+    started: Instant,
+    tell: watch::Sender<Leading>,
+}
+
+impl Election {
+    async fn run(mut self, mut ended: watch::Receiver<bool>) {
+        loop {
+            let wait = match timeout(self.timing.renew, self.look()).await {
+                Ok(Ok(wait)) => wait,
+                Ok(Err(error)) => {
+                    warn!("cannot hold or read the Lease {}: {error}", self.name);
+                    self.timing.retry
+                }
+                Err(_) => Duration::ZERO,
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                _ = ended.changed() => break,
+            }
+        }
+        self.tell.send_replace(Leading::default());
+        if let Ok(Err(error)) = timeout(self.timing.retry, self.let_go()).await {
+            warn!(
+                "cannot let go of the Lease {}; another waits until it has run out: {error}",
+                self.name
+            );
+        }
+    }
+
+    /// Reads the Lease and does what is due; gives how long to wait then.
+    async fn look(&mut self) -> Result<Duration, kube::Error> {
+        let object = self.api.get_opt(&self.name).await?;
+        let begun = self.started.elapsed();
+        match self.candidate.decide(begun, object.as_ref().map(read).as_ref()) {
+            Decision::Wait(wait) => {
+                self.tell.send_replace(Leading::default());
+                Ok(wait)
+            }
+            Decision::Hold {
+                resource_version,
+                transitions,
+                acquired,
+            } => match self.hold(resource_version, transitions, acquired).await {
+                Ok(()) => {
+                    if acquired {
+                        info!(identity = self.identity, "leading");
+                    }
+                    let wait = self.candidate.written(begun);
+                    self.tell.send_replace(Leading {
+                        until: Some(self.started + begun + self.timing.renew),
+                    });
+                    Ok(wait)
+                }
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    debug!("another was faster");
+                    Ok(self.timing.retry)
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    async fn hold(&self, version: Option<String>, transitions: i32, acquired: bool) -> Result<(), kube::Error> {
+        let now = MicroTime(Timestamp::now());
+        let spec = LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(self.timing.lease.as_secs()).ok(),
+            renew_time: Some(now.clone()),
+            acquire_time: acquired.then_some(now),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        };
+        match version {
+            None => {
+                let lease = LeaseObject {
+                    metadata: ObjectMeta {
+                        name: Some(self.name.clone()),
+                        ..ObjectMeta::default()
+                    },
+                    spec: Some(spec),
+                };
+                self.api.create(&PostParams::default(), &lease).await.map(drop)
+            }
+            Some(version) => {
+                let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
+                self.patch(&patch).await
+            }
+        }
+    }
+
+    async fn let_go(&self) -> Result<(), kube::Error> {
+        let lease = self.api.get_opt(&self.name).await?;
+        let released = lease
+            .as_ref()
+            .map(read)
+            .and_then(|lease| self.candidate.release(&lease));
+        let Some((version, transitions)) = released else {
+            return Ok(());
+        };
+        let patch = json!({
+            "metadata": {"resourceVersion": version},
+            "spec": {"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": transitions},
+        });
+        self.patch(&patch).await
+    }
+
+    async fn patch(&self, patch: &serde_json::Value) -> Result<(), kube::Error> {
+        let patched = self
+            .api
+            .patch(&self.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        patched.map(drop)
+    }
+}
+
+fn read(object: &LeaseObject) -> Lease {
+    let spec = object.spec.clone().unwrap_or_default();
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    Lease {
+        resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration: Duration::from_secs(seconds.unwrap_or_default()),
+        transitions: spec.lease_transitions.unwrap_or_default(),
+    }
+}

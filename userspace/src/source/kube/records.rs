@@ -1,0 +1,105 @@
+//! What is written into objects, for whoever writes: versions, marks and statuses, beside what the objects ask for.
+
+use super::super::objects::Identity;
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use std::collections::BTreeMap;
+use weir_core::{
+    controller::{EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, SERVICE_FINALIZER, ServiceObject},
+    model::ServiceKey,
+};
+use weir_crds::Eip;
+
+/// What is written into all Services and Eips.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// Services by key.
+    pub services: BTreeMap<ServiceKey, ServiceObject>,
+    /// Eips by name.
+    pub eips: BTreeMap<String, EipObject>,
+}
+
+/// What is written into one object.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Record {
+    Service(ServiceObject),
+    Eip(EipObject),
+}
+
+impl Records {
+    /// Takes in what is written into an object; whether that is another than before.
+    pub(super) fn set(&mut self, identity: &Identity, record: Record) -> bool {
+        match record {
+            Record::Service(service) => self.services.insert(key(identity), service.clone()).as_ref() != Some(&service),
+            Record::Eip(eip) => self.eips.insert(identity.name.clone(), eip.clone()).as_ref() != Some(&eip),
+        }
+    }
+
+    /// Forgets an object.
+    pub(super) fn remove(&mut self, identity: &Identity) {
+        match &*identity.kind {
+            "Service" => drop(self.services.remove(&key(identity))),
+            "Eip" => drop(self.eips.remove(&identity.name)),
+            _ => {}
+        }
+    }
+}
+
+fn key(identity: &Identity) -> ServiceKey {
+    ServiceKey {
+        namespace: identity.namespace.clone(),
+        name: identity.name.clone(),
+    }
+}
+
+/// What is written into a Service.
+pub(super) fn of_service(service: &Service) -> Record {
+    let status = service.status.as_ref();
+    let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    let metadata = &service.metadata;
+    Record::Service(ServiceObject {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        label: metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(EIP_LABEL).cloned()),
+        finalizer: finalizers(metadata).any(|it| it == SERVICE_FINALIZER),
+        foreign_ingress: ingress.into_iter().flatten().any(|ingress| {
+            let address = ingress
+                .ip
+                .as_deref()
+                .is_some_and(|ip| ip.parse::<std::net::IpAddr>().is_ok());
+            let with_ports = ingress.ports.as_ref().is_some_and(|ports| !ports.is_empty());
+            // The API server fills in the mode.
+            let mode = ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP");
+            !address || with_ports || !mode || ingress.hostname.as_deref().is_some_and(|name| !name.is_empty())
+        }),
+    })
+}
+
+/// What is written into an Eip.
+pub(super) fn of_eip(eip: &Eip) -> Record {
+    let status = eip.status.clone().unwrap_or_default();
+    Record::Eip(EipObject {
+        uid: eip.metadata.uid.clone().unwrap_or_default(),
+        resource_version: eip.metadata.resource_version.clone().unwrap_or_default(),
+        finalizer: finalizers(&eip.metadata).any(|it| it == EIP_FINALIZER),
+        other_finalizers: finalizers(&eip.metadata)
+            .filter(|it| *it != EIP_FINALIZER)
+            .map(str::to_owned)
+            .collect(),
+        status: EipStatus {
+            occupied: status.occupied,
+            usage: status.usage.unwrap_or_default(),
+            pool_size: status.pool_size.unwrap_or_default(),
+            used: status.used,
+            first_ip: status.first_ip.unwrap_or_default(),
+            last_ip: status.last_ip.unwrap_or_default(),
+            v4: status.v4,
+        },
+    })
+}
+
+fn finalizers(metadata: &ObjectMeta) -> impl Iterator<Item = &str> {
+    metadata.finalizers.iter().flatten().map(String::as_str)
+}
