@@ -35,9 +35,7 @@ enum Command {
     /// Serve the Services of a Kubernetes cluster from this node, by the addresses in their status. Reads the API that
     /// KUBECONFIG leads to, or in a pod its own cluster's.
     Agent(Agent),
-    /// Give out addresses, for a whole Kubernetes cluster. Of several, the one that holds the Lease does. Not shown, as it has
-    /// not been tried on a cluster yet.
-    #[command(hide = true)]
+    /// Give out addresses, for a whole Kubernetes cluster. Of several, the one that holds the Lease does.
     Controller(Controller),
     /// Show VIPs, frontends, backends and counters of this host.
     Status(Status),

@@ -8,6 +8,7 @@ mod agent;
 mod bgp;
 mod cluster;
 mod control_plane;
+mod controller;
 mod definitions;
 mod eips;
 mod kube_proxy;
