@@ -197,8 +197,9 @@ fn probes_tell_whether_the_node_does_what_it_should() -> Result<()> {
     Scene::without_agents(SHAPE)?.then(|scene| {
         let node = &scene.lab.nodes[0];
         scene.agents.push(Agent::start(&scene.lab, node)?);
-        ensure!(metrics::get(node, "/healthz")? == b"ok\n");
+        // The first report may be there before the server is.
         wait::until("readiness", || {
+            ensure!(metrics::get(node, "/healthz")? == b"ok\n");
             ensure!(metrics::get(node, "/readyz")? == b"ok\n");
             Ok(())
         })?;
