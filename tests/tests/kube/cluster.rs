@@ -24,22 +24,6 @@ pub const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rbac-ag
 /// Where they put its ServiceAccount.
 const NAMESPACE: &str = "weir-system";
 
-/// Eips as any API server takes them.
-const DEFINITION: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: eips.network.kubesphere.io}
-spec:
-  group: network.kubesphere.io
-  scope: Cluster
-  names: {kind: Eip, plural: eips}
-  versions:
-    - name: v1alpha2
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
-
 /// Everything, in the order it is to end in.
 pub struct Cluster {
     /// In the order of the nodes; none before they are started.
@@ -60,8 +44,7 @@ impl Cluster {
         let _webs = servers::start_web_everywhere(&lab)?;
         let control_plane = ControlPlane::start_in(&lab)?;
         let kubectl = control_plane.kubectl();
-        kubectl.apply(DEFINITION)?;
-        kubectl.run("wait --for=condition=Established --timeout=60s crd/eips.network.kubesphere.io")?;
+        control_plane.apply_definitions()?;
         kubectl.apply(
             &FAMILIES
                 .map(|family| manifests::eip(&format!("lan-{family}").to_lowercase(), address::vip_network(family)))

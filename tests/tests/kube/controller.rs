@@ -203,6 +203,8 @@ fn b22_what_openelb_has_given_out_is_taken_over_as_it_is() -> Result<()> {
     cluster.shows("new", Some("10.10.1.0"))?;
     cluster.records(&json!({"10.10.1.0": "default/new", "10.10.1.7": "default/old"}))?;
     let after = kubectl.get("service old")?;
+    let eip = kubectl.get("eip pool")?;
+    ensure!(eip["status"]["ready"] == true, "what it does not write stays: {eip}");
     ensure!(
         before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"],
         "{before}\n{after}"

@@ -138,10 +138,15 @@ fn give_back<T: Tables>(tables: &T, s: &mut Scratch) -> Way {
     s.second.copy_to(&mut s.chosen);
     let next = s.round.next;
     steer::aim(tables, next, &mut s.second);
-    let blocked = if s.blocked { tunnel::FLAG_BLOCKED } else { 0 };
-    s.flags = tunnel::FLAG_BACK | s.flags & tunnel::FLAG_AHEAD | blocked;
+    s.flags = tunnel::FLAG_BACK | s.flags & tunnel::FLAG_AHEAD | blocked(s);
     s.reason = Reason::Returned;
     Way::There
+}
+
+/// What the next node has to know of those who could not be asked.
+#[inline(always)]
+fn blocked(s: &Scratch) -> u8 {
+    if s.blocked { tunnel::FLAG_BLOCKED } else { 0 }
 }
 
 /// The reason for sending a packet on.
@@ -162,8 +167,7 @@ fn ask(s: &mut Scratch) -> Found {
     } else {
         0
     };
-    let blocked = if s.blocked { tunnel::FLAG_BLOCKED } else { 0 };
-    s.flags = tunnel::FLAG_RETURN | ahead | blocked;
+    s.flags = tunnel::FLAG_RETURN | ahead | blocked(s);
     s.chosen.copy_to(&mut s.second);
     s.candidate.copy_to(&mut s.chosen);
     Found::Ask
