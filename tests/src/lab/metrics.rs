@@ -1,6 +1,6 @@
 //! What an agent serves at `/metrics`, as a monitoring system reads it.
 
-use super::{Node, client};
+use super::{Node, client, wait};
 use anyhow::{Context, Result};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -49,10 +49,13 @@ impl Metrics {
     }
 }
 
-/// The body at `path` of the agent of `node`.
+/// The body at `path` of the agent of `node`, which reports before it serves, so one that refuses connections is asked again.
 ///
 /// # Errors
 /// When it does not answer with 200.
 pub fn get(node: &Node, path: &str) -> Result<Vec<u8>> {
-    node.namespace.run(|| client::get(ADDRESS, path))
+    node.namespace.run(|| {
+        let mut connection = wait::until("the agent's server", || client::connect(ADDRESS))?;
+        client::get_on(&mut connection, path)
+    })
 }
