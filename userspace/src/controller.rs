@@ -8,16 +8,22 @@
 
 mod election;
 mod events;
+mod exposing;
+mod telemetry;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use crate::source::kube::{self, Kube, KubeError, Scope};
 use election::Leading;
 use events::Speaker;
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+use telemetry::Telemetry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{Instant, sleep_until},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
 use weir_core::controller::{Freshness, Said, World, plan};
@@ -30,6 +36,9 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Waits after a write that the API server refused for another reason than its age: the first, and the longest.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// The loop turns at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
 /// What the controller is to do.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,6 +48,8 @@ pub struct Settings {
     pub namespace: String,
     /// Name of the Lease.
     pub lease: String,
+    /// Where metrics and probes are served; `None` is nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why the controller ended.
@@ -61,13 +72,22 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let (client, server) = kube::client().await?;
+    let telemetry = Telemetry::default();
+    // What serves ends with this.
+    let mut servers = JoinSet::new();
+    if let Some(address) = settings.metrics {
+        exposing::start(&mut servers, telemetry.clone(), address);
+    }
     let mut source = Kube::follow(&client, &server, Scope::Controller);
     let (end, ended) = watch::channel(false);
-    let (mut leading, election) = election::start(client.clone(), &settings, ended);
+    let (mut leading, election) = election::start(client.clone(), &settings, telemetry.clone(), ended);
     let mut controller = Controller {
-        writer: Writer::new(client.clone()),
-        speaker: Speaker::start(client, &settings.identity),
+        writer: Writer::new(client.clone(), telemetry.clone()),
+        speaker: Speaker::start(client, &settings.identity, telemetry.clone()),
+        telemetry,
         leading: Leading::default(),
+        world: None,
+        due: false,
         freshness: Freshness::default(),
         said: Said::default(),
         unseen: BTreeMap::new(),
@@ -82,7 +102,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     );
     loop {
         controller.leading = leading.borrow_and_update().clone();
-        controller.advance(&mut source).await;
+        controller.read(&mut source);
+        controller.advance().await;
         let wake = controller.wake;
         tokio::select! {
             () = source.changed() => {
@@ -91,7 +112,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
                 }
             }
             changed = leading.changed() => if changed.is_err() { break },
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => controller.wake = None,
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => controller.woken(),
+            () = sleep(HEARTBEAT) => {}
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -107,7 +129,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 struct Controller {
     writer: Writer,
     speaker: Speaker,
+    telemetry: Telemetry,
     leading: Leading,
+    /// The last snapshot.
+    world: Option<World>,
+    /// Whether it is to be planned from.
+    due: bool,
     freshness: Freshness,
     said: Said,
     /// Objects that were written, with the version that they had before, until a snapshot has another.
@@ -121,12 +148,42 @@ struct Controller {
 }
 
 impl Controller {
+    /// Takes the next snapshot, if there is one, whether it leads or not.
+    fn read(&mut self, source: &mut Kube) {
+        self.telemetry.beat();
+        self.telemetry.leads(self.leading.clone());
+        if let Some(cluster) = source.read() {
+            let records = source.records();
+            self.telemetry.read(records);
+            self.world = Some(World::new(
+                cluster,
+                records.services.clone(),
+                records.eips.clone(),
+                false,
+            ));
+            self.due = true;
+        }
+        let awaited: Vec<&str> = source.awaited().collect();
+        let problems = source.conditions().map(|problem| format!("\n{problem}"));
+        self.telemetry.waits_for((!awaited.is_empty()).then(|| {
+            let problems: String = problems.collect();
+            format!("not read yet: {}{problems}", awaited.join(", "))
+        }));
+    }
+
+    /// It is time to look again.
+    fn woken(&mut self) {
+        self.wake = None;
+        self.due = true;
+    }
+
     /// Plans and writes, if it leads and there is something to plan from.
-    async fn advance(&mut self, source: &mut Kube) {
+    async fn advance(&mut self) {
         if !self.leading.now() {
             // What the next leader, or we again, will have to say is not known.
             self.said = Said::default();
             self.unseen.clear();
+            self.due = true;
             return;
         }
         let now = Instant::now();
@@ -134,19 +191,27 @@ impl Controller {
             self.wake_at(self.refused_until);
             return;
         }
-        let Some(cluster) = source.read() else { return };
-        let records = source.records();
-        let world = World::new(cluster, records.services.clone(), records.eips.clone(), false);
+        let Some(world) = self.world.take_if(|_| self.due) else {
+            return;
+        };
+        self.due = false;
+        self.world = Some(self.make_true(world).await);
+    }
+
+    /// Plans from `world` and writes; gives it back.
+    async fn make_true(&mut self, world: World) -> World {
         self.unseen
             .retain(|object, version| object.version(&world) == Some(version.as_str()));
-        if !self.unseen.is_empty() && now < self.unseen_until {
+        if !self.unseen.is_empty() && Instant::now() < self.unseen_until {
             self.wake_at(self.unseen_until);
-            return;
+            return world;
         }
         self.unseen.clear();
         let give = self.freshness.observe(&world) || self.compare(&world).await;
         let world = world.giving(give);
+        let begun = Instant::now();
         let planned = plan(&world);
+        self.telemetry.planned(begun.elapsed(), &planned.warnings);
         if give {
             // While nothing is given out, what is missing is no news.
             for event in self.said.news(planned.warnings) {
@@ -154,7 +219,7 @@ impl Controller {
             }
         }
         if planned.actions.is_empty() {
-            return;
+            return world;
         }
         let outcome = self.writer.write(&world, planned.actions, &self.leading).await;
         for event in outcome.events {
@@ -169,9 +234,9 @@ impl Controller {
             self.wake_at(self.refused_until);
         } else {
             self.refused = REFUSED.0;
-            // What was not written because something was older than thought may not change any more.
-            self.wake_at(now + if self.unseen.is_empty() { AGAIN } else { UNSEEN });
+            self.wake_at(now + UNSEEN);
         }
+        world
     }
 
     /// Whether the Services of a snapshot are those of the API server.

@@ -3,22 +3,25 @@
 //! What the kernel counts is read from the maps at the moment of a scrape, and costs nothing between two of them; only
 //! what cannot be read back, how long the agent's own steps took, is recorded as it happens. `docs/metrics.md` lists all.
 
-mod families;
+mod alive;
+pub(crate) mod families;
 mod serve;
 mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use serve::{BindError, Serving};
+pub use alive::Alive;
+pub use serve::{BindError, Serving, Watched, serve};
 
 use crate::report::Report;
 use prometheus_client::{collector::Collector, metrics::histogram::Histogram, registry::Registry};
+use snapshot::Maps;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The agent says at least this often that it lives; three times as long without is taken for a hang.
@@ -40,7 +43,7 @@ pub struct Telemetry {
 struct Shared {
     report: Mutex<Option<Arc<Report>>>,
     programmed: AtomicBool,
-    alive: Mutex<Instant>,
+    alive: Alive,
 }
 
 impl Default for Telemetry {
@@ -58,7 +61,7 @@ impl Default for Telemetry {
             shared: Arc::new(Shared {
                 report: Mutex::default(),
                 programmed: AtomicBool::new(false),
-                alive: Mutex::new(Instant::now()),
+                alive: Alive::default(),
             }),
         }
     }
@@ -92,40 +95,12 @@ impl Telemetry {
 
     /// The agent's loop turns.
     pub fn beat(&self) {
-        *self.shared.alive.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.shared.alive.beat();
     }
 
     fn last_report(&self) -> Option<Arc<Report>> {
         let report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.clone()
-    }
-
-    /// Why the agent is not well.
-    fn unwell(&self) -> Option<String> {
-        let since = self
-            .shared
-            .alive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed();
-        (since > 3 * HEARTBEAT).then(|| format!("the agent's loop has not turned for {} s", since.as_secs()))
-    }
-
-    /// Why this node does not do yet what the manifests ask for.
-    fn unready(&self) -> Option<String> {
-        let Some(report) = self.last_report() else {
-            return Some("nothing is programmed yet".to_owned());
-        };
-        if !self.shared.programmed.load(Ordering::Relaxed) {
-            return Some("a map could not be written; it is tried again".to_owned());
-        }
-        let idle: Vec<&str> = report
-            .interfaces
-            .iter()
-            .filter(|interface| interface.xdp_mode.is_none())
-            .map(|interface| interface.name.as_str())
-            .collect();
-        (!idle.is_empty()).then(|| format!("XDP does not run on {}", idle.join(", ")))
     }
 
     /// Everything that is exposed: what was recorded, and what `maps` says.
@@ -148,5 +123,31 @@ impl Telemetry {
         }
         registry.register_collector(Box::new(maps));
         registry
+    }
+}
+
+impl Watched for Telemetry {
+    fn unwell(&self) -> Option<String> {
+        self.shared.alive.unwell("agent", 3 * HEARTBEAT)
+    }
+
+    fn unready(&self) -> Option<String> {
+        let Some(report) = self.last_report() else {
+            return Some("nothing is programmed yet".to_owned());
+        };
+        if !self.shared.programmed.load(Ordering::Relaxed) {
+            return Some("a map could not be written; it is tried again".to_owned());
+        }
+        let idle: Vec<&str> = report
+            .interfaces
+            .iter()
+            .filter(|interface| interface.xdp_mode.is_none())
+            .map(|interface| interface.name.as_str())
+            .collect();
+        (!idle.is_empty()).then(|| format!("XDP does not run on {}", idle.join(", ")))
+    }
+
+    fn exposed(&self) -> Registry {
+        self.registry(Maps::new(self.clone()))
     }
 }

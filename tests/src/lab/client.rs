@@ -158,7 +158,11 @@ pub fn connect(address: SocketAddr) -> Result<TcpStream> {
 pub fn request(connection: &mut TcpStream, path: &str, received: &AtomicUsize) -> Result<Vec<u8>> {
     connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n").as_bytes())?;
     let (status, body) = response(connection, received)?;
-    ensure!(status == 200, "GET {path}: status {status}");
+    ensure!(
+        status == 200,
+        "GET {path}: status {status}: {}",
+        String::from_utf8_lossy(&body)
+    );
     Ok(body)
 }
 

@@ -1,112 +1,9 @@
 //! `weir controller`, with the rights it is delivered with: who gets which address, what is written, and who leads.
 
+use crate::controlled::{Cluster, LABEL, pool, service};
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
-use std::path::PathBuf;
-use tests::{
-    kube::{ControlPlane, Kubectl},
-    lab::{agent, process::Process, wait},
-};
-
-/// The rights of the controller, as delivered.
-const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rbac-controller.yaml");
-const LABEL: &str = "eip.openelb.kubesphere.io/v1alpha2";
-
-/// A control plane, and controllers that would lead.
-struct Cluster {
-    control_plane: ControlPlane,
-    kubeconfig: PathBuf,
-}
-
-impl Cluster {
-    fn new() -> Result<Self> {
-        let control_plane = ControlPlane::start()?;
-        control_plane.apply_definitions()?;
-        let kubectl = control_plane.kubectl();
-        kubectl.run("create namespace weir-system")?;
-        kubectl.run(&format!("apply -f {RIGHTS}"))?;
-        let account = control_plane.kubectl_as("weir-system", "weir-controller")?;
-        let kubeconfig = account.kubeconfig().to_owned();
-        Ok(Self {
-            control_plane,
-            kubeconfig,
-        })
-    }
-
-    fn kubectl(&self) -> &Kubectl {
-        self.control_plane.kubectl()
-    }
-
-    fn start(&self, identity: &str) -> Result<Process> {
-        let program = agent::binary();
-        let mut command = self.control_plane.namespace().command(&program.to_string_lossy());
-        command.args(["controller", "--identity", identity]);
-        command.env("KUBECONFIG", &self.kubeconfig);
-        let log = self
-            .control_plane
-            .directory()
-            .join(format!("controller-{identity}.log"));
-        Process::start(command, "controller", &log)
-    }
-
-    /// Waits until the Service shows this address, or none.
-    fn shows(&self, service: &str, address: Option<&str>) -> Result<Value> {
-        wait::until("the status of a Service", || {
-            let found = self.kubectl().get(&format!("service {service}"))?;
-            let shown = found["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
-            ensure!(shown == address, "{service} shows {shown:?}, not {address:?}");
-            Ok(found)
-        })
-    }
-
-    /// Waits until these Services, and no others, are recorded in the Eip.
-    fn records(&self, used: &Value) -> Result<Value> {
-        wait::until("the status of the Eip", || {
-            let found = self.kubectl().get("eip pool")?;
-            ensure!(found["status"]["used"] == *used, "{}", found["status"]);
-            Ok(found)
-        })
-    }
-
-    fn has_event(&self, service: &str, kind: &str, reason: &str, text: &str) -> Result<()> {
-        wait::until("an event", || {
-            let events = self.kubectl().get("events")?;
-            let mut all = events["items"].as_array().into_iter().flatten();
-            let found = all.any(|event| {
-                event["involvedObject"]["name"] == service
-                    && event["type"] == kind
-                    && event["reason"] == reason
-                    && event["message"].as_str().is_some_and(|message| message.contains(text))
-            });
-            ensure!(found, "no {kind} {reason} about {service} in {events}");
-            Ok(())
-        })
-    }
-}
-
-fn pool(address: &str) -> String {
-    format!(
-        "---\n{}\n",
-        json!({
-            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip", "metadata": {"name": "pool"},
-            "spec": {"address": address, "protocol": "layer2", "interface": "eth0"},
-        })
-    )
-}
-
-fn service(name: &str, annotations: &[(&str, &str)]) -> String {
-    let mut all = json!({"lb.kubesphere.io/v1alpha1": "openelb"});
-    for (key, value) in annotations {
-        all[key] = json!(value);
-    }
-    format!(
-        "---\n{}\n",
-        json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "annotations": all},
-            "spec": {"type": "LoadBalancer", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
-        })
-    )
-}
+use serde_json::json;
+use tests::lab::wait;
 
 /// [B04 B05 B09 B11 B16 B17 B18 B20 A14 A15 B25]
 #[test]
@@ -209,6 +106,101 @@ fn b22_what_openelb_has_given_out_is_taken_over_as_it_is() -> Result<()> {
         before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"],
         "{before}\n{after}"
     );
+    ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+    Ok(())
+}
+
+/// [G04 G06] Whoever leads or not, a controller says that it is ready, and of all one says that it leads.
+#[test]
+fn g04_controllers_say_whether_they_are_ready_and_who_leads() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&format!(
+        "{}{}",
+        pool("10.10.1.0/24"),
+        service("web", &[(LABEL, "pool")])
+    ))?;
+    kubectl.run("delete crd eips.network.kubesphere.io")?;
+    let mut first = cluster.start("first")?;
+    wait::until("a word on what is missing", || {
+        let refused = cluster.asks(9471, "/readyz").err();
+        let refused = refused.map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(
+            refused.contains("503") && refused.contains("not read yet: eips") && refused.contains("NotServed"),
+            "{refused}"
+        );
+        Ok(())
+    })?;
+    ensure!(cluster.asks(9471, "/healthz")? == "ok\n");
+
+    cluster.control_plane.apply_definitions()?;
+    kubectl.apply(&pool("10.10.1.0/24"))?;
+    cluster.shows("web", Some("10.10.1.0"))?;
+    let mut second = cluster.start_with("second", &["--metrics", "[::]:9481"])?;
+    for port in [9471, 9481] {
+        wait::until("readiness", || {
+            ensure!(cluster.asks(port, "/readyz")? == "ok\n");
+            Ok(())
+        })?;
+    }
+    wait::until("metrics of the leader", || {
+        let told = cluster.asks(9471, "/metrics")?;
+        for line in [
+            "weir_controller_leading 1\n",
+            "weir_controller_services 1\n",
+            "weir_controller_eip_addresses{eip=\"pool\"} 256\n",
+            "weir_controller_eip_addresses_used{eip=\"pool\"} 1\n",
+            "weir_controller_writes_total{action=\"record\",result=\"written\"} ",
+        ] {
+            ensure!(told.contains(line), "no {line} in {told}");
+        }
+        Ok(())
+    })?;
+    ensure!(cluster.asks(9481, "/metrics")?.contains("weir_controller_leading 0\n"));
+    ensure!(first.stop(wait::patience())?.success(), "{}", first.log());
+    wait::until("the other's leadership", || {
+        let told = cluster.asks(9481, "/metrics")?;
+        ensure!(
+            told.contains("weir_controller_leading 1\n")
+                && told.contains("weir_controller_lease_transitions_total 1\n"),
+            "{told}"
+        );
+        Ok(())
+    })?;
+    ensure!(second.stop(wait::patience())?.success(), "{}", second.log());
+    Ok(())
+}
+
+/// Who was asked to do nothing, as nobody may, does it as soon as it may.
+#[test]
+fn what_was_refused_is_tried_again() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    let rights = kubectl.get("clusterrole weir-controller")?;
+    let mut fewer = rights.clone();
+    for rule in fewer["rules"].as_array_mut().into_iter().flatten() {
+        if rule["resources"] == json!(["eips/status"]) {
+            rule["verbs"] = json!(["get"]);
+        }
+    }
+    kubectl.patch("clusterrole weir-controller", &json!({"rules": fewer["rules"]}))?;
+    kubectl.apply(&format!(
+        "{}{}",
+        pool("10.10.1.0/24"),
+        service("web", &[(LABEL, "pool")])
+    ))?;
+    let mut controller = cluster.start("only")?;
+    wait::until("a refusal", || {
+        let told = cluster.asks(9471, "/metrics")?;
+        ensure!(
+            told.contains("weir_controller_writes_total{action=\"record\",result=\"refused\"}"),
+            "{told}"
+        );
+        Ok(())
+    })?;
+    // Nothing that it watches changes with its rights.
+    kubectl.patch("clusterrole weir-controller", &json!({"rules": rights["rules"]}))?;
+    cluster.shows("web", Some("10.10.1.0"))?;
     ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
     Ok(())
 }

@@ -8,6 +8,7 @@ mod agent;
 mod bgp;
 mod cluster;
 mod control_plane;
+mod controlled;
 mod controller;
 mod definitions;
 mod eips;

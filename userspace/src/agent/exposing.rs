@@ -1,7 +1,7 @@
 //! Keeps the metrics served at the address asked for. One that cannot be had is a condition, and is tried again.
 
 use super::conditions::error_text;
-use crate::metrics::{Serving, Telemetry};
+use crate::metrics::{self, Serving, Telemetry};
 use std::net::SocketAddr;
 use weir_core::model::{Condition, ObjectRef};
 
@@ -32,7 +32,7 @@ impl Exposing {
         let (None, Some(address)) = (&self.serving, self.address) else {
             return false;
         };
-        let problem = match telemetry.serve(address).await {
+        let problem = match metrics::serve(telemetry.clone(), address).await {
             Ok(serving) => {
                 self.serving = Some(serving);
                 None

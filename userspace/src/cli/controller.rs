@@ -1,6 +1,6 @@
 //! `weir controller`.
 
-use super::serve::{host_name, start_log};
+use super::serve::{MetricsAddress, host_name, start_log};
 use crate::controller::{self, Settings};
 use anyhow::Context;
 use clap::Args;
@@ -16,6 +16,9 @@ pub(super) struct Controller {
     /// Name among those that would lead; by default the host name, which for a pod is its own.
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     identity: Option<String>,
+    /// Where to serve /metrics, /healthz and /readyz; `off` serves nothing.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9471")]
+    metrics: MetricsAddress,
     /// What it logs: a level, or directives such as `weir=debug,warn`.
     #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = "info")]
     log_level: String,
@@ -29,6 +32,7 @@ impl Controller {
             identity,
             namespace: self.namespace,
             lease: self.lease,
+            metrics: self.metrics.0,
         };
         // The election must not wait for a plan.
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -80,7 +80,7 @@ struct CapacityFlags {
 
 /// Where metrics are served; `None` is nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MetricsAddress(Option<SocketAddr>);
+pub(super) struct MetricsAddress(pub(super) Option<SocketAddr>);
 
 impl FromStr for MetricsAddress {
     type Err = String;

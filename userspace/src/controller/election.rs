@@ -1,6 +1,6 @@
 //! Which controller leads, by a Lease of the API server; the core decides.
 
-use super::Settings;
+use super::{Settings, telemetry::Telemetry};
 use k8s_openapi::{
     api::coordination::v1::{Lease as LeaseObject, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -37,6 +37,7 @@ impl Leading {
 pub(super) fn start(
     client: Client,
     settings: &Settings,
+    telemetry: Telemetry,
     ended: watch::Receiver<bool>,
 ) -> (watch::Receiver<Leading>, JoinHandle<()>) {
     let (tell, told) = watch::channel(Leading::default());
@@ -49,6 +50,7 @@ pub(super) fn start(
         candidate: Candidate::new(settings.identity.clone(), timing),
         started: Instant::now(),
         tell,
+        telemetry,
     };
     (told, tokio::spawn(election.run(ended)))
 }
@@ -61,6 +63,7 @@ struct Election {
     candidate: Candidate,
     started: Instant,
     tell: watch::Sender<Leading>,
+    telemetry: Telemetry,
 }
 
 impl Election {
@@ -90,9 +93,12 @@ impl Election {
 
     /// Reads the Lease and does what is due; gives how long to wait then.
     async fn look(&mut self) -> Result<Duration, kube::Error> {
-        let object = self.api.get_opt(&self.name).await?;
+        let lease = self.api.get_opt(&self.name).await?.as_ref().map(read);
         let begun = self.started.elapsed();
-        match self.candidate.decide(begun, object.as_ref().map(read).as_ref()) {
+        if let Some(lease) = &lease {
+            self.telemetry.transitions(lease.transitions);
+        }
+        match self.candidate.decide(begun, lease.as_ref()) {
             Decision::Wait(wait) => {
                 self.tell.send_replace(Leading::default());
                 Ok(wait)
@@ -103,6 +109,7 @@ impl Election {
                 acquired,
             } => match self.hold(resource_version, transitions, acquired).await {
                 Ok(()) => {
+                    self.telemetry.transitions(transitions);
                     if acquired {
                         info!(identity = self.identity, "leading");
                     }

@@ -1,5 +1,6 @@
 //! Events, as `kubectl describe` shows them; sent beside the controller's own work, which never waits for them.
 
+use super::telemetry::Telemetry;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -20,11 +21,12 @@ const LONGEST: usize = 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Speaker {
     queue: mpsc::Sender<Event>,
+    telemetry: Telemetry,
 }
 
 impl Speaker {
     /// Starts to send; needs a runtime.
-    pub(super) fn start(client: Client, identity: &str) -> Self {
+    pub(super) fn start(client: Client, identity: &str, telemetry: Telemetry) -> Self {
         let (queue, mut waiting) = mpsc::channel(QUEUE);
         let reporter = Reporter {
             controller: SOURCE.into(),
@@ -39,7 +41,7 @@ impl Speaker {
                 }
             }
         });
-        Self { queue }
+        Self { queue, telemetry }
     }
 
     /// Sends an event when there is time.
@@ -47,8 +49,10 @@ impl Speaker {
         if event.warning {
             warn!("{}: {}: {}", event.object, event.reason, event.message);
         }
-        if self.queue.try_send(event).is_err() {
-            debug!("too many events at once; one is left out");
+        let warning = event.warning;
+        match self.queue.try_send(event) {
+            Ok(()) => self.telemetry.said(warning),
+            Err(_) => debug!("too many events at once; one is left out"),
         }
     }
 }

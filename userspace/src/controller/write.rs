@@ -1,6 +1,9 @@
 //! Making the core's writes: each a patch that the API server takes only for the version it was planned from.
 
-use super::Leading;
+use super::{
+    Leading,
+    telemetry::{self, Telemetry},
+};
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use kube::{
@@ -56,14 +59,25 @@ enum Done {
     Refused,
 }
 
+impl Done {
+    const fn result(&self) -> telemetry::Result {
+        match self {
+            Self::Written(..) => telemetry::Result::Written,
+            Self::TooOld => telemetry::Result::TooOld,
+            Self::Refused => telemetry::Result::Refused,
+        }
+    }
+}
+
 /// Who writes.
 pub(super) struct Writer {
     client: Client,
+    telemetry: Telemetry,
 }
 
 impl Writer {
-    pub(super) const fn new(client: Client) -> Self {
-        Self { client }
+    pub(super) const fn new(client: Client, telemetry: Telemetry) -> Self {
+        Self { client, telemetry }
     }
 
     /// Makes the writes in order: Shows together, then Marks, then those of Eips; none that begins when we no longer lead.
@@ -82,11 +96,13 @@ impl Writer {
             let mut done = stream::iter(actions)
                 .map(|action| async move {
                     // Not later: what is planned from another's time is not ours to write.
-                    if leading.now() {
-                        self.make(world, action).await
-                    } else {
-                        Done::TooOld
+                    if !leading.now() {
+                        return Done::TooOld;
                     }
+                    let name = telemetry::name(&action);
+                    let done = self.make(world, action).await;
+                    self.telemetry.wrote(name, done.result());
+                    done
                 })
                 .buffer_unordered(AT_ONCE);
             while let Some(done) = done.next().await {

@@ -14,17 +14,21 @@ use weir_common::verdict::Reason;
 use weir_core::model::Protocol;
 
 /// One family under way: gives each member its labels and value.
-struct Family<'a> {
+pub(crate) struct Family<'a> {
     encoder: MetricEncoder<'a>,
     kind: MetricType,
 }
 
 impl<'a> Family<'a> {
-    fn counter(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) -> Result<Self, fmt::Error> {
+    pub(crate) fn counter(
+        encoder: &'a mut DescriptorEncoder<'_>,
+        name: &'a str,
+        help: &str,
+    ) -> Result<Self, fmt::Error> {
         Self::new(encoder, name, help, MetricType::Counter)
     }
 
-    fn gauge(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) -> Result<Self, fmt::Error> {
+    pub(crate) fn gauge(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) -> Result<Self, fmt::Error> {
         Self::new(encoder, name, help, MetricType::Gauge)
     }
 
@@ -40,12 +44,12 @@ impl<'a> Family<'a> {
         })
     }
 
-    fn put(&mut self, labels: &impl EncodeLabelSet, value: u64) -> fmt::Result {
+    pub(crate) fn put(&mut self, labels: &impl EncodeLabelSet, value: u64) -> fmt::Result {
         Self::encode(self.encoder.encode_family(labels)?, self.kind, value)
     }
 
     /// The only member, without labels.
-    fn put_alone(self, value: u64) -> fmt::Result {
+    pub(crate) fn put_alone(self, value: u64) -> fmt::Result {
         Self::encode(self.encoder, self.kind, value)
     }
 

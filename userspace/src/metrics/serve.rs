@@ -1,6 +1,5 @@
-//! The HTTP side: three paths, plain text, no state.
+//! The HTTP side of whoever is watched, the agent or the controller: three paths, plain text, no state.
 
-use super::{Telemetry, snapshot::Maps};
 use axum::{
     Router,
     extract::State,
@@ -9,7 +8,11 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text, registry::Registry};
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 use tokio::{net::TcpListener, sync::Mutex, task::AbortHandle};
 use tracing::{info, warn};
 
@@ -35,47 +38,66 @@ impl Drop for Serving {
     }
 }
 
+/// Who is watched.
+pub trait Watched: Clone + Send + Sync + 'static {
+    /// Why it ought to be started again; `None` while it is well.
+    fn unwell(&self) -> Option<String>;
+    /// Why it does not do yet what it is there for; `None` once it does.
+    fn unready(&self) -> Option<String>;
+    /// Everything that is exposed.
+    fn exposed(&self) -> Registry;
+}
+
 #[derive(Clone)]
-struct Shared {
-    telemetry: Telemetry,
-    /// One scrape at a time: each reads all maps, and several at once would only be slower.
+struct Shared<W> {
+    watched: W,
+    /// One scrape at a time: each reads all there is, and several at once would only be slower.
     registry: Arc<Mutex<Arc<Registry>>>,
 }
 
-impl Telemetry {
-    /// Starts to serve at `address`.
-    ///
-    /// # Errors
-    ///
-    /// [`BindError`], when the address is taken or none of this host's.
-    pub async fn serve(&self, address: SocketAddr) -> Result<Serving, BindError> {
-        let failed = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        info!(%address, "serving /metrics, /healthz and /readyz");
-        let registry = self.registry(Maps::new(self.clone()));
-        let router = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .with_state(Shared {
-                telemetry: self.clone(),
-                registry: Arc::new(Mutex::new(Arc::new(registry))),
-            });
-        let task = tokio::spawn(async move {
-            if let Err(problem) = axum::serve(listener, router).await {
-                warn!(%problem, "metrics are no longer served");
-            }
-        });
-        Ok(Serving {
-            task: task.abort_handle(),
-        })
+/// Starts to serve what `watched` says at `address`.
+///
+/// # Errors
+///
+/// [`BindError`], when the address is taken or none of this host's.
+pub async fn serve<W: Watched>(watched: W, address: SocketAddr) -> Result<Serving, BindError> {
+    let failed = |source| BindError { address, source };
+    let listener = listen(address).await.map_err(failed)?;
+    info!(%address, "serving /metrics, /healthz and /readyz");
+    let registry = Arc::new(Mutex::new(Arc::new(watched.exposed())));
+    let router = Router::new()
+        .route("/metrics", get(metrics::<W>))
+        .route("/healthz", get(healthz::<W>))
+        .route("/readyz", get(readyz::<W>))
+        .with_state(Shared { watched, registry });
+    let task = tokio::spawn(async move {
+        if let Err(problem) = axum::serve(listener, router).await {
+            warn!(%problem, "metrics are no longer served");
+        }
+    });
+    Ok(Serving {
+        task: task.abort_handle(),
+    })
+}
+
+/// A listener at `address`; where it is any of this host's (`::`) and the host has no IPv6, at any IPv4 address.
+///
+/// # Errors
+///
+/// As of the kernel.
+pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
     }
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
+async fn metrics<W: Watched>(State(shared): State<Shared<W>>) -> Response {
     let registry = shared.registry.lock().await;
     let scraped = Arc::clone(&registry);
-    // Maps are read and text is made for milliseconds on end: not where netlink is waited for.
+    // Maps are read and text is made for milliseconds on end: not where anything else is waited for.
     let text = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         text::encode(&mut text, &scraped).map(|()| text)
@@ -84,18 +106,18 @@ async fn metrics(State(shared): State<Shared>) -> Response {
         Ok(Ok(text)) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         _ => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            "the maps cannot be read; see the agent's log\n",
+            "what is to be told cannot be read; see the log\n",
         )
             .into_response(),
     }
 }
 
-async fn healthz(State(shared): State<Shared>) -> Response {
-    verdict(shared.telemetry.unwell())
+async fn healthz<W: Watched>(State(shared): State<Shared<W>>) -> Response {
+    verdict(shared.watched.unwell())
 }
 
-async fn readyz(State(shared): State<Shared>) -> Response {
-    verdict(shared.telemetry.unready())
+async fn readyz<W: Watched>(State(shared): State<Shared<W>>) -> Response {
+    verdict(shared.watched.unready())
 }
 
 fn verdict(problem: Option<String>) -> Response {

@@ -211,6 +211,11 @@ impl Kube {
         self.contents.records()
     }
 
+    /// What the API has not said yet: kinds, as rights have them; none once a snapshot can be read.
+    pub fn awaited(&self) -> impl Iterator<Item = &'static str> {
+        self.awaited.iter().map(|kind| kind.plural())
+    }
+
     /// What is wrong with the API server, or with our rights there.
     pub fn conditions(&self) -> impl Iterator<Item = Condition> {
         self.problems.conditions()

@@ -1,0 +1,129 @@
+//! A control plane with `weir controller` and the rights it is delivered with.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+use tests::{
+    kube::{ControlPlane, Kubectl},
+    lab::{agent, client, process::Process, wait},
+};
+
+/// The rights of the controller, as delivered.
+const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rbac-controller.yaml");
+pub const LABEL: &str = "eip.openelb.kubesphere.io/v1alpha2";
+
+/// A control plane, and what controllers there need.
+pub struct Cluster {
+    pub control_plane: ControlPlane,
+    kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// Of its own, with definitions and rights, and nobody who leads yet.
+    pub fn new() -> Result<Self> {
+        let control_plane = ControlPlane::start()?;
+        control_plane.apply_definitions()?;
+        let kubectl = control_plane.kubectl();
+        kubectl.run("create namespace weir-system")?;
+        kubectl.run(&format!("apply -f {RIGHTS}"))?;
+        let account = control_plane.kubectl_as("weir-system", "weir-controller")?;
+        let kubeconfig = account.kubeconfig().to_owned();
+        Ok(Self {
+            control_plane,
+            kubeconfig,
+        })
+    }
+
+    pub fn kubectl(&self) -> &Kubectl {
+        self.control_plane.kubectl()
+    }
+
+    /// Starts a controller.
+    pub fn start(&self, identity: &str) -> Result<Process> {
+        self.start_with(identity, &[])
+    }
+
+    /// Starts a controller with more arguments.
+    pub fn start_with(&self, identity: &str, arguments: &[&str]) -> Result<Process> {
+        let program = agent::binary();
+        let mut command = self.control_plane.namespace().command(&program.to_string_lossy());
+        command.args(["controller", "--identity", identity]).args(arguments);
+        command.env("KUBECONFIG", &self.kubeconfig);
+        let log = self
+            .control_plane
+            .directory()
+            .join(format!("controller-{identity}.log"));
+        Process::start(command, "controller", &log)
+    }
+
+    /// Waits until the Service shows this address, or none.
+    pub fn shows(&self, service: &str, address: Option<&str>) -> Result<Value> {
+        wait::until("the status of a Service", || {
+            let found = self.kubectl().get(&format!("service {service}"))?;
+            let shown = found["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
+            ensure!(shown == address, "{service} shows {shown:?}, not {address:?}");
+            Ok(found)
+        })
+    }
+
+    /// Waits until these Services, and no others, are recorded in the Eip.
+    pub fn records(&self, used: &Value) -> Result<Value> {
+        wait::until("the status of the Eip", || {
+            let found = self.kubectl().get("eip pool")?;
+            ensure!(found["status"]["used"] == *used, "{}", found["status"]);
+            Ok(found)
+        })
+    }
+
+    /// Waits for an event about a Service of namespace default, with these words.
+    pub fn has_event(&self, service: &str, kind: &str, reason: &str, text: &str) -> Result<()> {
+        wait::until("an event", || {
+            let events = self.kubectl().get("events")?;
+            let mut all = events["items"].as_array().into_iter().flatten();
+            let found = all.any(|event| {
+                event["involvedObject"]["name"] == service
+                    && event["type"] == kind
+                    && event["reason"] == reason
+                    && event["message"].as_str().is_some_and(|message| message.contains(text))
+            });
+            ensure!(found, "no {kind} {reason} about {service} in {events}");
+            Ok(())
+        })
+    }
+
+    /// What a controller says at this path of its port for metrics.
+    pub fn asks(&self, port: u16, path: &str) -> Result<String> {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let body = self.control_plane.namespace().run(|| client::get(address, path))?;
+        Ok(String::from_utf8(body)?)
+    }
+}
+
+/// The Eip `pool`.
+pub fn pool(address: &str) -> String {
+    format!(
+        "---\n{}\n",
+        json!({
+            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip", "metadata": {"name": "pool"},
+            "spec": {"address": address, "protocol": "layer2", "interface": "eth0"},
+        })
+    )
+}
+
+/// A Service of ours with these annotations beside.
+pub fn service(name: &str, annotations: &[(&str, &str)]) -> String {
+    let mut all = json!({"lb.kubesphere.io/v1alpha1": "openelb"});
+    for (key, value) in annotations {
+        all[key] = json!(value);
+    }
+    format!(
+        "---\n{}\n",
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "annotations": all},
+            "spec": {"type": "LoadBalancer", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
+        })
+    )
+}
