@@ -10,13 +10,16 @@ mod conditions;
 mod exposing;
 mod flow_table;
 mod interfaces;
+mod planning;
+mod programming;
+mod settling;
 mod source;
 
 use crate::{
-    apply::bpf::{self, Dataplane, config},
+    apply::bpf::{self, Dataplane},
     metrics::Telemetry,
     report::Reporter,
-    source::netlink::{self, Device, Network, Queries, Wanted},
+    source::netlink::{self, Network, Queries, Wanted},
     store,
 };
 use allocations::Allocations;
@@ -26,29 +29,19 @@ use flow_table::FlowTable;
 use interfaces::Interfaces;
 use source::Source;
 pub use source::{Origin, SourceError};
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 use weir_core::{
     model::{Cluster, Condition},
     plan::{Memo, Plan, ThisNode},
-    tables::{self, Tables},
+    tables::Tables,
 };
 
-/// An adopted data path is left as it is until all next hops are known again, but no longer than this.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// What a step took out of use is cleared this much later; packets under way are gone in microseconds.
-const SETTLE: Duration = Duration::from_millis(10);
 /// Interfaces that could not be taken are tried again this often, and so are writes that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -276,27 +269,11 @@ impl Agent {
 
     /// Does what is due, and no more.
     async fn advance(&mut self, queries: &Queries) {
-        let (Some(cluster), Some(network)) = (&mut self.cluster, self.network.clone()) else {
+        let Some(network) = self.network.clone().filter(|_| self.cluster.is_some()) else {
             return;
         };
         if std::mem::take(&mut self.replan) {
-            if let Some(allocations) = &self.allocations {
-                cluster.previous = allocations.addresses().clone();
-            }
-            let begun = Instant::now();
-            let next = self.memo.plan(cluster, &self.this);
-            self.telemetry.planned(begun.elapsed());
-            // Before anybody is told an address, it is on disk.
-            if let Some(allocations) = &mut self.allocations {
-                self.restep |= allocations.save(next.memory());
-            }
-            self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
-            self.restep |= self.plan.as_deref() != Some(&next);
-            // What goes now must not take along a flow that has begun since the last look.
-            if self.plan.as_ref().is_none_or(|last| lets_go(last, &next)) {
-                self.look_at_flows();
-            }
-            self.plan = Some(Arc::new(next));
+            self.make_plan();
         }
         let Some(plan) = self.plan.clone() else { return };
         if self.stepped.is_none() && self.should_wait(&plan, &network) {
@@ -311,161 +288,6 @@ impl Agent {
             self.settle_interfaces(queries, &plan, &network, interfaces_due).await;
         }
     }
-
-    /// Whether the first step would cut off nodes whose next hops are just being resolved.
-    fn should_wait(&mut self, plan: &Plan, network: &Network) -> bool {
-        let nodes = plan.nodes.values().copied().collect();
-        let known = network.wanted.nodes == nodes && network.reaches_all(&nodes);
-        let patience = *self.patience.get_or_insert_with(|| Instant::now() + PATIENCE);
-        let wait = !known && Instant::now() < patience;
-        self.wake_at = wait.then_some(patience);
-        wait
-    }
-
-    fn step_tables(&mut self, plan: &Plan, network: &Network) {
-        let settings = tables::Settings {
-            tunnel_port: self.settings.dataplane.tunnel_port,
-            jiffies_per_second: config::jiffies_per_second(),
-            now: self.started.elapsed().as_secs(),
-            udp_idle: config::UDP.as_secs(),
-        };
-        let begun = Instant::now();
-        self.tables.set_live(self.flow_table.live());
-        let step = self.tables.step(plan, &network.links, &settings);
-        self.telemetry.stepped(begun.elapsed());
-        let mss = config::mss(
-            plan.tunnel_address,
-            smallest_mtu(plan, network, &self.settings.interfaces),
-        );
-        let syn_mss = config::syn_mss(own_mtu(network, &self.settings.interfaces));
-        let written = self
-            .dataplane
-            .set_mss(mss, syn_mss)
-            .and_then(|()| self.dataplane.apply(&step.writes));
-        let due = [
-            step.unsettled.then_some(SETTLE),
-            step.forget_in.map(Duration::from_secs),
-        ];
-        self.wake_at = due.into_iter().flatten().min().map(|time| Instant::now() + time);
-        self.telemetry.set_programmed(written.is_ok());
-        match written {
-            Ok(()) => {
-                let changed = self.changed.take();
-                if !step.writes.is_empty() {
-                    debug!(writes = step.writes.len(), time = ?begun.elapsed(), "programmed");
-                    changed.inspect(|seen| self.telemetry.programmed(*seen));
-                }
-            }
-            Err(problem) => self.read_back(&problem),
-        }
-        self.stepped = Some(step.conditions);
-    }
-
-    /// After a failed write: what the maps really hold is the new start, and the plan is tried again.
-    fn read_back(&mut self, problem: &bpf::Error) {
-        error!(
-            problem = problem as &dyn std::error::Error,
-            "a map could not be written; trying again"
-        );
-        match self.dataplane.with_contents(Tables::adopt) {
-            Ok(tables) => self.tables = tables,
-            Err(problem) => error!(
-                problem = &problem as &dyn std::error::Error,
-                "the maps cannot be read either"
-            ),
-        }
-        self.wake_at = Some(Instant::now() + RETRY);
-    }
-
-    async fn settle_interfaces(&mut self, queries: &Queries, plan: &Plan, network: &Network, attach: bool) {
-        let mut devices = list(queries).await;
-        if attach {
-            self.interfaces.attach(&mut self.dataplane, network, &devices);
-            devices = list(queries).await;
-            if let Err(problem) = self.tidy(network) {
-                warn!(
-                    problem = &problem as &dyn std::error::Error,
-                    "what an earlier agent left is not all cleared; trying again"
-                );
-            }
-        }
-        self.report(plan, network, &devices);
-    }
-
-    /// Ends what a take-over began: interfaces nobody asks for are let go, flows move.
-    fn tidy(&mut self, network: &Network) -> Result<(), bpf::Error> {
-        if let Some(devices) = self.interfaces.devices(network) {
-            self.dataplane.keep_only(&devices)?;
-        }
-        if self.interfaces.all_taken_over() {
-            self.dataplane.finish_move()?;
-        }
-        Ok(())
-    }
-
-    fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {
-        let Some(stepped) = &self.stepped else { return };
-        let conditions = plan.conditions.iter().chain(stepped).cloned();
-        let conditions = conditions.chain(self.interfaces.conditions());
-        let conditions = conditions.chain(self.allocations.as_ref().and_then(Allocations::condition));
-        let conditions = conditions.chain(self.source_conditions.iter().cloned());
-        let conditions = conditions.chain(self.flow_table.condition());
-        self.conditions.replace(conditions.chain(self.exposing.condition()));
-        let interfaces = self.interfaces.report(&self.dataplane, network, devices);
-        let conditions = self.conditions.current().cloned().collect();
-        let report = self
-            .reporter
-            .report(plan, &self.tables, network, interfaces, conditions);
-        if let Err(problem) = self.reporter.write(&report) {
-            warn!(
-                problem = &problem as &dyn std::error::Error,
-                "`weir status` will show an older state"
-            );
-        }
-        self.telemetry.report(Arc::new(report));
-    }
-}
-
-async fn list(queries: &Queries) -> Vec<Device> {
-    queries.devices().await.unwrap_or_else(|problem| {
-        warn!(
-            problem = &problem as &dyn std::error::Error,
-            "interfaces cannot be listed; trying again"
-        );
-        Vec::new()
-    })
-}
-
-fn wanted_by(plan: &Plan) -> Wanted {
-    let reach = plan.vips.values().filter_map(|vip| vip.interface.as_deref());
-    Wanted {
-        nodes: plan.nodes.values().copied().collect(),
-        reach: reach
-            .filter_map(|name| Some((name.to_owned(), Wanted::parse_reach(name)?)))
-            .collect(),
-    }
-}
-
-/// Whether `next` takes a backend of this node from a frontend.
-fn lets_go(last: &Plan, next: &Plan) -> bool {
-    let changed = last
-        .frontends
-        .iter()
-        .filter_map(|(name, last)| match next.frontends.get(name) {
-            Some(next) if Arc::ptr_eq(last, next) => None,
-            next => Some((last, next)),
-        });
-    let mut lost = changed.flat_map(|(last, next)| {
-        let all = last
-            .backends
-            .keys()
-            .chain(last.draining.keys())
-            .filter(|backend| backend.local);
-        all.filter(move |backend| {
-            !next.is_some_and(|next| next.backends.contains_key(*backend) || next.draining.contains_key(*backend))
-        })
-    });
-    lost.next().is_some()
 }
 
 fn replace<T: PartialEq>(target: &mut T, value: T) -> bool {
@@ -474,20 +296,4 @@ fn replace<T: PartialEq>(target: &mut T, value: T) -> bool {
         *target = value;
     }
     differs
-}
-
-/// The smallest MTU on the way to another node; `None` when there is no other node.
-fn smallest_mtu(plan: &Plan, network: &Network, interfaces: &[String]) -> Option<u16> {
-    if plan.nodes.is_empty() {
-        return None;
-    }
-    let next_hop = |address: &IpAddr| network.links.next_hops.get(address).map(|hop| hop.mtu);
-    let own = own_mtu(network, interfaces);
-    plan.nodes.values().filter_map(next_hop).chain(own).min()
-}
-
-/// The smallest MTU of this node's interfaces.
-fn own_mtu(network: &Network, interfaces: &[String]) -> Option<u16> {
-    let known = interfaces.iter().filter_map(|name| network.links.interfaces.get(name));
-    known.map(|interface| interface.mtu).min()
 }

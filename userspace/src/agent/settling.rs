@@ -1,0 +1,71 @@
+//! What comes after the maps: interfaces are taken and let go, and what is true now is told.
+
+use super::Agent;
+use crate::{
+    agent::allocations::Allocations,
+    apply::bpf,
+    source::netlink::{Device, Network, Queries},
+};
+use std::sync::Arc;
+use tracing::warn;
+use weir_core::plan::Plan;
+
+impl Agent {
+    pub(super) async fn settle_interfaces(&mut self, queries: &Queries, plan: &Plan, network: &Network, attach: bool) {
+        let mut devices = list(queries).await;
+        if attach {
+            self.interfaces.attach(&mut self.dataplane, network, &devices);
+            devices = list(queries).await;
+            if let Err(problem) = self.tidy(network) {
+                warn!(
+                    problem = &problem as &dyn std::error::Error,
+                    "what an earlier agent left is not all cleared; trying again"
+                );
+            }
+        }
+        self.report(plan, network, &devices);
+    }
+
+    /// Ends what a take-over began: interfaces nobody asks for are let go, flows move.
+    fn tidy(&mut self, network: &Network) -> Result<(), bpf::Error> {
+        if let Some(devices) = self.interfaces.devices(network) {
+            self.dataplane.keep_only(&devices)?;
+        }
+        if self.interfaces.all_taken_over() {
+            self.dataplane.finish_move()?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {
+        let Some(stepped) = &self.stepped else { return };
+        let conditions = plan.conditions.iter().chain(stepped).cloned();
+        let conditions = conditions.chain(self.interfaces.conditions());
+        let conditions = conditions.chain(self.allocations.as_ref().and_then(Allocations::condition));
+        let conditions = conditions.chain(self.source_conditions.iter().cloned());
+        let conditions = conditions.chain(self.flow_table.condition());
+        self.conditions.replace(conditions.chain(self.exposing.condition()));
+        let interfaces = self.interfaces.report(&self.dataplane, network, devices);
+        let conditions = self.conditions.current().cloned().collect();
+        let report = self
+            .reporter
+            .report(plan, &self.tables, network, interfaces, conditions);
+        if let Err(problem) = self.reporter.write(&report) {
+            warn!(
+                problem = &problem as &dyn std::error::Error,
+                "`weir status` will show an older state"
+            );
+        }
+        self.telemetry.report(Arc::new(report));
+    }
+}
+
+async fn list(queries: &Queries) -> Vec<Device> {
+    queries.devices().await.unwrap_or_else(|problem| {
+        warn!(
+            problem = &problem as &dyn std::error::Error,
+            "interfaces cannot be listed; trying again"
+        );
+        Vec::new()
+    })
+}
