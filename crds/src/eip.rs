@@ -40,6 +40,9 @@ pub struct EipSpec {
     /// Accepted and without effect, as in OpenELB since 0.4: every address is used.
     #[serde(default, rename = "usingKnownIPs", skip_serializing_if = "std::ops::Not::not")]
     pub using_known_ips: bool,
+    /// Give addresses that end in .0 or .255 only to Services that ask for them: some equipment takes them for a network's own.
+    #[serde(default, rename = "avoidBuggyIPs", skip_serializing_if = "std::ops::Not::not")]
+    pub avoid_buggy_ips: bool,
     /// Let `address` be changed; Services whose address is no longer in it get another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resizable: bool,

@@ -26,7 +26,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
-use weir_core::controller::{Freshness, Said, World, plan};
+use weir_core::{
+    controller::{Freshness, Said, World, plan},
+    model::Rules,
+};
 use write::{Object, Writer};
 
 /// A write that no snapshot shows by then is planned anew.
@@ -50,6 +53,8 @@ pub struct Settings {
     pub lease: String,
     /// Where metrics and probes are served; `None` is nowhere.
     pub metrics: Option<SocketAddr>,
+    /// What is ours and what is given out.
+    pub rules: Rules,
 }
 
 /// Why the controller ended.
@@ -85,6 +90,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         writer: Writer::new(client.clone(), telemetry.clone()),
         speaker: Speaker::start(client, &settings.identity, telemetry.clone()),
         telemetry,
+        rules: settings.rules,
         leading: Leading::default(),
         world: None,
         due: false,
@@ -130,6 +136,7 @@ struct Controller {
     writer: Writer,
     speaker: Speaker,
     telemetry: Telemetry,
+    rules: Rules,
     leading: Leading,
     /// The last snapshot.
     world: Option<World>,
@@ -152,7 +159,8 @@ impl Controller {
     fn read(&mut self, source: &mut Kube) {
         self.telemetry.beat();
         self.telemetry.leads(self.leading.clone());
-        if let Some(cluster) = source.read() {
+        if let Some(mut cluster) = source.read() {
+            cluster.rules = self.rules.clone();
             let records = source.records();
             self.telemetry.read(records);
             self.world = Some(World::new(

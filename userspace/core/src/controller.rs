@@ -43,7 +43,7 @@ pub use objects::{EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, SERVICE_FINALI
 
 use crate::{
     ipam,
-    model::{ObjectRef, ServiceKey, reason},
+    model::{ServiceKey, reason},
 };
 use serve::Served;
 use std::net::IpAddr;
@@ -107,14 +107,10 @@ pub fn plan(world: &World) -> Planned {
     let mut conditions = world.cluster.faults.clone();
     let pools = ipam::Pools::new(&world.cluster.eips, &mut conditions);
     let allocations = ipam::allocate(&world.cluster, &pools, &mut conditions);
-    let served = Served::new(world, &pools, &allocations);
+    let served = Served::new(world, &allocations);
     let mut actions = served.actions();
     actions.extend(record::actions(world, &served));
-    let news = conditions.iter().filter(|condition| {
-        let mut keeping = served.keeping.iter().map(ObjectRef::service);
-        condition.reason != reason::UNKNOWN_EIP || keeping.all(|service| service != condition.object)
-    });
-    let warnings = news.filter_map(|condition| {
+    let warnings = conditions.iter().filter_map(|condition| {
         let event_reason = match condition.reason.as_str() {
             reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS) => reason,
             _ if condition.object.kind == "Service" => events::ASSIGN_FAILED,

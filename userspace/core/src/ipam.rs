@@ -12,7 +12,7 @@ mod pools;
 mod range;
 mod request;
 
-pub use allocate::{Allocations, Asking, Claim, allocate};
+pub use allocate::{Allocations, Claim, allocate, is_buggy};
 pub use pools::{Pool, Pools};
 pub use range::{AddressRange, RangeError};
 

@@ -44,6 +44,8 @@ pub struct Cluster {
     pub previous: Arc<Addresses>,
     /// Which free address a Service gets that asks for none.
     pub automatic: Automatic,
+    /// What whoever runs Weir has decided about giving out addresses.
+    pub rules: Rules,
     /// What the sources themselves have to say: documents that cannot be read, objects defined twice.
     pub faults: Vec<Condition>,
 }
@@ -53,6 +55,31 @@ impl Cluster {
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.faults.iter().any(|fault| fault.reason == reason::UNPARSABLE)
+    }
+}
+
+/// What is ours and what is given out, where OpenELB leaves no choice; the defaults are OpenELB's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rules {
+    /// The `spec.loadBalancerClass` that is ours.
+    pub class: String,
+    /// Whether Services that name no class are ours without the annotation, too.
+    pub adopt_all: bool,
+    /// Whether the default Eip is used when those bound to the namespace are full.
+    pub fall_back_to_default: bool,
+    /// Whether Services keep what they have of an Eip that is being deleted, which is gone when none has anything of it.
+    pub hold_eips_in_use: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            class: "openelb".into(),
+            adopt_all: false,
+            fall_back_to_default: false,
+            hold_eips_in_use: false,
+        }
     }
 }
 
@@ -92,6 +119,8 @@ pub struct Eip {
     pub interface: Option<String>,
     /// `spec.disable`.
     pub disabled: bool,
+    /// `spec.avoidBuggyIPs`: addresses that end in .0 or .255 are given only to who asks for them.
+    pub avoid_buggy_ips: bool,
     /// `spec.priority`; smaller is preferred.
     pub priority: i64,
     /// `spec.namespaces`.
@@ -135,6 +164,8 @@ pub struct Service {
     pub deleting: bool,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
+    /// Whether it has the label by which the controller says that the addresses in its status are ours.
+    pub marked: bool,
     /// Whether `spec.type` is `LoadBalancer`.
     pub load_balancer: bool,
     /// `spec.loadBalancerClass`.

@@ -2,7 +2,7 @@
 
 use super::{Action, EipObject, EipStatus, World, serve::Served};
 use crate::{
-    ipam::AddressRange,
+    ipam::{AddressRange, is_buggy},
     model::{Eip, Family, ServiceKey},
 };
 use std::{
@@ -79,7 +79,7 @@ fn next(
     if eip.deleting && book.is_empty() && object.status.used.is_empty() {
         return Some(guard(false));
     }
-    let status = status(&object.status, range, &book);
+    let status = status(eip, &object.status, range, &book);
     (status != object.status).then(|| Action::Record {
         eip: name.into(),
         resource_version: object.resource_version.clone(),
@@ -88,7 +88,7 @@ fn next(
 }
 
 /// The status of an Eip with that book. What cannot be known while `spec.address` is unreadable stays as it is.
-fn status(now: &EipStatus, range: Option<AddressRange>, book: &Book) -> EipStatus {
+fn status(eip: &Eip, now: &EipStatus, range: Option<AddressRange>, book: &Book) -> EipStatus {
     let used: BTreeMap<String, String> = book
         .iter()
         .map(|(address, keys)| {
@@ -105,8 +105,14 @@ fn status(now: &EipStatus, range: Option<AddressRange>, book: &Book) -> EipStatu
         ..EipStatus::default()
     });
     let figures = of_range.unwrap_or_else(|| now.clone());
+    let avoided = |address: IpAddr| eip.avoid_buggy_ips && is_buggy(address);
+    // Ends at the first free one, so it is not longer than the book.
+    let full = |range: AddressRange| {
+        let mut all = (0..range.size()).map_while(|offset| range.nth(offset));
+        all.all(|address| book.contains_key(&address) || avoided(address))
+    };
     EipStatus {
-        occupied: usage >= figures.pool_size && range.is_some() || range.is_none() && now.occupied,
+        occupied: range.map_or(now.occupied, full),
         usage,
         used,
         ..figures

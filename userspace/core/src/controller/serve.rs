@@ -2,7 +2,7 @@
 
 use super::{Action, Event, World};
 use crate::{
-    ipam::{Allocations, Pools},
+    ipam::Allocations,
     model::{Automatic, Family, Service, ServiceKey},
 };
 use std::{
@@ -20,38 +20,18 @@ pub(super) struct Served<'a> {
     pub(super) wanted: BTreeMap<&'a ServiceKey, Vec<Taken<'a>>>,
     /// Services that are to be left as they are, as what they will have is not known now.
     waiting: BTreeSet<&'a ServiceKey>,
-    /// Services that keep an address of an Eip that is refused: that they are given nothing is no news.
-    pub(super) keeping: BTreeSet<ServiceKey>,
     /// Who is in the books: by address and Service, the Eip.
     pub(super) recorded: BTreeMap<(IpAddr, ServiceKey), &'a str>,
 }
 
 impl<'a> Served<'a> {
-    pub(super) fn new(world: &'a World, pools: &Pools<'a>, allocations: &Allocations<'a>) -> Self {
+    pub(super) fn new(world: &'a World, allocations: &Allocations<'a>) -> Self {
         let mut wanted: BTreeMap<&ServiceKey, Vec<Taken<'a>>> = BTreeMap::new();
-        let mut keeping = BTreeSet::new();
         for (key, addresses) in &allocations.by_service {
             let taken = addresses
                 .iter()
                 .filter_map(|address| Some((*address, allocations.claims.get(address)?.eip)));
             wanted.insert(key, taken.collect());
-        }
-        for (key, asking) in &allocations.asking {
-            let Some(service) = world.cluster.services.get(*key) else {
-                continue;
-            };
-            // An Eip that is refused gives out nothing, but what it gave before stays: the fault is not the Service's.
-            for address in &service.ingress {
-                let has = wanted.get(key).into_iter().flatten();
-                let lacks = has.clone().all(|(other, _)| Family::of(*other) != Family::of(*address));
-                let held = pools
-                    .refused(*address)
-                    .filter(|pool| asking.allows(pool.name, *address));
-                if let Some(pool) = held.filter(|_| lacks && !allocations.claims.contains_key(address)) {
-                    wanted.entry(key).or_default().push((*address, pool.name));
-                    keeping.insert((*key).clone());
-                }
-            }
         }
         for (key, taken) in &mut wanted {
             let service = world.cluster.services.get(*key);
@@ -59,7 +39,7 @@ impl<'a> Served<'a> {
             taken.sort_by_key(|(address, _)| (Some(Family::of(*address)) != first, *address));
         }
         let giving = world.cluster.automatic != Automatic::Kept;
-        let waiting = allocations.asking.keys().copied();
+        let waiting = allocations.asking.iter().copied();
         let waiting = waiting.filter(|key| !giving && !wanted.contains_key(*key)).collect();
         let recorded = world.eips.iter().flat_map(|(name, eip)| {
             let entries = eip.status.entries();
@@ -70,7 +50,6 @@ impl<'a> Served<'a> {
             recorded: recorded.collect(),
             wanted,
             waiting,
-            keeping,
         }
     }
 

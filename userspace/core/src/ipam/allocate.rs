@@ -22,27 +22,8 @@ pub struct Allocations<'a> {
     pub by_service: BTreeMap<&'a ServiceKey, BTreeSet<IpAddr>>,
     /// Who has each address.
     pub claims: BTreeMap<IpAddr, Claim<'a>>,
-    /// What each Service of ours asks for, whether it got it or not.
-    pub asking: BTreeMap<&'a ServiceKey, Asking<'a>>,
-}
-
-/// What a Service of ours asks for.
-#[derive(Clone, Debug, Default)]
-pub struct Asking<'a> {
-    eips: Vec<&'a str>,
-    addresses: Vec<IpAddr>,
-}
-
-impl Asking<'_> {
-    /// Whether `address`, of the Eip with that name, is something it may have.
-    #[must_use]
-    pub fn allows(&self, eip: &str, address: IpAddr) -> bool {
-        let mut asked = self
-            .addresses
-            .iter()
-            .filter(|asked| Family::of(**asked) == Family::of(address));
-        (self.eips.is_empty() || self.eips.contains(&eip)) && asked.all(|asked| *asked == address)
-    }
+    /// Services of ours, whether they got anything or not.
+    pub asking: BTreeSet<&'a ServiceKey>,
 }
 
 /// An address that is given out.
@@ -72,7 +53,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
     let mut requests: Vec<Request<'a>> = cluster
         .services
         .iter()
-        .filter_map(|(key, service)| request(key, service, conditions))
+        .filter_map(|(key, service)| request(key, service, &cluster.rules, conditions))
         .collect();
     requests.sort_by_key(|request| (request.service.created, request.key));
 
@@ -89,13 +70,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
         cursors: BTreeMap::new(),
         given: Allocations::default(),
     };
-    for request in &requests {
-        let asking = Asking {
-            eips: request.eips.clone(),
-            addresses: request.slots.iter().filter_map(|slot| slot.requested).collect(),
-        };
-        allocator.given.asking.insert(request.key, asking);
-    }
+    allocator.given.asking = requests.iter().map(|request| request.key).collect();
     for request in &mut requests {
         let slots = std::mem::take(&mut request.slots);
         request.slots = slots
@@ -167,26 +142,31 @@ impl<'a> Allocator<'a, '_> {
                     || !self.withheld.contains(address)
                     || previous.is_some_and(|previous| previous.contains(address))
             })
-            .find(|address| self.fits(request, slot, *address));
-        held.and_then(|address| self.pools.containing(address).map(|pool| (address, pool.name)))
-            .map(|(address, eip)| self.give(request, address, eip, slot.requested.is_none()))
+            .find_map(|address| Some((address, self.held(request, slot, address)?)));
+        held.map(|(address, eip)| self.give(request, address, eip, slot.requested.is_none()))
             .is_some()
     }
 
-    fn fits(&self, request: &Request<'a>, slot: Slot, address: IpAddr) -> bool {
-        slot.family.is_none_or(|family| family == Family::of(address))
-            && slot.requested.is_none_or(|requested| requested == address)
-            && !self.node_addresses.contains(&address)
-            && self
-                .pools
-                .containing(address)
-                .is_some_and(|pool| request.eips.is_empty() || request.eips.contains(&pool.name))
-            && (slot.requested.is_some()
-                || self
-                    .given
-                    .claims
-                    .get(&address)
-                    .is_none_or(|claim| !claim.automatic && claim.conflict(request.service).is_none()))
+    /// The Eip by which a Service may keep `address` in a slot, if it may.
+    fn held(&self, request: &Request<'a>, slot: Slot, address: IpAddr) -> Option<&'a str> {
+        let as_asked = slot.family.is_none_or(|family| family == Family::of(address))
+            && slot.requested.is_none_or(|requested| requested == address);
+        let claim = self.given.claims.get(&address);
+        let free = claim.is_none_or(|claim| !claim.automatic && claim.conflict(request.service).is_none());
+        if !as_asked || self.node_addresses.contains(&address) || slot.requested.is_none() && !free {
+            return None;
+        }
+        // An Eip that is refused gives out nothing, but what the one allocator of a cluster gave out of it before stays: the
+        // fault is not the Service's.
+        let one_allocator = self.cluster.automatic != Automatic::Hashed;
+        let refused = self.pools.refused(address).filter(|_| one_allocator && free);
+        let held = self.cluster.rules.hold_eips_in_use;
+        [self.pools.containing(address), refused]
+            .into_iter()
+            .flatten()
+            .filter(|pool| !pool.eip.deleting || held)
+            .map(|pool| pool.name)
+            .find(|name| request.eips.is_empty() || request.eips.contains(name))
     }
 
     /// An address for a slot, with the Eip it is from.
@@ -216,9 +196,9 @@ impl<'a> Allocator<'a, '_> {
             );
             return refuse(reason::OUTSIDE_EIPS, message);
         }
-        if pool.eip.disabled {
+        if let Some(closed) = pool.closed() {
             let message = format!(
-                "{address} is in Eip {}, which gives out nothing new while spec.disable is true.",
+                "{address} is in Eip {}, which gives out nothing new as it is {closed}. Ask for an address of another Eip.",
                 pool.name
             );
             return refuse(reason::EIP_DISABLED, message);
@@ -251,12 +231,12 @@ impl<'a> Allocator<'a, '_> {
         } else {
             self.named(request, slot)?
         };
-        for (name, range) in &candidates {
-            if let Some(address) = self.free(request.key, name, *range) {
-                return Ok((address, name));
+        for pool in &candidates {
+            if let Some(address) = self.free(request.key, pool) {
+                return Ok((address, pool.name));
             }
         }
-        let names: Vec<_> = candidates.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = candidates.iter().map(|pool| pool.name).collect();
         let message = format!(
             "every address of Eip {} is given out. Add an Eip, or delete a Service that has an address of it.",
             names.join(", ")
@@ -270,7 +250,7 @@ impl<'a> Allocator<'a, '_> {
     }
 
     /// The Eips a Service names that have addresses of the wanted family to give.
-    fn named(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<(&'a str, super::AddressRange)>, Refusal> {
+    fn named(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<Pool<'a>>, Refusal> {
         let field = &request.eips_field;
         let mut pools = Vec::new();
         for name in &request.eips {
@@ -299,21 +279,23 @@ impl<'a> Allocator<'a, '_> {
                 ..refusal(request, field, reason::FAMILY_MISMATCH, message)
             });
         }
-        pools.retain(|pool| !pool.eip.disabled);
-        if pools.is_empty() {
+        let closed = pools.iter().find_map(|pool| pool.closed());
+        pools.retain(|pool| pool.closed().is_none());
+        if let Some(closed) = closed.filter(|_| pools.is_empty()) {
             let message = format!(
-                "Eip {} gives out nothing new while spec.disable is true.",
+                "Eip {} gives out nothing new as it is {closed}. Name another Eip.",
                 request.eips.join(", ")
             );
             return Err(refusal(request, field, reason::EIP_DISABLED, message));
         }
-        Ok(pools.into_iter().map(|pool| (pool.name, pool.range)).collect())
+        Ok(pools.into_iter().cloned().collect())
     }
 
     /// The Eips for a Service that names none.
-    fn unnamed(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<(&'a str, super::AddressRange)>, Refusal> {
+    fn unnamed(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<Pool<'a>>, Refusal> {
         let labels = self.cluster.namespaces.get(&request.key.namespace);
-        let pools = self.pools.automatic(request.key, labels, slot.family);
+        let fall_back = self.cluster.rules.fall_back_to_default;
+        let pools = self.pools.automatic(request.key, labels, slot.family, fall_back);
         if pools.is_empty() {
             let family = slot.family.map_or_else(String::new, |family| format!("{family} "));
             let message = format!(
@@ -327,37 +309,39 @@ impl<'a> Allocator<'a, '_> {
                 ..refusal(request, "", reason::NO_EIP, message)
             });
         }
-        Ok(pools.into_iter().map(|pool| (pool.name, pool.range)).collect())
+        Ok(pools.into_iter().cloned().collect())
     }
 
     /// The free address of an Eip that a Service is to have.
-    fn free(&mut self, service: &ServiceKey, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
-        let lowest = self.lowest_free(eip, range)?;
+    fn free(&mut self, service: &ServiceKey, pool: &Pool<'a>) -> Option<IpAddr> {
+        let lowest = self.lowest_free(pool)?;
+        let range = pool.range;
         match self.cluster.automatic {
             Automatic::Lowest | Automatic::Given | Automatic::Kept => Some(lowest),
             Automatic::Hashed => (hash(service) % range.size()..range.size())
                 .map_while(|offset| range.nth(offset))
-                .find(|address| self.is_free(*address))
+                .find(|address| self.is_free(pool, *address))
                 // None up to the end: going on from the beginning leads to the lowest.
                 .or(Some(lowest)),
         }
     }
 
-    fn is_free(&self, address: IpAddr) -> bool {
-        !self.given.claims.contains_key(&address)
+    fn is_free(&self, pool: &Pool<'_>, address: IpAddr) -> bool {
+        !(pool.eip.avoid_buggy_ips && is_buggy(address))
+            && !self.given.claims.contains_key(&address)
             && !self.node_addresses.contains(&address)
             && !self.withheld.contains(&address)
             && !self.shown.contains(&address)
     }
 
-    fn lowest_free(&mut self, eip: &'a str, range: super::AddressRange) -> Option<IpAddr> {
-        let mut cursor = self.cursors.get(eip).copied().unwrap_or_default();
-        let mut lowest = range.nth(cursor);
-        while lowest.is_some_and(|address| !self.is_free(address)) {
+    fn lowest_free(&mut self, pool: &Pool<'a>) -> Option<IpAddr> {
+        let mut cursor = self.cursors.get(pool.name).copied().unwrap_or_default();
+        let mut lowest = pool.range.nth(cursor);
+        while lowest.is_some_and(|address| !self.is_free(pool, address)) {
             cursor += 1;
-            lowest = range.nth(cursor);
+            lowest = pool.range.nth(cursor);
         }
-        self.cursors.insert(eip, cursor);
+        self.cursors.insert(pool.name, cursor);
         lowest
     }
 
@@ -398,6 +382,12 @@ impl<'a> Claim<'a> {
                 .map(|other| (port.port, &port.protocol, *other))
         })
     }
+}
+
+/// Whether an address is one that some networks' equipment takes for a network's own or for a broadcast.
+#[must_use]
+pub fn is_buggy(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(address) if [0, 255].contains(&address.octets()[3]))
 }
 
 /// The addresses that Services had which are missing now, while they may be in what could not be read.

@@ -20,7 +20,10 @@ pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mu
         .flat_map(|node| node.internal_addresses.iter().copied())
         .collect();
     // What keeps a Service from being ours is for the allocator to say.
-    let ours = |service: &Service| is_ours(service, &mut |_, _, _| {}) && !is_node_proxy(service);
+    let ours = |service: &Service| {
+        let marked = service.marked && service.load_balancer && !service.deleting;
+        (marked || is_ours(service, &cluster.rules, &mut |_, _, _| {})) && !is_node_proxy(service)
+    };
     let services = cluster.services.iter().map(|(key, service)| (key, &**service));
     let mut services: Vec<(&ServiceKey, &Service)> = services.filter(|(_, service)| ours(service)).collect();
     services.sort_by_key(|(key, service)| (service.created, *key));

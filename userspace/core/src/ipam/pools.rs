@@ -37,7 +37,7 @@ impl<'a> Pools<'a> {
     /// Takes the Eips oldest first; one that cannot be read, cannot be announced, or overlaps an accepted one is refused
     /// as a whole, with a condition.
     pub fn new(eips: &'a BTreeMap<String, Eip>, conditions: &mut Vec<Condition>) -> Self {
-        let mut in_order: Vec<_> = eips.iter().filter(|(_, eip)| !eip.deleting).collect();
+        let mut in_order: Vec<_> = eips.iter().collect();
         in_order.sort_by_key(|(name, eip)| (eip.created, *name));
         let mut pools = Self::default();
         for (name, eip) in in_order {
@@ -139,26 +139,22 @@ impl<'a> Pools<'a> {
     }
 
     /// Those that may be used without being asked for by a Service of a namespace, the preferred one first: the ones bound
-    /// to the namespace, or if there are none the default. Disabled ones are left out.
+    /// to the namespace, and after them the default if there are none or `fall_back`. Those that give out nothing new are
+    /// left out.
     #[must_use]
     pub fn automatic(
         &self,
         service: &ServiceKey,
         labels: Option<&BTreeMap<String, String>>,
         family: Option<Family>,
+        fall_back: bool,
     ) -> Vec<&Pool<'a>> {
-        let enabled = || {
-            self.pools
-                .iter()
-                .filter(|pool| !pool.eip.disabled && family.is_none_or(|family| family == pool.range.family()))
-        };
-        let mut bound: Vec<_> = enabled()
-            .filter(|pool| pool.bound_to(&service.namespace, labels))
-            .collect();
-        if bound.is_empty() {
-            bound = enabled().filter(|pool| pool.default).collect();
-        }
+        let giving = self.of_family(family).filter(|pool| pool.closed().is_none());
+        let (mut bound, others): (Vec<_>, Vec<_>) = giving.partition(|pool| pool.bound_to(&service.namespace, labels));
         bound.sort_by_key(|pool| (pool.eip.priority, pool.name));
+        if bound.is_empty() || fall_back {
+            bound.extend(others.into_iter().filter(|pool| pool.default));
+        }
         bound
     }
 
@@ -171,6 +167,16 @@ impl<'a> Pools<'a> {
 }
 
 impl Pool<'_> {
+    /// Why it gives out nothing new, if so.
+    #[must_use]
+    pub fn closed(&self) -> Option<&'static str> {
+        match self.eip {
+            Eip { deleting: true, .. } => Some("being deleted"),
+            Eip { disabled: true, .. } => Some("closed by spec.disable"),
+            _ => None,
+        }
+    }
+
     fn bound_to(&self, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
         self.eip.namespaces.contains(namespace)
             || self

@@ -3,12 +3,9 @@
 use super::pools::Pools;
 use crate::{
     annotations::{field, list},
-    model::{Condition, Family, FamilyPolicy, ObjectRef, Service, ServiceKey, reason},
+    model::{Condition, Family, FamilyPolicy, ObjectRef, Rules, Service, ServiceKey, reason},
 };
 use std::{collections::BTreeMap, net::IpAddr};
-
-/// The load balancer class that is ours.
-const CLASS: &str = "openelb";
 
 /// What a Service of ours asks for.
 #[derive(Clone, Debug)]
@@ -55,12 +52,13 @@ pub(super) fn annotation<'a>(
 pub(super) fn request<'a>(
     key: &'a ServiceKey,
     service: &'a Service,
+    rules: &Rules,
     conditions: &mut Vec<Condition>,
 ) -> Option<Request<'a>> {
     let mut say = |field: &str, reason: &str, message: String| {
         conditions.push(Condition::new(ObjectRef::service(key), field, reason, message));
     };
-    if !is_ours(service, &mut say) {
+    if !is_ours(service, rules, &mut say) {
         return None;
     }
     if let Some((annotated, _)) = annotation(&service.annotations, "node-proxy", "type") {
@@ -88,7 +86,7 @@ pub(super) fn request<'a>(
 }
 
 /// Whether a Service is for us to serve; what speaks for it and against it at once is said.
-pub(super) fn is_ours(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> bool {
+pub(super) fn is_ours(service: &Service, rules: &Rules, say: &mut impl FnMut(&str, &str, String)) -> bool {
     if !service.load_balancer || service.deleting {
         return false;
     }
@@ -97,8 +95,8 @@ pub(super) fn is_ours(service: &Service, say: &mut impl FnMut(&str, &str, String
         .get("lb.kubesphere.io/v1alpha1")
         .is_some_and(|value| ["openelb", "porter"].contains(&&**value));
     match service.load_balancer_class.as_deref() {
-        None => annotated,
-        Some(CLASS) => true,
+        None => annotated || rules.adopt_all,
+        Some(class) if class == rules.class => true,
         Some(other) => {
             if annotated {
                 let message = format!(

@@ -4,6 +4,7 @@ mod asking;
 mod given;
 mod keeping;
 mod refusing;
+mod rules;
 
 use super::*;
 use crate::model::*;

@@ -3,7 +3,7 @@
 use super::frontends::Lost;
 use crate::{
     ipam::{self, Allocations, Pools},
-    model::{Addresses, Automatic, Cluster, Condition, Eip, Family, Service, ServiceKey},
+    model::{Addresses, Automatic, Cluster, Condition, Eip, Family, Rules, Service, ServiceKey},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +36,7 @@ struct Basis {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     previous: Arc<Addresses>,
     automatic: Automatic,
+    rules: Rules,
     partial: bool,
     node_addresses: Vec<IpAddr>,
 }
@@ -48,6 +49,7 @@ impl Basis {
             namespaces: cluster.namespaces.clone(),
             previous: cluster.previous.clone(),
             automatic: cluster.automatic,
+            rules: cluster.rules.clone(),
             partial: cluster.is_partial(),
             node_addresses: node_addresses(cluster).collect(),
         }
@@ -59,6 +61,7 @@ impl Basis {
             && self.eips == cluster.eips
             && self.namespaces == cluster.namespaces
             && self.automatic == cluster.automatic
+            && self.rules == cluster.rules
             && self.partial == cluster.is_partial()
             && self.node_addresses.iter().copied().eq(node_addresses(cluster))
     }

@@ -4,7 +4,7 @@
 mod server;
 
 use proptest::{collection::vec, option, prelude::*};
-use server::{ADDRESSES, Eips, RANGES, Server, Services, ask, key};
+use server::{ADDRESSES, RANGES, Server, Services, ask, key};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -93,6 +93,7 @@ impl Controller {
                 .iter()
                 .map(|(name, (eip, _))| (name.clone(), eip.clone()))
                 .collect(),
+            rules: server.rules.clone(),
             ..Cluster::default()
         }
     }
@@ -161,7 +162,7 @@ impl Controller {
                 let Some((before, _)) = current.filter(|_| confirmed) else {
                     return Ok(false);
                 };
-                sticky(&service, before, &addresses, eips)?;
+                sticky(&service, before, &addresses, server)?;
                 server.change_service(&service, |service, _| service.ingress = addresses);
             }
             Action::Mark {
@@ -224,12 +225,15 @@ fn opted_in(service: &Service) -> bool {
 }
 
 /// What a Service shows changes only if it can no longer have it (B20).
-fn sticky(key: &ServiceKey, service: &Service, after: &[IpAddr], eips: &Eips) -> Result<(), TestCaseError> {
+fn sticky(key: &ServiceKey, service: &Service, after: &[IpAddr], server: &Server) -> Result<(), TestCaseError> {
+    let eips = server.now().1;
     for address in service.ingress.iter().filter(|address| !after.contains(address)) {
         let named = service.annotations.get("eip.openelb.kubesphere.io/v1alpha2");
         let offered = eips.iter().any(|(name, (eip, _))| {
             let range: ipam::AddressRange = eip.address.parse().unwrap();
-            !eip.deleting && range.contains(*address) && named.is_none_or(|named| named == name)
+            (!eip.deleting || server.rules.hold_eips_in_use)
+                && range.contains(*address)
+                && named.is_none_or(|named| named == name)
         });
         let fits = opted_in(service) && offered && asked(service).is_none_or(|asked| asked == *address);
         prop_assert!(!fits, "{key} loses {address}, gets {after:?}");
@@ -314,7 +318,8 @@ fn check_settled(server: &Server) -> Result<(), TestCaseError> {
     }
     let mut recorded = BTreeSet::new();
     for (name, (eip, object)) in eips {
-        prop_assert!(!eip.deleting && object.finalizer, "Eip {name}");
+        let held = server.rules.hold_eips_in_use && object.status.usage > 0;
+        prop_assert!((!eip.deleting || held) && object.finalizer, "Eip {name}");
         recorded.extend(object.status.entries());
         prop_assert_eq!(object.status.usage, i64::try_from(object.status.used.len()).unwrap());
     }
@@ -333,14 +338,29 @@ fn check_settled(server: &Server) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// How many runs: as many as PROPTEST_CASES says, for a longer search than a test has time for.
+fn cases() -> u32 {
+    let given = std::env::var("PROPTEST_CASES").ok();
+    given.and_then(|cases| cases.parse().ok()).unwrap_or(200)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     /// B20, B23, B24.
     #[test]
-    fn no_address_is_lost_or_given_twice(steps in vec(step(), 20..250)) {
-        let mut server = Server::new();
+    fn no_address_is_lost_or_given_twice(
+        full in any::<bool>(),
+        hold in any::<bool>(),
+        steps in vec(step(), 20..250),
+    ) {
+        let mut server = Server::new(hold);
         server.create_eip(0);
+        if full {
+            // All of the small Eip is given out, so that whatever becomes free is wanted.
+            (0..SERVICES).for_each(|index| server.create_service(index, None));
+            settle(&mut server, &mut BTreeSet::new())?;
+        }
         let mut controllers = [Controller::started(&server), Controller::started(&server)];
         // Who shows an address that it asked for when it came to it.
         let mut had_asked = BTreeSet::new();
@@ -388,4 +408,51 @@ proptest! {
         settle(&mut server, &mut had_asked)?;
         check_settled(&server)?;
     }
+}
+
+/// B23, B24: what a lost book had may be shown by a Service that an old view does not know of.
+#[test]
+fn nothing_of_a_lost_book_is_given_out_by_an_old_view() -> Result<(), TestCaseError> {
+    let mut server = Server::new(false);
+    let lose_book = |server: &mut Server| {
+        server.change_eip("e0", |_, object| object.status = EipStatus::default());
+    };
+    server.create_eip(0);
+    server.create_service(1, None);
+    // The first controller stops when the Service is marked, and before it shows its address.
+    act_until(&mut server, |services| services[&key(1)].1.marked())?;
+    let mut old = Controller::started(&server);
+    old.plan(&server);
+    lose_book(&mut server);
+    // The second one, when another Service shows the same address.
+    server.create_service(0, None);
+    act_until(&mut server, |services| !services[&key(0)].0.ingress.is_empty())?;
+    prop_assert!(server.now().0[&key(1)].0.ingress.is_empty());
+    lose_book(&mut server);
+    for _ in 0..4 {
+        old.eips = server.eips.len() - 1;
+        old.plan(&server);
+        while !old.todo.is_empty() {
+            old.act(&mut server)?;
+            check_not_doubled(server.now().0, &mut BTreeSet::new())?;
+        }
+    }
+    settle(&mut server, &mut BTreeSet::new())?;
+    check_settled(&server)
+}
+
+/// A controller that knows all there is, and stops when something is true of the Services; its Shows of `s1` are lost.
+fn act_until(server: &mut Server, done: impl Fn(&Services) -> bool) -> Result<(), TestCaseError> {
+    while !done(server.now().0) {
+        let mut controller = Controller::started(server);
+        controller.read_services(server);
+        controller.plan(server);
+        let lost = |action: &Action| matches!(action, Action::Show { service, .. } if *service == key(1));
+        controller.todo.retain(|action| !lost(action));
+        prop_assert!(!controller.todo.is_empty());
+        while !controller.todo.is_empty() && !done(server.now().0) {
+            controller.act(server)?;
+        }
+    }
+    Ok(())
 }

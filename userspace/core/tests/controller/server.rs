@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use weir_core::{
     controller::{EipObject, ServiceObject},
-    model::{Eip, Mode, PortProtocol, Protocol, Service, ServiceKey, ServicePort},
+    model::{Eip, Mode, PortProtocol, Protocol, Rules, Service, ServiceKey, ServicePort},
 };
 
 pub const ADDRESSES: [&str; 3] = ["10.1.0.1", "10.1.0.2", "10.2.0.0"];
@@ -24,13 +24,19 @@ pub fn key(index: usize) -> ServiceKey {
 pub struct Server {
     pub services: Vec<Services>,
     pub eips: Vec<Eips>,
+    /// How addresses are given out.
+    pub rules: Rules,
     version: u64,
 }
 
 impl Server {
-    /// With nothing in it.
-    pub fn new() -> Self {
+    /// With nothing in it; whether Eips are held until nobody has anything of them.
+    pub fn new(hold_eips_in_use: bool) -> Self {
         Self {
+            rules: Rules {
+                hold_eips_in_use,
+                ..Rules::default()
+            },
             services: vec![Services::new()],
             eips: vec![Eips::new()],
             version: 0,

@@ -9,6 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use std::{collections::BTreeMap, net::IpAddr};
+use weir_core::controller::EIP_LABEL;
 use weir_core::model::{
     self, Condition, EndpointPort, Family, FamilyPolicy, Mode, ObjectRef, PortProtocol, Protocol, ServiceKey,
     ServicePort, TrafficPolicy, reason,
@@ -36,6 +37,7 @@ pub(in crate::source) fn eip(eip: Eip) -> Converted {
         },
         interface: spec.interface,
         disabled: spec.disable,
+        avoid_buggy_ips: spec.avoid_buggy_ips,
         priority: spec.priority.unwrap_or_default(),
         namespaces: spec.namespaces.into_iter().collect(),
         namespace_selector: spec.namespace_selector,
@@ -55,6 +57,10 @@ pub(in crate::source) fn service(service: Service) -> Converted {
         created: created(service.metadata.creation_timestamp.as_ref()),
         deleting: service.metadata.deletion_timestamp.is_some(),
         annotations: service.metadata.annotations.unwrap_or_default(),
+        marked: service
+            .metadata
+            .labels
+            .is_some_and(|labels| labels.contains_key(EIP_LABEL)),
         load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
         load_balancer_class: spec.load_balancer_class,
         load_balancer_ip: spec.load_balancer_ip.filter(|address| !address.is_empty()),

@@ -89,3 +89,38 @@ fn an_address_that_cannot_be_served_is_a_condition() {
         ],
     );
 }
+
+/// The controller's label says that an address is ours, by whatever rule that was.
+#[test]
+fn a_service_that_the_controller_has_marked_is_served() {
+    let marked = Service {
+        annotations: BTreeMap::new(),
+        load_balancer_class: Some("edge".into()),
+        marked: true,
+        ingress: vec!["10.1.0.5".parse().unwrap()],
+        ..service(&[])
+    };
+    let unmarked = Service {
+        marked: false,
+        ..marked.clone()
+    };
+    let mut cluster = cluster([("pool", eip("10.1.0.0/24"))], [("s", marked), ("t", unmarked)]);
+    cluster.automatic = Automatic::Given;
+    expect(&cluster, &[("s", "10.1.0.5")], &[]);
+}
+
+/// A13: as long as Services have something of a deleting Eip, it is served.
+#[test]
+fn a_deleting_eip_is_served_until_its_addresses_are_taken_back() {
+    let deleting = Eip {
+        deleting: true,
+        ..eip("10.1.0.0/24")
+    };
+    let shown = Service {
+        ingress: vec!["10.1.0.5".parse().unwrap()],
+        ..service(&[])
+    };
+    let mut cluster = cluster([("pool", deleting)], [("s", shown)]);
+    cluster.automatic = Automatic::Given;
+    expect(&cluster, &[("s", "10.1.0.5")], &[]);
+}
