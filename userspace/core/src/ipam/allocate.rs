@@ -351,6 +351,15 @@ impl<'a> Allocator<'a, '_> {
 }
 
 impl<'a> Allocations<'a> {
+    /// Leaves out what Services only keep, of Eips that are refused: nothing is served there.
+    pub fn leave_out_refused(&mut self, pools: &Pools<'_>) {
+        self.claims.retain(|_, claim| pools.named(claim.eip).is_some());
+        for addresses in self.by_service.values_mut() {
+            addresses.retain(|address| self.claims.contains_key(address));
+        }
+        self.by_service.retain(|_, addresses| !addresses.is_empty());
+    }
+
     /// Notes that a Service has an address of an Eip; `automatic`: without having asked for it.
     pub(super) fn give(
         &mut self,

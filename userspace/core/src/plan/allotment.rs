@@ -75,7 +75,8 @@ fn node_addresses(cluster: &Cluster) -> impl Iterator<Item = IpAddr> {
 impl Allotment {
     pub(super) fn new(cluster: &Cluster, pools: &Pools<'_>) -> Self {
         let mut conditions = Vec::new();
-        let given = ipam::allocate(cluster, pools, &mut conditions);
+        let mut given = ipam::allocate(cluster, pools, &mut conditions);
+        given.leave_out_refused(pools);
         let eips = given.claims.iter();
         Self {
             basis: Basis::of(cluster),
