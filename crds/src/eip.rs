@@ -43,7 +43,8 @@ pub struct EipSpec {
     /// Give addresses that end in .0 or .255 only to Services that ask for them: some equipment takes them for a network's own.
     #[serde(default, rename = "avoidBuggyIPs", skip_serializing_if = "std::ops::Not::not")]
     pub avoid_buggy_ips: bool,
-    /// Let `address` be changed; Services whose address is no longer in it get another.
+    /// Let `address` be changed. A change that takes addresses away that are in use is refused; where it cannot be, as no webhook is
+    /// asked, their Services get others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resizable: bool,
     /// Smaller is preferred, among Eips bound to one namespace.

@@ -82,8 +82,7 @@ pub(crate) fn eip() -> Value {
         },
         {
             "rule": "self.address == oldSelf.address || (has(self.resizable) && self.resizable)",
-            "message": "spec.address cannot be changed: make another Eip, or set spec.resizable to true first, with which Services whose \
-                        address is no longer in it get another",
+            "message": "spec.address cannot be changed: make another Eip, or set spec.resizable to true first",
             "fieldPath": ".address"
         },
     ])

@@ -12,7 +12,10 @@ mod exposing;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod webhook;
 mod write;
+
+pub use webhook::{FailurePolicy, Settings as WebhookSettings, Url};
 
 use crate::source::kube::{self, Kube, KubeError, Scope};
 use election::Leading;
@@ -28,7 +31,7 @@ use tokio::{
 use tracing::{info, warn};
 use weir_core::{
     controller::{Freshness, Said, World, plan},
-    model::Rules,
+    model::{Rules, ServiceKey},
 };
 use write::{Object, Writer};
 
@@ -55,6 +58,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// What is ours and what is given out.
     pub rules: Rules,
+    /// The webhooks; without, the API server is told to ask nobody.
+    pub webhook: Option<WebhookSettings>,
 }
 
 /// Why the controller ended.
@@ -86,6 +91,19 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut source = Kube::follow(&client, &server, Scope::Controller);
     let (end, ended) = watch::channel(false);
     let (mut leading, election) = election::start(client.clone(), &settings, telemetry.clone(), ended);
+    let (tell_service, service_exists) = watch::channel(false);
+    let service = settings.webhook.as_ref().map(|webhook| ServiceKey {
+        namespace: settings.namespace.clone(),
+        name: webhook.service.clone(),
+    });
+    let around = webhook::Surroundings {
+        client: client.clone(),
+        namespace: settings.namespace,
+        leading: leading.clone(),
+        service_exists,
+        telemetry: telemetry.clone(),
+    };
+    webhook::start(&mut servers, settings.webhook, around);
     let mut controller = Controller {
         writer: Writer::new(client.clone(), telemetry.clone()),
         speaker: Speaker::start(client, &settings.identity, telemetry.clone()),
@@ -94,6 +112,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         leading: Leading::default(),
         world: None,
         due: false,
+        service,
+        tell_service,
         freshness: Freshness::default(),
         said: Said::default(),
         unseen: BTreeMap::new(),
@@ -142,6 +162,9 @@ struct Controller {
     world: Option<World>,
     /// Whether it is to be planned from.
     due: bool,
+    /// The Service of the webhooks, and who wants to know whether it is there.
+    service: Option<ServiceKey>,
+    tell_service: watch::Sender<bool>,
     freshness: Freshness,
     said: Said,
     /// Objects that were written, with the version that they had before, until a snapshot has another.
@@ -163,6 +186,12 @@ impl Controller {
             cluster.rules = self.rules.clone();
             let records = source.records();
             self.telemetry.read(records);
+            let there = self
+                .service
+                .as_ref()
+                .is_some_and(|service| records.services.contains_key(service));
+            self.tell_service
+                .send_if_modified(|told| std::mem::replace(told, there) != there);
             self.world = Some(World::new(
                 cluster,
                 records.services.clone(),

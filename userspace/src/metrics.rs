@@ -11,6 +11,7 @@ mod snapshot;
 pub(crate) mod tests;
 
 pub use alive::Alive;
+pub(crate) use serve::listen;
 pub use serve::{BindError, Serving, Watched, serve};
 
 use crate::report::Report;

@@ -14,3 +14,4 @@ mod definitions;
 mod eips;
 mod kube_proxy;
 mod objects;
+mod webhook;

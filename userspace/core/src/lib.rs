@@ -9,6 +9,7 @@
 //! packet half a change.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 mod annotations;
 mod ascending;
 pub mod controller;

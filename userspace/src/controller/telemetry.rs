@@ -37,6 +37,7 @@ struct Shared {
     now: Mutex<Now>,
     writes: Family<Labels, Counter>,
     events: Family<Label, Counter>,
+    reviews: Family<Labels, Counter>,
     plan: Histogram,
 }
 
@@ -52,6 +53,13 @@ struct Now {
     eips: BTreeMap<String, (u64, u64)>,
     /// Warnings that stand, by reason.
     warnings: BTreeMap<String, u64>,
+}
+
+/// What the API server asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Review {
+    Admission,
+    Conversion,
 }
 
 /// How a write went.
@@ -75,6 +83,7 @@ impl Default for Telemetry {
                 now: Mutex::new(now),
                 writes: Family::default(),
                 events: Family::default(),
+                reviews: Family::default(),
                 // A millisecond to seconds, 2.5 steps to a decade.
                 plan: Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]),
             }),
@@ -146,6 +155,16 @@ impl Telemetry {
         let kind = if warning { "Warning" } else { "Normal" };
         self.shared.events.get_or_create(&[("type", kind)]).inc();
     }
+
+    /// A question of the API server was answered so.
+    pub(super) fn reviewed(&self, review: Review, result: &'static str) {
+        let review = match review {
+            Review::Admission => "admission",
+            Review::Conversion => "conversion",
+        };
+        let labels = [("review", review), ("result", result)];
+        self.shared.reviews.get_or_create(&labels).inc();
+    }
 }
 
 /// What a write is called.
@@ -176,6 +195,8 @@ impl Watched for Telemetry {
             shared.writes.clone(),
         );
         registry.register("events", "Events sent", shared.events.clone());
+        let help = "Questions of the API server to the webhooks, and how they were answered";
+        registry.register("reviews", help, shared.reviews.clone());
         registry.register(
             "plan_duration_seconds",
             "Time it takes to find what is to be written",

@@ -10,11 +10,13 @@
 
 mod backoff;
 mod contents;
+mod eips;
 mod follow;
 mod kinds;
 mod problems;
 mod records;
 
+pub use eips::{WrittenEip, eips, written_eip};
 pub use records::Records;
 
 use contents::{Contents, Entry};

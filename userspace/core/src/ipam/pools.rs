@@ -21,7 +21,7 @@ pub struct Pool<'a> {
 }
 
 /// What is wrong with an Eip: field, reason and message of a condition.
-type Fault = (&'static str, &'static str, String);
+pub(crate) type Fault = (&'static str, &'static str, String);
 
 /// All usable Eips, by age, then name.
 #[derive(Clone, Debug, Default)]
@@ -67,8 +67,7 @@ impl<'a> Pools<'a> {
 
     /// Adds one Eip; has something to say if it is not the default it says it is.
     fn accept(&mut self, name: &'a str, eip: &'a Eip, range: AddressRange) -> Option<Fault> {
-        let says_default = annotation(&eip.annotations, "eip", "is-default-eip")
-            .is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("true"));
+        let says_default = says_default(eip);
         let family = range.family();
         let other = self.of_family(Some(family)).find(|pool| says_default && pool.default);
         let second = other.map(|other| {
@@ -191,8 +190,14 @@ impl Pool<'_> {
     }
 }
 
+/// Whether an Eip says that it is the default.
+pub(crate) fn says_default(eip: &Eip) -> bool {
+    annotation(&eip.annotations, "eip", "is-default-eip")
+        .is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("true"))
+}
+
 /// The addresses of an Eip.
-fn range_of(eip: &Eip) -> Result<AddressRange, Fault> {
+pub(crate) fn range_of(eip: &Eip) -> Result<AddressRange, Fault> {
     eip.address.parse().map_err(|error| {
         let message = format!(
             "`{}` is not a set of addresses: {error}. Write one address, a prefix such as 10.1.0.0/24, or a range such as \

@@ -110,6 +110,8 @@ pub mod reason {
     pub const INVALID_RANGE: &str = "InvalidRange";
     /// An Eip shares addresses with an older one.
     pub const OVERLAP: &str = "Overlap";
+    /// An Eip is to lose addresses that Services have.
+    pub const IN_USE: &str = "InUse";
     /// An Eip that is announced on a link names no interface, or one that cannot be.
     pub const INVALID_INTERFACE: &str = "InvalidInterface";
     /// A second Eip of a family says it is the default.
