@@ -33,13 +33,17 @@ mod freshness;
 mod objects;
 mod record;
 mod serve;
+mod tell;
 
 #[cfg(test)]
 mod tests;
 
 pub use events::{Event, Said};
 pub use freshness::Freshness;
-pub use objects::{EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, SERVICE_FINALIZER, ServiceObject, World};
+pub use objects::{
+    EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, READY, SERVED, SERVICE_FINALIZER, ServiceObject, StatusCondition,
+    World,
+};
 
 use crate::{
     ipam,
@@ -87,15 +91,32 @@ pub enum Action {
         eip: String,
         /// Its version.
         resource_version: String,
-        /// All fields that are ours.
+        /// The book and what follows from it.
         status: EipStatus,
+    },
+    /// Say in a Service's status how it is served. Rests on no version, as nothing rests on it.
+    TellService {
+        /// The Service.
+        service: ServiceKey,
+        /// The condition [`SERVED`]; `None` takes it away.
+        served: Option<StatusCondition>,
+    },
+    /// Say in an Eip's status how nodes stand to it. Rests on no version either.
+    TellEip {
+        /// Name of the Eip.
+        eip: String,
+        /// `status.ready` and the condition [`READY`].
+        ready: StatusCondition,
+        /// Nodes that are no more, whose entries go.
+        gone: Vec<String>,
     },
 }
 
 /// What is to be done and said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// Writes in the order to make them in: Services first, as their statuses rest on the Eips of the snapshot.
+    /// Writes in the order to make them in: Services first, as their statuses rest on the Eips of the snapshot; what only
+    /// tells last.
     pub actions: Vec<Action>,
     /// What is wrong now, object by object; see [`Said`] for saying it once.
     pub warnings: Vec<Event>,
@@ -110,6 +131,8 @@ pub fn plan(world: &World) -> Planned {
     let served = Served::new(world, &allocations);
     let mut actions = served.actions();
     actions.extend(record::actions(world, &served));
+    let told = tell::Told::new(world, &served, &conditions);
+    actions.extend(told.actions());
     let warnings = conditions.iter().filter_map(|condition| {
         let event_reason = match condition.reason.as_str() {
             reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS) => reason,
@@ -118,8 +141,11 @@ pub fn plan(world: &World) -> Planned {
         };
         Event::about(world, condition, event_reason)
     });
+    let by_nodes = told.problems();
+    let by_nodes = by_nodes.iter();
+    let by_nodes = by_nodes.filter_map(|condition| Event::about(world, condition, &condition.reason));
     Planned {
-        warnings: warnings.collect(),
+        warnings: warnings.chain(by_nodes).collect(),
         actions,
     }
 }

@@ -19,4 +19,5 @@ pub mod lease;
 pub mod links;
 pub mod model;
 pub mod plan;
+pub mod standing;
 pub mod tables;

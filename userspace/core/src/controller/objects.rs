@@ -1,7 +1,10 @@
 //! The objects as the API server has them: beyond what they ask for ([`Cluster`]), their versions and what has been written
 //! into them.
 
-use crate::model::{Automatic, Cluster, Service, ServiceKey};
+use crate::{
+    model::{Automatic, Cluster, Service, ServiceKey},
+    standing::Standing,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -12,6 +15,10 @@ use std::{
 pub const EIP_LABEL: &str = "eip.openelb.kubesphere.io/v1alpha2";
 /// Finalizer of a Service that has an address.
 pub const SERVICE_FINALIZER: &str = "finalizer.lb.kubesphere.io/v1alpha1";
+/// Type of the condition of a Service that says whether it is served. A Service that always was has none.
+pub const SERVED: &str = "lb.weir.dev/Served";
+/// Type of the condition of an Eip that says whether any node does for it what it should.
+pub const READY: &str = "Ready";
 /// Finalizer of an Eip.
 pub const EIP_FINALIZER: &str = "finalizer.ipam.kubesphere.io/v1alpha1";
 
@@ -39,6 +46,19 @@ pub struct ServiceObject {
     pub finalizer: bool,
     /// Whether `status.loadBalancer.ingress` has anything that is not just an address: host names, ports.
     pub foreign_ingress: bool,
+    /// The condition [`SERVED`] of its status.
+    pub served: Option<StatusCondition>,
+}
+
+/// A condition in an object's status, of a type that is ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusCondition {
+    /// Whether `status` is `True`; else it is `False`.
+    pub holds: bool,
+    /// One word in CamelCase.
+    pub reason: String,
+    /// What is wrong and what to do about it, if it does not hold.
+    pub message: String,
 }
 
 /// What is written into an Eip.
@@ -52,11 +72,15 @@ pub struct EipObject {
     pub finalizer: bool,
     /// Finalizers of others.
     pub other_finalizers: Vec<String>,
-    /// `status`.
+    /// `status`, as far as it is the book and what follows from it.
     pub status: EipStatus,
+    /// `status.ready` and the condition [`READY`].
+    pub ready: (bool, Option<StatusCondition>),
+    /// `status.nodes`: how it stands on each node.
+    pub nodes: BTreeMap<String, Standing>,
 }
 
-/// The fields of an Eip's status that are the controller's; the others (`ready`) are left as they are.
+/// The fields of an Eip's status that are the book.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EipStatus {
     /// Whether every address is in use.

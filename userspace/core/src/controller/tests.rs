@@ -1,7 +1,9 @@
 //! What is written, step by step. Rows A.. and B.. are OpenELB's behaviours and ours beyond them.
 
+mod telling;
+
 use super::*;
-use crate::model::{Cluster, Eip, Mode, PortProtocol, Protocol, Service, ServicePort};
+use crate::model::{Cluster, Eip, Mode, Node, PortProtocol, Protocol, Service, ServicePort};
 use std::collections::BTreeMap;
 
 const POOL: &str = "eip.openelb.kubesphere.io/v1alpha2";
@@ -43,6 +45,7 @@ fn eip(address: &str) -> Eip {
 struct Objects {
     services: BTreeMap<ServiceKey, (Service, ServiceObject)>,
     eips: BTreeMap<String, (Eip, EipObject)>,
+    nodes: Vec<String>,
     events: Vec<String>,
 }
 
@@ -57,7 +60,7 @@ impl Objects {
             services: services
                 .map(|(name, service)| (key(name), (service.clone(), ServiceObject::default())))
                 .collect(),
-            events: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -73,6 +76,7 @@ impl Objects {
                 .iter()
                 .map(|(name, (eip, _))| (name.clone(), eip.clone()))
                 .collect(),
+            nodes: self.nodes.iter().map(|name| (name.clone(), node())).collect(),
             ..Cluster::default()
         };
         let services = self
@@ -86,10 +90,10 @@ impl Objects {
         World::new(cluster, services.collect(), eips.collect(), true)
     }
 
-    /// Makes the writes of one plan; gives their names.
+    /// Makes the writes of one plan; gives their names, but for those that only tell.
     fn round(&mut self) -> Vec<String> {
         let planned = plan(&self.world());
-        let made = planned.actions.into_iter().map(|action| match action {
+        let made = planned.actions.into_iter().filter_map(|action| match action {
             Action::Show {
                 service,
                 addresses,
@@ -100,7 +104,7 @@ impl Objects {
                 let made = format!("show {} [{}]", service.name, texts.join(" "));
                 self.services.get_mut(&service).unwrap().0.ingress = addresses;
                 self.events.extend(events.into_iter().map(|event| event.reason));
-                made
+                Some(made)
             }
             Action::Mark { service, eip, .. } => {
                 let made = format!("mark {} {}", service.name, eip.as_deref().unwrap_or("-"));
@@ -110,7 +114,7 @@ impl Objects {
                 if object.deleting && !written.finalizer {
                     self.services.remove(&service);
                 }
-                made
+                Some(made)
             }
             Action::Guard { eip, finalizer, .. } => {
                 let made = format!("guard {eip} {finalizer}");
@@ -118,7 +122,7 @@ impl Objects {
                 if !finalizer {
                     self.eips.remove(&eip);
                 }
-                made
+                Some(made)
             }
             Action::Record { eip, status, .. } => {
                 let used: Vec<_> = status
@@ -128,7 +132,17 @@ impl Objects {
                     .collect();
                 let made = format!("record {eip} {}", used.join(" "));
                 self.eips.get_mut(&eip).unwrap().1.status = status;
-                made
+                Some(made)
+            }
+            Action::TellService { service, served } => {
+                self.services.get_mut(&service).unwrap().1.served = served;
+                None
+            }
+            Action::TellEip { eip, ready, gone } => {
+                let object = &mut self.eips.get_mut(&eip).unwrap().1;
+                object.ready = (ready.holds, Some(ready));
+                object.nodes.retain(|node, _| !gone.contains(node));
+                None
             }
         });
         made.collect()
@@ -158,6 +172,14 @@ impl Objects {
 
     fn used(&self, eip: &str) -> BTreeMap<String, String> {
         self.eips[eip].1.status.used.clone()
+    }
+}
+
+fn node() -> Node {
+    Node {
+        internal_addresses: Vec::new(),
+        excluded: false,
+        ready: true,
     }
 }
 

@@ -327,11 +327,9 @@ impl<'a> Allocator<'a, '_> {
     }
 
     fn is_free(&self, pool: &Pool<'_>, address: IpAddr) -> bool {
-        !(pool.eip.avoid_buggy_ips && is_buggy(address))
-            && !self.given.claims.contains_key(&address)
-            && !self.node_addresses.contains(&address)
-            && !self.withheld.contains(&address)
-            && !self.shown.contains(&address)
+        let avoided = pool.eip.avoid_buggy_ips && is_buggy(address);
+        let taken = [&self.node_addresses, &self.withheld, &self.shown];
+        !avoided && !self.given.claims.contains_key(&address) && taken.iter().all(|taken| !taken.contains(&address))
     }
 
     fn lowest_free(&mut self, pool: &Pool<'a>) -> Option<IpAddr> {

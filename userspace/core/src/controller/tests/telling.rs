@@ -1,0 +1,164 @@
+//! What statuses say in words.
+
+use super::*;
+use crate::standing::{Problem, Standing};
+
+fn ready(announces: &[&str]) -> Standing {
+    Standing {
+        ready: true,
+        announces: announces.iter().map(|text| address(text)).collect(),
+        ..Standing::default()
+    }
+}
+
+fn problem(service: &str, reason: &str) -> Problem {
+    Problem {
+        service: key(service),
+        field: "spec.selector".into(),
+        reason: reason.into(),
+        message: "nothing is there".into(),
+    }
+}
+
+impl Objects {
+    fn says(&mut self, node: &str, eip: &str, standing: Standing) {
+        let object = &mut self.eips.get_mut(eip).unwrap().1;
+        object.nodes.insert(node.into(), standing);
+    }
+
+    /// What the Service's status says, after all has been told.
+    #[track_caller]
+    fn served(&mut self, name: &str) -> Option<(bool, String, String)> {
+        self.settle();
+        let actions = plan(&self.world()).actions;
+        assert_eq!(actions, [], "told again");
+        let served = self.services[&key(name)].1.served.clone();
+        served.map(|served| (served.holds, served.reason, served.message))
+    }
+
+    #[track_caller]
+    fn ready(&mut self, name: &str) -> (bool, String, String) {
+        self.settle();
+        let (flag, ready) = self.eips[name].1.ready.clone();
+        let ready = ready.unwrap();
+        assert_eq!(flag, ready.holds);
+        (ready.holds, ready.reason, ready.message)
+    }
+}
+
+fn one_service() -> Objects {
+    let mut objects = Objects::with(&[("pool", eip("10.1.0.8/30"))], &[("web", service(&[(POOL, "pool")]))]);
+    objects.nodes = vec!["a".into(), "b".into()];
+    objects.settle();
+    objects
+}
+
+/// B22, B25: what is well is not written to, and what nobody knows is not said.
+#[test]
+fn a_service_that_is_served_has_no_condition() {
+    let mut objects = one_service();
+    assert_eq!(objects.served("web"), None);
+    objects.says("a", "pool", ready(&["10.1.0.8"]));
+    assert_eq!(objects.served("web"), None);
+}
+
+#[test]
+fn a_service_without_an_address_is_told_why() {
+    let mut objects = Objects::with(&[], &[("web", service(&[(POOL, "none")]))]);
+    let (holds, reason, message) = objects.served("web").unwrap();
+    assert_eq!((holds, &*reason), (false, "UnknownEip"));
+    assert!(
+        message.starts_with("metadata.annotations[") && message.contains("there is no Eip none"),
+        "{message}"
+    );
+    // With room, it is told that too, as it was told before; and nothing more once it is none of ours.
+    objects
+        .eips
+        .insert("none".into(), (eip("10.1.0.8/30"), EipObject::default()));
+    let (holds, reason, message) = objects.served("web").unwrap();
+    assert_eq!(
+        (holds, &*reason, &*message),
+        (true, "Served", "10.1.0.8 of Eip none is served.")
+    );
+    objects.service("web").annotations.clear();
+    assert_eq!(objects.served("web"), None);
+}
+
+#[test]
+fn an_address_that_no_node_announces_is_told_with_what_nodes_say() {
+    let mut objects = one_service();
+    objects.says("a", "pool", ready(&[]));
+    let unready = Standing {
+        message: "Interface eth7: there is none.".into(),
+        ..Standing::default()
+    };
+    objects.says("b", "pool", unready);
+    let (holds, reason, message) = objects.served("web").unwrap();
+    assert_eq!((holds, &*reason), (false, "NotAnnounced"));
+    assert_eq!(
+        message,
+        "no node announces 10.1.0.8; b says: Interface eth7: there is none."
+    );
+    objects.says("a", "pool", ready(&["10.1.0.8"]));
+    assert_eq!(objects.served("web").unwrap().1, "Served");
+}
+
+#[test]
+fn what_nodes_find_wrong_is_told_once_and_warned_of() {
+    let mut objects = one_service();
+    let with_problem = |announces: &[&str]| Standing {
+        problems: vec![problem("web", "NoEndpoints"), problem("gone", "NoEndpoints")],
+        ..ready(announces)
+    };
+    objects.says("a", "pool", with_problem(&[]));
+    objects.says("b", "pool", with_problem(&[]));
+    let told = (
+        false,
+        "NoEndpoints".to_owned(),
+        "spec.selector: nothing is there".to_owned(),
+    );
+    assert_eq!(objects.served("web"), Some(told));
+    assert_eq!(objects.warnings(), ["Service apps/web NoEndpoints"]);
+    // Served all the same, if a node draws its traffic.
+    objects.says("a", "pool", with_problem(&["10.1.0.8"]));
+    assert!(objects.served("web").unwrap().0);
+}
+
+/// A16.
+#[test]
+fn an_eip_is_ready_when_a_node_is() {
+    let mut objects = one_service();
+    let (holds, reason, _) = objects.ready("pool");
+    assert_eq!((holds, &*reason), (false, "NoNode"));
+    objects.says("a", "pool", ready(&[]));
+    assert_eq!(
+        objects.ready("pool"),
+        (true, "Ready".into(), "One node serves it.".into())
+    );
+    let unready = || Standing {
+        message: "Interface eth7: there is none.".into(),
+        ..Standing::default()
+    };
+    objects.says("b", "pool", unready());
+    let (holds, _, message) = objects.ready("pool");
+    assert!(
+        holds && message.ends_with("b: Interface eth7: there is none."),
+        "{message}"
+    );
+    objects.says("a", "pool", unready());
+    assert_eq!(objects.ready("pool").1, "NotReady");
+    // Refused, it is not ready whatever nodes say.
+    objects.eips.get_mut("pool").unwrap().0.interface = None;
+    assert_eq!(objects.ready("pool").1, "InvalidInterface");
+}
+
+#[test]
+fn nodes_that_are_gone_have_no_say() {
+    let mut objects = one_service();
+    objects.says("a", "pool", ready(&["10.1.0.8"]));
+    objects.says("c", "pool", ready(&["10.1.0.8"]));
+    assert!(objects.ready("pool").0);
+    assert_eq!(objects.eips["pool"].1.nodes.len(), 1);
+    objects.nodes.clear();
+    assert!(!objects.ready("pool").0);
+}

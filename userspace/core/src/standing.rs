@@ -1,0 +1,120 @@
+//! How an Eip stands on one node, as that node tells the others by the Eip's status.
+
+use crate::{
+    model::{Cluster, Condition, ServiceKey, reason},
+    plan::{Plan, ThisNode},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// The most problems that all nodes together tell of one Eip, so that the object stays small; the rest is in their own logs and
+/// `weir status`.
+const MOST_PROBLEMS: usize = 512;
+/// The most that one node tells.
+const MOST_OF_NODE: usize = 16;
+
+/// What one node says about one Eip.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether the node does for the Eip's addresses what it should.
+    pub ready: bool,
+    /// Why not.
+    pub message: String,
+    /// The addresses that this node draws the traffic of.
+    pub announces: BTreeSet<IpAddr>,
+    /// What is wrong with Services that have one of those.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is wrong with a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The Service.
+    pub service: ServiceKey,
+    /// As in [`Condition`].
+    pub field: String,
+    /// As in [`Condition`].
+    pub reason: String,
+    /// As in [`Condition`].
+    pub message: String,
+}
+
+/// How each Eip of `cluster` stands on `this` node, which `plan` is of, when `conditions` are all that is wrong there.
+#[must_use]
+pub fn standings<'a>(
+    cluster: &Cluster,
+    this: &ThisNode,
+    plan: &Plan,
+    conditions: impl Iterator<Item = &'a Condition> + Clone,
+) -> BTreeMap<String, Standing> {
+    let of_node = conditions.clone().find(|condition| stops_node(condition));
+    let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
+    for name in cluster.eips.keys() {
+        let mut of_eip = conditions
+            .clone()
+            .filter(|it| it.object.kind == "Eip" && it.object.name == *name);
+        let problem = of_node.or_else(|| of_eip.find(|condition| stops_eip(condition)));
+        let standing = Standing {
+            ready: problem.is_none(),
+            message: problem.map(ToString::to_string).unwrap_or_default(),
+            ..Standing::default()
+        };
+        standings.insert(name.clone(), standing);
+    }
+    let owned = plan.vips.iter().filter(|(_, vip)| vip.owned);
+    for (address, vip) in owned {
+        if let Some(standing) = standings.get_mut(&vip.eip).filter(|standing| standing.ready) {
+            standing.announces.insert(*address);
+        }
+    }
+    // What nobody draws the traffic of is told by one of those that could.
+    let first = cluster.nodes.iter().find(|(_, node)| node.ready);
+    let first = first.is_some_and(|(name, _)| *name == this.name);
+    for condition in conditions.filter(|condition| condition.object.kind == "Service") {
+        let service = ServiceKey {
+            namespace: condition.object.namespace.clone(),
+            name: condition.object.name.clone(),
+        };
+        let addresses = plan.allocations.get(&service).into_iter().flatten();
+        let eips: BTreeSet<&String> = addresses
+            .filter_map(|address| {
+                plan.vips
+                    .get(address)
+                    .filter(|vip| vip.owned || vip.owner.is_none() && first)
+            })
+            .map(|vip| &vip.eip)
+            .collect();
+        for eip in eips {
+            if let Some(standing) = standings.get_mut(eip) {
+                standing.problems.push(Problem {
+                    service: service.clone(),
+                    field: condition.field.clone(),
+                    reason: condition.reason.clone(),
+                    message: condition.message.clone(),
+                });
+            }
+        }
+    }
+    let most = (MOST_PROBLEMS / cluster.nodes.len().max(1)).clamp(1, MOST_OF_NODE);
+    for standing in standings.values_mut() {
+        standing.problems.sort();
+        standing.problems.truncate(most);
+    }
+    standings
+}
+
+/// Whether a condition keeps the node from serving anything.
+fn stops_node(condition: &Condition) -> bool {
+    match &*condition.object.kind {
+        "Interface" => true,
+        "Node" => [reason::UNKNOWN_NODE, reason::NO_NODE_ADDRESS].contains(&&*condition.reason),
+        _ => false,
+    }
+}
+
+/// Whether a condition of an Eip keeps this node from serving it.
+fn stops_eip(condition: &Condition) -> bool {
+    ![reason::SECOND_DEFAULT, reason::NO_ELIGIBLE_NODE].contains(&&*condition.reason)
+}
