@@ -98,6 +98,62 @@ pub struct EipStatus {
     /// Whether it is IPv4.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub v4: bool,
+    /// `Ready`: whether nodes announce it, and if not, why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// How it stands on each node, by name; each node writes its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, NodeStanding>,
+}
+
+/// One thing that is so or not, as Kubernetes' own objects have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// Since when.
+    pub last_transition_time: String,
+    /// One word.
+    pub reason: String,
+    /// A sentence or two.
+    pub message: String,
+}
+
+/// How an Eip stands on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStanding {
+    /// Whether the node does for it what it should.
+    pub ready: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The addresses whose traffic the node draws.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub announces: Vec<String>,
+    /// What is wrong with Services at those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ServiceProblem>,
+}
+
+/// Something that is wrong with a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceProblem {
+    /// `namespace/name`.
+    pub service: String,
+    /// The field at fault, if it is one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+    /// One word.
+    pub reason: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
 }
 
 #[cfg(test)]

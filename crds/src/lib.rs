@@ -22,7 +22,7 @@ pub use bgp_peer::{
     MpGracefulRestartConfig, PeerConf, Timers, TimersConfig, Transport,
 };
 pub use bgp_peer_status::{BgpPeerStatus, Message, Messages, NodePeerStatus, PeerState, Queues, TimersState};
-pub use eip::{Eip, EipSpec, EipStatus, Protocol};
+pub use eip::{Condition, Eip, EipSpec, EipStatus, NodeStanding, Protocol, ServiceProblem};
 
 /// The group of all kinds here.
 pub const GROUP: &str = "network.kubesphere.io";

@@ -10,6 +10,7 @@ mod election;
 mod events;
 mod exposing;
 mod telemetry;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -22,6 +23,7 @@ use election::Leading;
 use events::Speaker;
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 use telemetry::Telemetry;
+use tell::Teller;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -30,7 +32,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 use weir_core::{
-    controller::{Freshness, Said, World, plan},
+    controller::{Action, Freshness, Said, World, plan},
     model::{Rules, ServiceKey},
 };
 use write::{Object, Writer};
@@ -106,6 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     webhook::start(&mut servers, settings.webhook, around);
     let mut controller = Controller {
         writer: Writer::new(client.clone(), telemetry.clone()),
+        teller: Teller::new(client.clone(), telemetry.clone()),
         speaker: Speaker::start(client, &settings.identity, telemetry.clone()),
         telemetry,
         rules: settings.rules,
@@ -154,6 +157,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
 
 struct Controller {
     writer: Writer,
+    teller: Teller,
     speaker: Speaker,
     telemetry: Telemetry,
     rules: Rules,
@@ -220,6 +224,7 @@ impl Controller {
             // What the next leader, or we again, will have to say is not known.
             self.said = Said::default();
             self.unseen.clear();
+            self.teller.forget();
             self.due = true;
             return;
         }
@@ -255,10 +260,17 @@ impl Controller {
                 self.speaker.say(event);
             }
         }
-        if planned.actions.is_empty() {
-            return world;
+        if !planned.actions.is_empty() {
+            self.write(&world, planned.actions).await;
         }
-        let outcome = self.writer.write(&world, planned.actions, &self.leading).await;
+        if let Some(at) = self.teller.tell(planned.telling, &self.leading).await {
+            self.wake_at(at);
+        }
+        world
+    }
+
+    async fn write(&mut self, world: &World, actions: Vec<Action>) {
+        let outcome = self.writer.write(world, actions, &self.leading).await;
         for event in outcome.events {
             self.speaker.say(event);
         }
@@ -273,7 +285,6 @@ impl Controller {
             self.refused = REFUSED.0;
             self.wake_at(now + UNSEEN);
         }
-        world
     }
 
     /// Whether the Services of a snapshot are those of the API server.

@@ -94,15 +94,20 @@ pub enum Action {
         /// The book and what follows from it.
         status: EipStatus,
     },
-    /// Say in a Service's status how it is served. Rests on no version, as nothing rests on it.
-    TellService {
+}
+
+/// What is to be said in an object's status. Rests on no version, as nothing rests on it, so it can wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// How a Service is served.
+    Service {
         /// The Service.
         service: ServiceKey,
         /// The condition [`SERVED`]; `None` takes it away.
         served: Option<StatusCondition>,
     },
-    /// Say in an Eip's status how nodes stand to it. Rests on no version either.
-    TellEip {
+    /// How nodes stand to an Eip.
+    Eip {
         /// Name of the Eip.
         eip: String,
         /// `status.ready` and the condition [`READY`].
@@ -115,9 +120,10 @@ pub enum Action {
 /// What is to be done and said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// Writes in the order to make them in: Services first, as their statuses rest on the Eips of the snapshot; what only
-    /// tells last.
+    /// Writes in the order to make them in: Services first, as their statuses rest on the Eips of the snapshot.
     pub actions: Vec<Action>,
+    /// What statuses are to say in words, when there is time for it.
+    pub telling: Vec<Telling>,
     /// What is wrong now, object by object; see [`Said`] for saying it once.
     pub warnings: Vec<Event>,
 }
@@ -132,7 +138,6 @@ pub fn plan(world: &World) -> Planned {
     let mut actions = served.actions();
     actions.extend(record::actions(world, &served));
     let told = tell::Told::new(world, &served, &conditions);
-    actions.extend(told.actions());
     let warnings = conditions.iter().filter_map(|condition| {
         let event_reason = match condition.reason.as_str() {
             reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS) => reason,
@@ -146,6 +151,7 @@ pub fn plan(world: &World) -> Planned {
     let by_nodes = by_nodes.filter_map(|condition| Event::about(world, condition, &condition.reason));
     Planned {
         warnings: warnings.chain(by_nodes).collect(),
+        telling: told.telling(),
         actions,
     }
 }

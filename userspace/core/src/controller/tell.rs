@@ -3,7 +3,7 @@
 //! Nodes tell how they stand to an Eip in its status ([`Standing`]); from that, and from what is wrong with the objects
 //! themselves, follow the conditions. A Service that is served and always was is not written to for this.
 
-use super::{Action, StatusCondition, World, serve::Served};
+use super::{StatusCondition, Telling, World, serve::Served};
 use crate::{
     model::{Condition, Eip, ObjectRef, Service, ServiceKey, reason},
     standing::{Problem, Standing},
@@ -69,7 +69,7 @@ impl<'a> Told<'a> {
     }
 
     /// The writes that are due.
-    pub(super) fn actions(&self) -> Vec<Action> {
+    pub(super) fn telling(&self) -> Vec<Telling> {
         let services = self.world.services().filter_map(|(key, service, object)| {
             // What is under way says enough by what becomes of it.
             if service.deleting || !self.served.settled(key) {
@@ -80,7 +80,7 @@ impl<'a> Told<'a> {
                 let ours = self.served.wanted.contains_key(key);
                 object.served.as_ref().filter(|_| ours).map(|_| self.is_served(key))
             });
-            (served != object.served).then(|| Action::TellService {
+            (served != object.served).then(|| Telling::Service {
                 service: key.clone(),
                 served,
             })
@@ -96,7 +96,7 @@ impl<'a> Told<'a> {
                 .cloned()
                 .collect();
             let as_told = object.ready == (ready.holds, Some(ready.clone()));
-            (!as_told || !gone.is_empty()).then(|| Action::TellEip {
+            (!as_told || !gone.is_empty()).then(|| Telling::Eip {
                 eip: name.clone(),
                 ready,
                 gone,

@@ -90,10 +90,20 @@ impl Objects {
         World::new(cluster, services.collect(), eips.collect(), true)
     }
 
-    /// Makes the writes of one plan; gives their names, but for those that only tell.
+    /// Makes the writes of one plan; gives their names.
     fn round(&mut self) -> Vec<String> {
         let planned = plan(&self.world());
-        let made = planned.actions.into_iter().filter_map(|action| match action {
+        for telling in planned.telling {
+            match telling {
+                Telling::Service { service, served } => self.services.get_mut(&service).unwrap().1.served = served,
+                Telling::Eip { eip, ready, gone } => {
+                    let object = &mut self.eips.get_mut(&eip).unwrap().1;
+                    object.ready = (ready.holds, Some(ready));
+                    object.nodes.retain(|node, _| !gone.contains(node));
+                }
+            }
+        }
+        let made = planned.actions.into_iter().map(|action| match action {
             Action::Show {
                 service,
                 addresses,
@@ -104,7 +114,7 @@ impl Objects {
                 let made = format!("show {} [{}]", service.name, texts.join(" "));
                 self.services.get_mut(&service).unwrap().0.ingress = addresses;
                 self.events.extend(events.into_iter().map(|event| event.reason));
-                Some(made)
+                made
             }
             Action::Mark { service, eip, .. } => {
                 let made = format!("mark {} {}", service.name, eip.as_deref().unwrap_or("-"));
@@ -114,7 +124,7 @@ impl Objects {
                 if object.deleting && !written.finalizer {
                     self.services.remove(&service);
                 }
-                Some(made)
+                made
             }
             Action::Guard { eip, finalizer, .. } => {
                 let made = format!("guard {eip} {finalizer}");
@@ -122,7 +132,7 @@ impl Objects {
                 if !finalizer {
                     self.eips.remove(&eip);
                 }
-                Some(made)
+                made
             }
             Action::Record { eip, status, .. } => {
                 let used: Vec<_> = status
@@ -132,17 +142,7 @@ impl Objects {
                     .collect();
                 let made = format!("record {eip} {}", used.join(" "));
                 self.eips.get_mut(&eip).unwrap().1.status = status;
-                Some(made)
-            }
-            Action::TellService { service, served } => {
-                self.services.get_mut(&service).unwrap().1.served = served;
-                None
-            }
-            Action::TellEip { eip, ready, gone } => {
-                let object = &mut self.eips.get_mut(&eip).unwrap().1;
-                object.ready = (ready.holds, Some(ready));
-                object.nodes.retain(|node, _| !gone.contains(node));
-                None
+                made
             }
         });
         made.collect()

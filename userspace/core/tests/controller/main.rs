@@ -207,12 +207,6 @@ impl Controller {
                 }
                 server.change_eip(&eip, |_, object| object.status = status);
             }
-            Action::TellService { service, served } => {
-                server.change_service(&service, |_, object| object.served = served);
-            }
-            Action::TellEip { eip, ready, .. } => {
-                server.change_eip(&eip, |_, object| object.ready = (ready.holds, Some(ready)));
-            }
         }
         Ok(true)
     }

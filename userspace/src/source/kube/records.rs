@@ -4,10 +4,14 @@ use super::super::objects::Identity;
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use std::collections::BTreeMap;
 use weir_core::{
-    controller::{EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, SERVICE_FINALIZER, ServiceObject},
+    controller::{
+        EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, READY, SERVED, SERVICE_FINALIZER, ServiceObject,
+        StatusCondition,
+    },
     model::ServiceKey,
+    standing::{Problem, Standing},
 };
-use weir_crds::Eip;
+use weir_crds::{Eip, NodeStanding};
 
 /// What is written into all Services and Eips.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +68,13 @@ pub(super) fn of_service(service: &Service) -> Record {
             .as_ref()
             .and_then(|labels| labels.get(EIP_LABEL).cloned()),
         finalizer: finalizers(metadata).any(|it| it == SERVICE_FINALIZER),
+        served: status
+            .and_then(|status| status.conditions.iter().flatten().find(|it| it.type_ == SERVED))
+            .map(|condition| StatusCondition {
+                holds: condition.status == "True",
+                reason: condition.reason.clone(),
+                message: condition.message.clone(),
+            }),
         foreign_ingress: ingress.into_iter().flatten().any(|ingress| {
             let address = ingress
                 .ip
@@ -88,6 +99,15 @@ pub(super) fn of_eip(eip: &Eip) -> Record {
             .filter(|it| *it != EIP_FINALIZER)
             .map(str::to_owned)
             .collect(),
+        ready: (
+            status.ready,
+            status.conditions.iter().find(|it| it.kind == READY).map(of_condition),
+        ),
+        nodes: status
+            .nodes
+            .iter()
+            .map(|(name, node)| (name.clone(), standing(node)))
+            .collect(),
         status: EipStatus {
             occupied: status.occupied,
             usage: status.usage.unwrap_or_default(),
@@ -98,6 +118,32 @@ pub(super) fn of_eip(eip: &Eip) -> Record {
             v4: status.v4,
         },
     })
+}
+
+fn of_condition(condition: &weir_crds::Condition) -> StatusCondition {
+    StatusCondition {
+        holds: condition.status == "True",
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+    }
+}
+
+/// What a node has written; what it cannot have written is left out.
+fn standing(node: &NodeStanding) -> Standing {
+    let problems = node.problems.iter().filter_map(|problem| {
+        Some(Problem {
+            service: problem.service.parse().ok()?,
+            field: problem.field.clone(),
+            reason: problem.reason.clone(),
+            message: problem.message.clone(),
+        })
+    });
+    Standing {
+        ready: node.ready,
+        message: node.message.clone(),
+        announces: node.announces.iter().filter_map(|text| text.parse().ok()).collect(),
+        problems: problems.collect(),
+    }
 }
 
 fn finalizers(metadata: &ObjectMeta) -> impl Iterator<Item = &str> {

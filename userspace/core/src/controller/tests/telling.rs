@@ -30,8 +30,8 @@ impl Objects {
     #[track_caller]
     fn served(&mut self, name: &str) -> Option<(bool, String, String)> {
         self.settle();
-        let actions = plan(&self.world()).actions;
-        assert_eq!(actions, [], "told again");
+        let telling = plan(&self.world()).telling;
+        assert_eq!(telling, [], "told again");
         let served = self.services[&key(name)].1.served.clone();
         served.map(|served| (served.holds, served.reason, served.message))
     }
