@@ -14,6 +14,7 @@ mod planning;
 mod programming;
 mod settling;
 mod source;
+mod standings;
 
 use crate::{
     apply::bpf::{self, Dataplane},
@@ -29,6 +30,7 @@ use flow_table::FlowTable;
 use interfaces::Interfaces;
 use source::Source;
 pub use source::{Origin, SourceError};
+use standings::Standings;
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -93,7 +95,7 @@ pub enum Error {
 pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-    let mut source = Source::open(&settings.from).await?;
+    let (mut source, client) = Source::open(&settings.from).await?;
     // Before the data path is touched: whoever is refused here must leave it as it is.
     let _lock = store::lock(&settings.state_dir)?;
     let mut dataplane = Dataplane::open(&settings.dataplane)?;
@@ -104,7 +106,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (wanted, wanted_seen) = watch::channel(Wanted::default());
     let (mut networks, queries) = netlink::start(wanted_seen)?;
     let pin_dir = settings.dataplane.pin_dir.clone();
-    let mut agent = Agent::new(settings, dataplane, wanted)?;
+    let standings = client.map(|client| Standings::start(client, &settings.node));
+    let mut agent = Agent::new(settings, dataplane, wanted, standings)?;
 
     let mut retry = interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,6 +151,8 @@ struct Agent {
     source_conditions: Vec<Condition>,
     interfaces: Interfaces,
     reporter: Reporter,
+    /// `None` where there is nobody to tell.
+    standings: Option<Standings>,
     telemetry: Telemetry,
     exposing: Exposing,
     flow_table: FlowTable,
@@ -174,7 +179,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(settings: Settings, dataplane: Dataplane, wanted: watch::Sender<Wanted>) -> Result<Self, Error> {
+    fn new(
+        settings: Settings,
+        dataplane: Dataplane,
+        wanted: watch::Sender<Wanted>,
+        standings: Option<Standings>,
+    ) -> Result<Self, Error> {
         let tables = dataplane.with_contents(Tables::adopt)?;
         let options = &settings.dataplane;
         Ok(Self {
@@ -197,6 +207,7 @@ impl Agent {
                 options.tunnel_port,
                 dataplane.adopted(),
             ),
+            standings,
             telemetry: Telemetry::default(),
             exposing: Exposing::new(settings.node.clone(), settings.metrics),
             flow_table: FlowTable::new(settings.node.clone(), options.pin_dir.clone()),
@@ -221,6 +232,9 @@ impl Agent {
     fn hear(&mut self, source: &mut Source, seen: Instant) {
         if let Some(cluster) = source.read() {
             self.set_cluster(cluster, seen);
+            if let (Some(standings), Some(records)) = (&self.standings, source.records()) {
+                standings.are(records);
+            }
         }
         if replace(&mut self.source_conditions, source.conditions()) {
             self.restep = true;
@@ -272,7 +286,8 @@ impl Agent {
         let Some(network) = self.network.clone().filter(|_| self.cluster.is_some()) else {
             return;
         };
-        if std::mem::take(&mut self.replan) {
+        let planned = std::mem::take(&mut self.replan);
+        if planned {
             self.make_plan();
         }
         let Some(plan) = self.plan.clone() else { return };
@@ -286,6 +301,9 @@ impl Agent {
         }
         if stepped || interfaces_due {
             self.settle_interfaces(queries, &plan, &network, interfaces_due).await;
+        }
+        if planned || stepped || interfaces_due {
+            self.tell_standings(&plan);
         }
     }
 }

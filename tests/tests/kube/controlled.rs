@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 use tests::{
     kube::{ControlPlane, Kubectl},
@@ -26,14 +26,10 @@ impl Cluster {
     pub fn new() -> Result<Self> {
         let control_plane = ControlPlane::start()?;
         control_plane.apply_definitions()?;
-        let kubectl = control_plane.kubectl();
-        kubectl.run("create namespace weir-system")?;
-        kubectl.run(&format!("apply -f {RIGHTS}"))?;
-        let account = control_plane.kubectl_as("weir-system", "weir-controller")?;
-        let kubeconfig = account.kubeconfig().to_owned();
+        control_plane.kubectl().run("create namespace weir-system")?;
         Ok(Self {
+            kubeconfig: give_rights(&control_plane)?,
             control_plane,
-            kubeconfig,
         })
     }
 
@@ -48,15 +44,7 @@ impl Cluster {
 
     /// Starts a controller with more arguments.
     pub fn start_with(&self, identity: &str, arguments: &[&str]) -> Result<Process> {
-        let program = agent::binary();
-        let mut command = self.control_plane.namespace().command(&program.to_string_lossy());
-        command.args(["controller", "--identity", identity]).args(arguments);
-        command.env("KUBECONFIG", &self.kubeconfig);
-        let log = self
-            .control_plane
-            .directory()
-            .join(format!("controller-{identity}.log"));
-        Process::start(command, "controller", &log)
+        start(&self.control_plane, &self.kubeconfig, identity, arguments)
     }
 
     /// Waits until the Service shows this address, or none.
@@ -100,6 +88,23 @@ impl Cluster {
         let body = self.control_plane.namespace().run(|| client::get(address, path))?;
         Ok(String::from_utf8(body)?)
     }
+}
+
+/// Gives controllers their rights in the namespace weir-system; gives the kubeconfig with them.
+pub fn give_rights(control_plane: &ControlPlane) -> Result<PathBuf> {
+    control_plane.kubectl().run(&format!("apply -f {RIGHTS}"))?;
+    let account = control_plane.kubectl_as("weir-system", "weir-controller")?;
+    Ok(account.kubeconfig().to_owned())
+}
+
+/// Starts a controller beside a control plane.
+pub fn start(control_plane: &ControlPlane, kubeconfig: &Path, identity: &str, arguments: &[&str]) -> Result<Process> {
+    let program = agent::binary();
+    let mut command = control_plane.namespace().command(&program.to_string_lossy());
+    command.args(["controller", "--identity", identity]).args(arguments);
+    command.env("KUBECONFIG", kubeconfig);
+    let log = control_plane.directory().join(format!("controller-{identity}.log"));
+    Process::start(command, "controller", &log)
 }
 
 /// The Eip `pool`.

@@ -14,4 +14,5 @@ mod definitions;
 mod eips;
 mod kube_proxy;
 mod objects;
+mod status;
 mod webhook;

@@ -19,7 +19,7 @@ struct Change<'a> {
 
 impl Conditions {
     /// Those of now, in order.
-    pub fn current(&self) -> impl Iterator<Item = &Condition> {
+    pub fn current(&self) -> impl Iterator<Item = &Condition> + Clone {
         self.current.iter()
     }
 

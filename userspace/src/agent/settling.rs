@@ -8,7 +8,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tracing::warn;
-use weir_core::plan::Plan;
+use weir_core::{plan::Plan, standing::standings as standings_of};
 
 impl Agent {
     pub(super) async fn settle_interfaces(&mut self, queries: &Queries, plan: &Plan, network: &Network, attach: bool) {
@@ -35,6 +35,14 @@ impl Agent {
             self.dataplane.finish_move()?;
         }
         Ok(())
+    }
+
+    /// Tells the others how Eips stand here.
+    pub(super) fn tell_standings(&self, plan: &Plan) {
+        if let (Some(standings), Some(cluster)) = (&self.standings, &self.cluster) {
+            let now = standings_of(cluster, &self.this, plan, self.conditions.current());
+            standings.should_be(now, cluster.nodes.len());
+        }
     }
 
     fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {

@@ -2,8 +2,9 @@
 
 use crate::source::{
     folder::{Folder, FolderError},
-    kube::{Kube, KubeError, Scope},
+    kube::{self, Kube, KubeError, Records, Scope},
 };
+use ::kube::Client;
 use std::path::PathBuf;
 use weir_core::model::{Cluster, Condition};
 
@@ -37,16 +38,28 @@ pub enum Source {
 }
 
 impl Source {
-    /// Begins to read.
+    /// Begins to read; gives a client of the API, too, if that is the source.
     ///
     /// # Errors
     ///
     /// If the folder is none, or nothing says where the API is. An API server that does not answer is no error.
-    pub async fn open(from: &Origin) -> Result<Self, SourceError> {
+    pub async fn open(from: &Origin) -> Result<(Self, Option<Client>), SourceError> {
         Ok(match from {
-            Origin::Folder(path) => Self::Folder(Folder::open(path)?),
-            Origin::Kube => Self::Kube(Kube::connect(Scope::Agent).await?),
+            Origin::Folder(path) => (Self::Folder(Folder::open(path)?), None),
+            Origin::Kube => {
+                let (client, server) = kube::client().await?;
+                (Self::Kube(Kube::follow(&client, &server, Scope::Agent)), Some(client))
+            }
         })
+    }
+
+    /// What is written into the objects, if anybody can.
+    #[must_use]
+    pub const fn records(&self) -> Option<&Records> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Kube(kube) => Some(kube.records()),
+        }
     }
 
     /// Waits until [`Self::read`] or [`Self::conditions`] may have something new to say. May be dropped at any time.

@@ -111,16 +111,6 @@ enum Told {
 }
 
 impl Kube {
-    /// Begins to follow the API that `KUBECONFIG`, or else the pod's ServiceAccount, leads to.
-    ///
-    /// # Errors
-    ///
-    /// If neither says how. That the API server cannot be reached is no error.
-    pub async fn connect(scope: Scope) -> Result<Self, KubeError> {
-        let (client, server) = client().await?;
-        Ok(Self::follow(&client, &server, scope))
-    }
-
     /// Begins to follow with `client`; conditions name the API server `server`. Needs a runtime.
     #[must_use]
     pub fn follow(client: &Client, server: &str, scope: Scope) -> Self {
@@ -133,13 +123,7 @@ impl Kube {
             match kind {
                 Followed::Eips => {
                     let api = Api::all_with(client, &kinds::eip_resource());
-                    followers.spawn(follow::follow(
-                        api,
-                        *kind,
-                        scope,
-                        move |eip| kinds::eip(eip, scope),
-                        tell,
-                    ));
+                    followers.spawn(follow::follow(api, *kind, scope, kinds::eip, tell));
                 }
                 Followed::Services => {
                     let api = Api::<Service>::all(client);
@@ -207,7 +191,7 @@ impl Kube {
         Some(self.contents.snapshot())
     }
 
-    /// What is written into the objects of the snapshot; empty unless the scope is the controller's.
+    /// What is written into the objects of the snapshot; of Services only if the scope is the controller's.
     #[must_use]
     pub const fn records(&self) -> &Records {
         self.contents.records()

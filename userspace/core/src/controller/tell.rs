@@ -214,10 +214,10 @@ impl<'a> Told<'a> {
     }
 }
 
-/// What nodes that are there say about an Eip.
+/// What nodes that are there and well say about an Eip: what the others said last is of no worth.
 fn standings<'a>(world: &'a World, eip: &str) -> impl Iterator<Item = (&'a str, &'a Standing)> {
     let nodes = world.eips.get(eip).into_iter().flat_map(|object| &object.nodes);
-    let there = nodes.filter(|(node, _)| world.cluster.nodes.contains_key(*node));
+    let there = nodes.filter(|(node, _)| world.cluster.nodes.get(*node).is_some_and(|node| node.ready));
     there.map(|(node, standing)| (node.as_str(), standing))
 }
 

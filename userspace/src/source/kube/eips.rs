@@ -1,7 +1,6 @@
 //! Eips beside those that are followed: one that is about to be written, and all there are at this moment.
 
 use super::{
-    Scope,
     kinds::{self, eip_resource},
     records::Record,
 };
@@ -41,7 +40,7 @@ pub async fn eips(client: &Client) -> Result<BTreeMap<String, Eip>, kube::Error>
 }
 
 fn read(object: DynamicObject) -> Option<WrittenEip> {
-    let entry = kinds::eip(object, Scope::Controller);
+    let entry = kinds::eip(object);
     match (entry.object, entry.record) {
         (Some(Object::Eip(eip)), Some(Record::Eip(record))) => Some(WrittenEip {
             name: entry.identity.name,

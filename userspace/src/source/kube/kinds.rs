@@ -95,7 +95,7 @@ pub(super) fn eip_resource() -> ApiResource {
 }
 
 /// An Eip, which may be of any form: a definition that is not ours may have let it in.
-pub(super) fn eip(object: DynamicObject, scope: Scope) -> Entry {
+pub(super) fn eip(object: DynamicObject) -> Entry {
     let name = object.name_any();
     let identity = ObjectRef::cluster_scoped(Followed::Eips.kind(), &name);
     let read = serde_json::to_value(object)
@@ -105,13 +105,10 @@ pub(super) fn eip(object: DynamicObject, scope: Scope) -> Entry {
                 .map_err(|error| (error.path().to_string(), error.into_inner().to_string()))
         });
     match read {
-        Ok(eip) => {
-            let record = (scope == Scope::Controller).then(|| records::of_eip(&eip));
-            Entry {
-                record,
-                ..entry(convert::eip(eip))
-            }
-        }
+        Ok(eip) => Entry {
+            record: Some(records::of_eip(&eip)),
+            ..entry(convert::eip(eip))
+        },
         Err((field, problem)) => {
             let message = format!("{problem}. Correct it; until then the Eip is as it was last read, if it was.");
             let fault = Condition::new(identity.clone(), &field, reason::UNPARSABLE, message);
@@ -170,10 +167,10 @@ mod tests {
             ))
             .unwrap()
         };
-        let good = eip(object("{address: 10.1.0.0/24, priority: 3}"), Scope::Agent);
+        let good = eip(object("{address: 10.1.0.0/24, priority: 3}"));
         assert!(matches!(good.object, Some(Object::Eip(eip)) if eip.priority == 3));
 
-        let bad = eip(object("{address: 10.1.0.0/24, priority: high}"), Scope::Agent);
+        let bad = eip(object("{address: 10.1.0.0/24, priority: high}"));
         assert_eq!((bad.object, &*bad.identity.name), (None, "pool"));
         assert_eq!(bad.faults[0].field, "spec.priority");
         assert!(bad.faults[0].message.contains("high"));

@@ -1,0 +1,141 @@
+//! What statuses say: agents how Eips stand on their nodes, the controller why something is not served.
+
+use crate::{
+    cluster::Cluster,
+    controlled::{give_rights, start},
+};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::{collections::BTreeSet, thread, time::Duration};
+use tests::lab::{Family, address::vip, manifests, process::Process, wait};
+
+/// The controller gives out the lowest address.
+const LOWEST: u8 = 0;
+const CONDITION: &str = "lb.weir.dev/Served";
+
+fn controlled(cluster: &mut Cluster) -> Result<Process> {
+    let kubeconfig = give_rights(&cluster.control_plane)?;
+    let controller = start(&cluster.control_plane, &kubeconfig, "one", &[])?;
+    cluster.start_agents()?;
+    Ok(controller)
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.find(|condition| condition["type"] == kind)
+}
+
+/// Waits until the Service's condition is as given.
+fn is_served(cluster: &Cluster, service: &str, status: &str, reason: &str) -> Result<Value> {
+    wait::until("the condition of a Service", || {
+        let found = cluster.control_plane.kubectl().get(&format!("service {service}"))?;
+        let condition = condition(&found, CONDITION).cloned().unwrap_or_default();
+        ensure!(
+            condition["status"] == status && condition["reason"] == reason,
+            "{}",
+            found["status"]
+        );
+        Ok(condition)
+    })
+}
+
+/// [A16]
+#[test]
+fn a16_nodes_say_how_eips_stand_there_and_what_is_well_is_left_alone() -> Result<()> {
+    Cluster::play(|cluster| {
+        let _controller = controlled(cluster)?;
+        let kubectl = cluster.control_plane.kubectl().clone();
+        kubectl.apply(
+            &manifests::Service::new("web")
+                .from_eip("lan-ipv4", Family::V4)
+                .with(cluster.lab.pods()),
+        )?;
+        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
+        let address = vip(Family::V4, LOWEST).to_string();
+        let names: BTreeSet<&str> = cluster.lab.nodes.iter().map(|node| node.name.as_str()).collect();
+        let eip = wait::until("what the nodes say", || {
+            let eip = kubectl.get("eip lan-ipv4")?;
+            let nodes = eip["status"]["nodes"].as_object().cloned().unwrap_or_default();
+            ensure!(
+                nodes.keys().map(String::as_str).eq(names.iter().copied()),
+                "{}",
+                eip["status"]
+            );
+            ensure!(nodes.values().all(|node| node["ready"] == true), "{nodes:?}");
+            let announcers = nodes.values().filter(|node| node["announces"][0] == *address);
+            ensure!(announcers.count() == 1, "{nodes:?}");
+            ensure!(eip["status"]["ready"] == true, "{}", eip["status"]);
+            let ready = condition(&eip, "Ready").cloned().unwrap_or_default();
+            ensure!(ready["message"] == "2 nodes serve it.", "{ready}");
+            Ok(eip)
+        })?;
+        // What others write stays beside it, and nothing is written at rest.
+        ensure!(eip["status"]["used"][&address] == "default/web", "{}", eip["status"]);
+        let service = kubectl.get("service web")?;
+        ensure!(condition(&service, CONDITION).is_none(), "{}", service["status"]);
+        thread::sleep(Duration::from_secs(8));
+        for (kind, before) in [("eip lan-ipv4", &eip), ("service web", &service)] {
+            let now = kubectl.get(kind)?;
+            let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+            ensure!(version(&now) == version(before), "{kind} was {before}, is {now}");
+        }
+
+        // A node that leaves is no longer spoken of.
+        let left = cluster.agents.pop();
+        drop(left);
+        let name = cluster.lab.nodes[1].name.clone();
+        kubectl.run(&format!("delete node {name}"))?;
+        wait::until("the end of its entry", || {
+            let eip = kubectl.get("eip lan-ipv4")?;
+            ensure!(eip["status"]["nodes"].get(&name).is_none(), "{}", eip["status"]);
+            let ready = condition(&eip, "Ready").cloned().unwrap_or_default();
+            ensure!(ready["message"] == "One node serves it.", "{ready}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn why_a_service_is_not_served_is_said_in_its_status_and_by_an_event() -> Result<()> {
+    Cluster::play(|cluster| {
+        let _controller = controlled(cluster)?;
+        let kubectl = cluster.control_plane.kubectl().clone();
+        let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
+        kubectl.apply(&web.with(cluster.lab.pods()))?;
+        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
+        // What the controller knows by itself.
+        kubectl.run("annotate --overwrite service web eip.openelb.kubesphere.io/v1alpha2=nowhere")?;
+        let condition = is_served(cluster, "web", "False", "UnknownEip")?;
+        let message = condition["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("there is no Eip nowhere"), "{message}");
+        kubectl.run("annotate --overwrite service web eip.openelb.kubesphere.io/v1alpha2=lan-ipv4")?;
+        let served = is_served(cluster, "web", "True", "Served")?;
+        ensure!(
+            served["lastTransitionTime"] != condition["lastTransitionTime"],
+            "{served}"
+        );
+        // What only the nodes know.
+        kubectl.apply(&web.endpoints(std::iter::empty()))?;
+        is_served(cluster, "web", "False", "NoEndpoints")?;
+        wait::until("an event", || {
+            let events = kubectl.get("events")?;
+            let mut all = events["items"].as_array().into_iter().flatten();
+            let said = all.any(|event| event["reason"] == "NoEndpoints" && event["involvedObject"]["name"] == "web");
+            ensure!(said, "{events}");
+            Ok(())
+        })?;
+        kubectl.apply(&web.endpoints(cluster.lab.pods()))?;
+        is_served(cluster, "web", "True", "Served")?;
+        // No longer ours, nothing of ours is left.
+        kubectl.run("annotate service web lb.kubesphere.io/v1alpha1-")?;
+        wait::until("the end of the condition", || {
+            let found = kubectl.get("service web")?;
+            ensure!(
+                found["status"] == serde_json::json!({"loadBalancer": {}}),
+                "{}",
+                found["status"]
+            );
+            Ok(())
+        })
+    })
+}
