@@ -13,6 +13,8 @@ use std::{
     net::IpAddr,
 };
 
+/// Nobody says anything about an Eip.
+const NO_NODE: &str = "NoNode";
 /// The most nodes that a message names.
 const NAMED: usize = 3;
 
@@ -88,6 +90,10 @@ impl<'a> Told<'a> {
         let eips = self.world.eips.iter().filter_map(|(name, object)| {
             let eip = self.world.cluster.eips.get(name).filter(|eip| !eip.deleting)?;
             let ready = self.of_eip(name, eip);
+            // What OpenELB's speakers have made ready stays so until our nodes have a say.
+            if object.ready == (true, None) && ready.reason == NO_NODE {
+                return None;
+            }
             let nodes = &self.world.cluster.nodes;
             let gone: Vec<String> = object
                 .nodes
@@ -197,7 +203,7 @@ impl<'a> Told<'a> {
         let unready = named.join(" ");
         match ready.len() {
             0 if unready.is_empty() => not(
-                "NoNode",
+                NO_NODE,
                 "no node has said that it serves this Eip; see whether `weir agent` runs on the nodes.".into(),
             ),
             0 => not("NotReady", format!("{unready}{more}")),

@@ -130,6 +130,10 @@ fn an_eip_is_ready_when_a_node_is() {
     let mut objects = one_service();
     let (holds, reason, _) = objects.ready("pool");
     assert_eq!((holds, &*reason), (false, "NoNode"));
+    // B22: unless OpenELB has said that it is ready.
+    objects.eips.get_mut("pool").unwrap().1.ready = (true, None);
+    objects.settle();
+    assert_eq!(objects.eips["pool"].1.ready, (true, None));
     objects.says("a", "pool", ready(&[]));
     assert_eq!(
         objects.ready("pool"),
