@@ -12,6 +12,7 @@ mod controlled;
 mod controller;
 mod definitions;
 mod eips;
+mod killing;
 mod kube_proxy;
 mod objects;
 mod status;
