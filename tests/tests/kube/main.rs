@@ -15,5 +15,6 @@ mod eips;
 mod killing;
 mod kube_proxy;
 mod objects;
+mod samples;
 mod status;
 mod webhook;
