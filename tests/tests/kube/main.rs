@@ -15,6 +15,7 @@ mod eips;
 mod killing;
 mod kube_proxy;
 mod objects;
+mod rules;
 mod samples;
 mod status;
 mod webhook;
