@@ -6,11 +6,13 @@
 
 mod agent;
 mod bgp;
+mod chart;
 mod cluster;
 mod control_plane;
 mod controlled;
 mod controller;
 mod definitions;
+mod deploy;
 mod eips;
 mod killing;
 mod kube_proxy;
