@@ -17,6 +17,7 @@ mod eips;
 mod killing;
 mod kube_proxy;
 mod objects;
+mod requests;
 mod rules;
 mod samples;
 mod status;
