@@ -63,8 +63,9 @@ pub struct GracefulRestart {
     /// Offer it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// How long the peer keeps our routes.
+    /// How long the peer keeps our routes; the message has 12 bits for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 4095))]
     pub restart_time: Option<u32>,
     /// Only keep the peer's routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

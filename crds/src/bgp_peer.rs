@@ -42,6 +42,7 @@ pub struct BgpPeerSpec {
     pub using_port_forward: Option<bool>,
     /// The nodes that open a session; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::selector()))]
     pub node_selector: Option<LabelSelector>,
 }
 

@@ -153,6 +153,16 @@ fn needed_of_a_peer(address: &str, system: &str) -> Value {
     ])
 }
 
+/// Of a selector by labels.
+pub(crate) fn selector() -> Value {
+    json!([{
+        "rule": "!has(self.matchExpressions) || self.matchExpressions.all(it, it.operator in ['In', 'NotIn'] \
+                 ? has(it.values) && it.values.size() > 0 \
+                 : it.operator in ['Exists', 'DoesNotExist'] && (!has(it.values) || it.values.size() == 0))",
+        "message": "give operators In and NotIn values, and Exists and DoesNotExist none; there are no others"
+    }])
+}
+
 /// Of a number of seconds that is a text.
 pub(crate) fn seconds() -> Value {
     json!([{

@@ -7,13 +7,11 @@
 
 mod access;
 mod certificates;
-mod helm;
 mod kubectl;
 mod programs;
 mod proxy;
 mod servers;
 
-pub use helm::{Helm, Manifests};
 pub use kubectl::Kubectl;
 pub use programs::program;
 pub use proxy::{KubeProxy, ProxyMode};

@@ -70,7 +70,6 @@ impl Place<'_> {
                 "--authorization-mode=RBAC".into(),
                 "--endpoint-reconciler-type=none".into(),
                 "--disable-admission-plugins=ServiceAccount".into(),
-                "--allow-privileged=true".into(),
             ],
         )
     }

@@ -5,20 +5,15 @@
 //! the acceptance list.
 
 mod agent;
+mod bad_input;
 mod bgp;
-mod chart;
 mod cluster;
 mod control_plane;
 mod controlled;
 mod controller;
 mod definitions;
-mod deploy;
 mod eips;
-mod killing;
 mod kube_proxy;
 mod objects;
-mod requests;
-mod rules;
-mod samples;
 mod status;
 mod webhook;

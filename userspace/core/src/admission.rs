@@ -6,7 +6,7 @@
 
 use crate::{
     controller::EipStatus,
-    ipam::{AddressRange, range_of, says_default},
+    ipam::{AddressRange, default_annotation, range_of, says_default},
     model::{Condition, Eip, ObjectRef, reason},
 };
 use std::collections::BTreeMap;
@@ -132,11 +132,24 @@ impl Write<'_> {
     }
 }
 
-/// What to tell whoever writes an object that is taken and does not do anything.
+/// What to tell whoever writes an object that is taken, and does not do what they may think.
 #[must_use]
-pub fn advice(kind: &str, name: &str) -> Option<String> {
-    (kind == "BgpConf" && name != "default")
-        .then(|| format!("BgpConf {name} is without effect: only the one named default counts"))
+pub fn advice(kind: &str, name: &str, annotations: &BTreeMap<String, String>) -> Option<String> {
+    match kind {
+        "BgpConf" if name != "default" => Some(format!(
+            "BgpConf {name} is without effect: only the one named default counts"
+        )),
+        "Eip" => {
+            let (key, value) = default_annotation(annotations)?;
+            let said = ["", "true", "false"].iter().any(|it| value.eq_ignore_ascii_case(it));
+            (!said).then(|| {
+                format!(
+                    "metadata.annotations[{key}]: `{value}` is neither true nor false, so Eip {name} is not the default"
+                )
+            })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -300,9 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn a17_a_bgp_conf_of_another_name_is_said_to_do_nothing() {
-        assert_eq!(advice("BgpConf", "default"), None);
-        assert_eq!(advice("BgpPeer", "a"), None);
-        assert!(advice("BgpConf", "a").unwrap().contains("named default"));
+    fn a17_what_does_nothing_is_said() {
+        let none = BTreeMap::new();
+        assert_eq!(advice("BgpConf", "default", &none), None);
+        assert_eq!(advice("BgpPeer", "a", &none), None);
+        assert!(advice("BgpConf", "a", &none).unwrap().contains("named default"));
+        let said = |value| advice("Eip", "a", &default("10.1.0.0/24", value).annotations);
+        assert_eq!((said("TRUE"), said(" false "), said("")), (None, None, None));
+        assert!(said("yes").unwrap().contains("`yes` is neither true nor false"));
+        assert_eq!(advice("Eip", "a", &none), None);
     }
 }

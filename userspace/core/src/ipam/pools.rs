@@ -192,8 +192,12 @@ impl Pool<'_> {
 
 /// Whether an Eip says that it is the default.
 pub(crate) fn says_default(eip: &Eip) -> bool {
-    annotation(&eip.annotations, "eip", "is-default-eip")
-        .is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("true"))
+    default_annotation(&eip.annotations).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
+}
+
+/// The annotation that says whether an Eip is the default: key and value.
+pub(crate) fn default_annotation(annotations: &BTreeMap<String, String>) -> Option<(String, &str)> {
+    annotation(annotations, "eip", "is-default-eip").map(|(key, value)| (key, value.trim()))
 }
 
 /// The addresses of an Eip.

@@ -10,7 +10,7 @@ use axum::{
 };
 use kube::Client;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use weir_core::{
@@ -91,7 +91,9 @@ pub(super) async fn admit(State(answering): State<Answering>, body: Bytes) -> Re
         info!("refused to have {kind} {name} written: {message}");
         response["status"] = json!({"code": 403, "reason": "Forbidden", "message": message});
     }
-    if let Some(advice) = admission::advice(kind, name) {
+    let annotations: BTreeMap<String, String> =
+        serde_json::from_value(request["object"]["metadata"]["annotations"].clone()).unwrap_or_default();
+    if let Some(advice) = admission::advice(kind, name, &annotations) {
         response["warnings"] = json!([advice]);
     }
     answer(&review, response)
