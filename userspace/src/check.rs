@@ -7,7 +7,7 @@ mod facts;
 mod findings;
 mod proxy;
 
-use crate::{apply::bpf::pins, status::Format};
+use crate::{apply::bpf::pins, source::default_route, status::Format};
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 use findings::{Finding, Level};
@@ -19,7 +19,7 @@ use std::{
 /// What to check, and how to print it.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Interface that is to take packets; may be given several times.
+    /// Interface that is to take packets, or `auto` for that of the default route; may be given several times.
     #[arg(long = "interface", value_name = "IF", required = true)]
     interfaces: Vec<String>,
     /// Folder that pinned maps and links are to be in.
@@ -40,7 +40,8 @@ impl Check {
     ///
     /// When something would not work (all findings are printed then), when the kernel cannot be asked, or the output fails.
     pub fn run(self) -> anyhow::Result<()> {
-        let facts = facts::read(&self.interfaces, &self.pin_dir, &self.state_dir)?;
+        let interfaces = default_route::resolve(self.interfaces)?;
+        let facts = facts::read(&interfaces, &self.pin_dir, &self.state_dir)?;
         let findings = findings::judge(&facts);
         let mut out = io::stdout().lock();
         match self.output {

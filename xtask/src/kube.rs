@@ -69,7 +69,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     }
     let go = setup::go()?;
     let sources = workspace::root().join("tests").join(PROGRAM);
-    let folder = workspace::target().join(PROGRAM);
+    let folder = folder();
     let flags = flags(&fs::read_to_string(sources.join("go.mod")).context("no go.mod of the control plane")?)?;
     let inputs = inputs(&sources, &go, &flags)?;
     let stamp = folder.join("inputs");
@@ -83,6 +83,11 @@ pub(crate) fn build() -> Result<PathBuf> {
         link(&folder.join(name))?;
     }
     Ok(folder)
+}
+
+/// Where what is built goes, and where the tests look.
+pub(crate) fn folder() -> PathBuf {
+    workspace::target().join(PROGRAM)
 }
 
 /// No C compiler, no paths of this machine, and the version that clients are told, which is that of the modules.

@@ -5,7 +5,9 @@ mod build_ebpf;
 mod ci;
 mod crds;
 mod demo;
+mod deploy;
 mod elf;
+mod helm;
 mod kernels;
 mod kube;
 mod libtest;
@@ -35,6 +37,8 @@ enum Verb {
     Ci,
     /// Write the CustomResourceDefinitions anew from their types.
     Crds,
+    /// Write deploy/weir.yaml anew from the chart.
+    Deploy,
     /// Show Weir at work in a lab of network namespaces. Needs root.
     Demo(demo::Args),
     /// Measure what the packet path costs and holds. Needs root.
@@ -64,6 +68,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Kube(args) => kube::run(&args),
         Verb::Ci => ci::run(),
         Verb::Crds => crds::run(),
+        Verb::Deploy => deploy::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),
     }

@@ -4,7 +4,7 @@
 //! The last two lines are for readers: `N passed, N failed` alone on a line, and the same by kind.
 
 use crate::{
-    build_ebpf, kernels, kube,
+    build_ebpf, helm, kernels, kube,
     libtest::{self, Count},
     process::{cargo, check, require_root, say},
     setup::{self, Scope},
@@ -111,9 +111,9 @@ fn count(kind: Kind) -> Result<Count> {
     }
     let mut count = Count::default();
     if kind == Kind::Kube
-        && let Err(error) = kube::build()
+        && let Err(error) = kube::build().and_then(|_| helm::build())
     {
-        say(format!("no Kubernetes control plane: {error:#}"));
+        say(format!("no Kubernetes control plane, or no helm: {error:#}"));
         return Ok(count.of_a_command_that(false));
     }
     for mut command in commands(kind)? {

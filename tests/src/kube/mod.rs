@@ -7,11 +7,13 @@
 
 mod access;
 mod certificates;
+mod helm;
 mod kubectl;
 mod programs;
 mod proxy;
 mod servers;
 
+pub use helm::{Helm, Manifests};
 pub use kubectl::Kubectl;
 pub use programs::program;
 pub use proxy::{KubeProxy, ProxyMode};

@@ -70,6 +70,7 @@ impl Place<'_> {
                 "--authorization-mode=RBAC".into(),
                 "--endpoint-reconciler-type=none".into(),
                 "--disable-admission-plugins=ServiceAccount".into(),
+                "--allow-privileged=true".into(),
             ],
         )
     }

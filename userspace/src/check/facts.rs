@@ -5,7 +5,11 @@ use super::{
     proxy,
 };
 use crate::{
-    apply::bpf::{attach::program_name, preflight},
+    apply::bpf::{
+        attach::{INGRESS, program_name},
+        pins::PinDir,
+        preflight, sys,
+    },
     source::netlink::{Link, Queries, XdpFeatures, xdp_features},
 };
 use anyhow::Context;
@@ -75,6 +79,7 @@ pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::
         let queries = Queries::open().context("cannot open a netlink socket")?;
         Ok::<_, anyhow::Error>(queries.links().await?)
     })?;
+    let pins = PinDir::new(pin_dir);
     Ok(Facts {
         release: preflight::release(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
@@ -85,14 +90,14 @@ pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::
         forwards_v6: setting("net/ipv6/conf/all/forwarding") == 1,
         interfaces: interfaces
             .iter()
-            .map(|name| (name.clone(), interface(name, &links)))
+            .map(|name| (name.clone(), interface(name, &links, &pins)))
             .collect(),
         names: links.into_iter().map(|link| link.name).collect(),
         proxy: proxy::mode(),
     })
 }
 
-fn interface(name: &str, links: &[Link]) -> Option<Interface> {
+fn interface(name: &str, links: &[Link], pins: &PinDir) -> Option<Interface> {
     let link = links.iter().find(|link| link.name == name)?;
     let parent = link
         .vlan
@@ -107,7 +112,13 @@ fn interface(name: &str, links: &[Link]) -> Option<Interface> {
         driver: ethtool::driver(&device.name),
         offloads: ethtool::offloads(&device.name),
         xdp: xdp_features(device.ifindex).unwrap_or_default(),
-        program: device.xdp.map(|xdp| program_name(xdp.program)),
+        program: device
+            .xdp
+            .map(|xdp| match sys::pinned_link(&pins.link("xdp", &device.name)) {
+                // Names of programs are told only to CAP_SYS_ADMIN, which an agent in a pod has not.
+                Ok(link) if link.program == xdp.program => INGRESS.to_owned(),
+                _ => program_name(xdp.program),
+            }),
         // A kernel without tcx has none.
         egress: egress.map_or_else(
             |_| Vec::new(),

@@ -1,7 +1,7 @@
 //! The judgement: what of the facts is well, what costs something, and what would not work. Pure.
 
 use super::facts::{Facts, Interface};
-use crate::apply::bpf::preflight;
+use crate::apply::bpf::{attach::INGRESS, preflight};
 use serde::Serialize;
 use weir_common::tunnel;
 
@@ -153,7 +153,7 @@ fn attaching(name: &str, interface: &Interface, findings: &mut Findings) {
     let driver = interface.driver.as_deref().unwrap_or("its driver");
     match &interface.program {
         None => findings.ok(name, "no XDP program yet"),
-        Some(ours) if ours == "weir_ingress" => findings.ok(name, "runs weir's XDP program"),
+        Some(ours) if ours == INGRESS => findings.ok(name, "runs weir's XDP program"),
         Some(other) => findings.problem(
             name,
             format!("{device} runs the XDP program {other}, and an interface runs only one"),

@@ -9,6 +9,7 @@ use crate::{
         config::DEFAULT_SELECTION_SEED,
         detach,
     },
+    source::default_route,
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -24,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Interface to take packets from; may be given several times.
+    /// Interface to take packets from, or `auto` for that of the default route; may be given several times.
     #[arg(long = "interface", value_name = "IF", required_unless_present = "detach")]
     interfaces: Vec<String>,
     /// This node's name in the cluster; by default what NODE_NAME says, else the host name.
@@ -132,7 +133,7 @@ impl Serve {
         let settings = Settings {
             node,
             from,
-            interfaces: self.interfaces,
+            interfaces: default_route::resolve(self.interfaces)?,
             state_dir: self.places.state_dir,
             metrics: self.metrics.0,
             dataplane: bpf::Options {

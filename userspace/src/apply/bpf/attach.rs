@@ -27,7 +27,7 @@ use std::{io, path::Path};
 use tracing::{info, warn};
 
 /// Names of the programs in the object.
-pub(super) const INGRESS: &str = "weir_ingress";
+pub const INGRESS: &str = "weir_ingress";
 const EGRESS: &str = "weir_egress";
 
 /// Where our filter stands in clsact on kernels without tcx; fixed, so that a new agent replaces it.
@@ -332,7 +332,7 @@ impl Attacher {
     }
 }
 
-fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+pub(super) fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     match ebpf.program_mut(INGRESS) {
         Some(Program::Xdp(program)) => Ok(program),
         _ => Err(Error::NoProgram(INGRESS)),

@@ -10,14 +10,18 @@
 //! holds no more and they stand aside; and of those that are due no more than [`AT_ONCE`] are brought back in [`PAUSE`], which
 //! is a few percent of one CPU. Fragments that were held when the agent ended are lost.
 
-use super::{Error, sys};
+use super::{
+    Error, attach,
+    pins::{PinDir, remove_if_there},
+    sys,
+};
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
-    programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, loaded_programs},
+    programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
 };
 use aya_obj::programs::xdp::XdpAttachType;
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io, path::Path, time::Duration};
 use tokio::{
     io::unix::AsyncFd,
     time::{Instant, sleep, sleep_until},
@@ -101,22 +105,28 @@ impl Waiting {
     }
 }
 
-/// Starts the task, which ends with the runtime. `program` is the id of the loaded ingress program.
-pub(super) fn start(ebpf: &mut Ebpf, program: u32) -> Result<(), Error> {
+/// Starts the task, which ends with the runtime. The ingress program is loaded.
+pub(super) fn start(ebpf: &mut Ebpf, pins: &PinDir) -> Result<(), Error> {
     const MAP: &str = "HELD";
     let map = ebpf.take_map(MAP).ok_or(Error::NoMap(MAP))?;
     let ring = RingBuf::try_from(map).map_err(Error::map("open", MAP))?;
     let ring = sys::watch(ring).map_err(Error::Held)?;
-    let program = handle(program).map_err(|error| Error::Held(io::Error::other(error)))?;
+    let program = handle(attach::ingress(ebpf)?, &pins.handle())?;
     tokio::spawn(follow(ring, program));
     Ok(())
 }
 
-/// A handle of its own for the loaded program, so that nobody has to wait for anybody.
-fn handle(id: u32) -> Result<Xdp, ProgramError> {
-    let found = loaded_programs().find(|program| program.as_ref().map_or(true, |program| program.id() == id));
-    let info = found.ok_or(ProgramError::NotLoaded)??;
-    Xdp::from_program_info(info, "weir_ingress".into(), XdpAttachType::Interface)
+/// A handle of its own for the loaded program, so that nobody has to wait for anybody. By way of a pin at `path`, for a moment: to
+/// ask for a program by its id takes CAP_SYS_ADMIN.
+fn handle(program: &mut Xdp, path: &Path) -> Result<Xdp, Error> {
+    // Of an agent that was killed at that moment.
+    remove_if_there(path)?;
+    program
+        .pin(path)
+        .map_err(|error| Error::Held(io::Error::other(error)))?;
+    let handle = Xdp::from_pin(path, XdpAttachType::Interface);
+    remove_if_there(path)?;
+    handle.map_err(|error| Error::Held(io::Error::other(error)))
 }
 
 async fn follow(mut ring: AsyncFd<RingBuf<MapData>>, program: Xdp) {

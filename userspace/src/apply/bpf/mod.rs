@@ -24,7 +24,7 @@ pub mod preflight;
 pub mod readings;
 pub mod samples;
 pub mod sweep;
-mod sys;
+pub(crate) mod sys;
 mod tallies;
 pub mod tracer;
 
@@ -305,7 +305,7 @@ impl Dataplane {
     ///
     /// [`Error::NoMap`], [`Error::Map`], [`Error::Held`].
     pub fn start_bringing_back(&mut self) -> Result<(), Error> {
-        held::start(&mut self.ebpf, self.attacher.ingress_id())
+        held::start(&mut self.ebpf, &self.pins)
     }
 
     /// Starts the task that hands the kernel half's log records to ours.

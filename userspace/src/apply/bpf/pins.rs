@@ -97,6 +97,12 @@ impl PinDir {
         self.root.join("links")
     }
 
+    /// Where the ingress program is pinned for a moment. No name of a link, so nobody takes it for one.
+    #[must_use]
+    pub fn handle(&self) -> PathBuf {
+        self.links().join("program")
+    }
+
     /// Where the map `name` of an earlier layout is pinned.
     #[must_use]
     pub fn former_map(&self, former: &Former, name: &str) -> PathBuf {

@@ -1,11 +1,17 @@
 //! Asks the packet program what it would do with a frame: a second instance of it over the same maps, loaded so that it
 //! changes nothing, attached nowhere, and run once by `BPF_PROG_TEST_RUN`.
 
-use super::{attach::INGRESS, error::Error, layout, object, pins::PinDir, sys};
+use super::{
+    attach::{INGRESS, ingress},
+    error::Error,
+    layout, object,
+    pins::PinDir,
+    sys,
+};
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
-    programs::{Program, TestRun, TestRunOptions, Xdp, loaded_programs},
+    programs::{TestRun, TestRunOptions, loaded_programs},
 };
 use std::path::Path;
 use weir_common::verdict::Reason;
@@ -95,13 +101,6 @@ impl Tracer {
             reason: Reason::ALL.get(reason as usize).copied(),
             frame: output,
         })
-    }
-}
-
-fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
-    match ebpf.program_mut(INGRESS) {
-        Some(Program::Xdp(program)) => Ok(program),
-        _ => Err(Error::NoProgram(INGRESS)),
     }
 }
 

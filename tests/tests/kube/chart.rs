@@ -1,0 +1,273 @@
+//! The chart and the plain manifests, by a real helm and a real API server.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use std::{fs, process::Command};
+use tests::{
+    kube::{ControlPlane, Kubectl, Manifests},
+    lab::{agent, manifests},
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const NAMESPACE: &str = "weir-system";
+
+/// What a cluster with Prometheus' operator has; of its ServiceMonitors the tests need no more than that they are taken.
+const SERVICE_MONITORS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: servicemonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: ServiceMonitor, plural: servicemonitors, singular: servicemonitor}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+fn values(name: &str) -> String {
+    format!("--values={ROOT}/tests/values/{name}.yaml")
+}
+
+/// [G01 G02 G03] By default, with as little as there can be, with every value another, and with values for OpenELB's chart.
+#[test]
+fn g01_what_the_chart_renders_is_taken_by_the_api_server() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let kubectl = control_plane.kubectl();
+    let helm = control_plane.helm()?;
+    kubectl.apply(SERVICE_MONITORS)?;
+    for name in ["default", "minimal", "everything", "openelb"] {
+        let values: Vec<String> = (name != "default").then(|| values(name)).into_iter().collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        helm.lint(&values)?;
+        let namespace = format!("of-{name}");
+        // One that `createNamespace` makes is among what is rendered; kubectl takes the two for one.
+        kubectl.run_with(
+            "apply --server-side",
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}).to_string(),
+        )?;
+        let with_operator = [&values[..], &["--api-versions=monitoring.coreos.com/v1/ServiceMonitor"]].concat();
+        let rendered = helm.render(&namespace, &with_operator)?;
+        kubectl.run_with(
+            "apply --server-side --force-conflicts --validate=strict",
+            &rendered.list(),
+        )?;
+        pods_are_admitted(kubectl, &rendered, &namespace)?;
+        arguments_are_known(&rendered)?;
+    }
+    Ok(())
+}
+
+/// What the containers are started with is what the program knows.
+fn arguments_are_known(rendered: &Manifests) -> Result<()> {
+    for (kind, name) in [("DaemonSet", "weir-agent"), ("Deployment", "weir-controller")] {
+        let pod = &rendered.object(kind, name)?["spec"]["template"]["spec"];
+        for list in ["initContainers", "containers"] {
+            for container in pod[list].as_array().into_iter().flatten() {
+                let arguments = container["args"].as_array().into_iter().flatten();
+                let arguments: Vec<&str> = arguments.filter_map(Value::as_str).collect();
+                // It reads all of them, and then says what there is.
+                let mut command = Command::new(agent::binary());
+                agent::finished(command.args(&arguments).arg("--help"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Pod security: agents where everything is allowed, the controller where next to nothing is.
+fn pods_are_admitted(kubectl: &Kubectl, rendered: &Manifests, namespace: &str) -> Result<()> {
+    let dry_run = "create --dry-run=server";
+    let pod = |kind: &str, name: &str| -> Result<String> {
+        let template = &rendered.object(kind, name)?["spec"]["template"];
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
+            "metadata": {"name": name, "namespace": namespace, "labels": template["metadata"]["labels"]},
+        });
+        Ok(pod.to_string())
+    };
+    let (agent, controller) = (pod("DaemonSet", "weir-agent")?, pod("Deployment", "weir-controller")?);
+    let enforce = |level: &str| {
+        kubectl.run(&format!(
+            "label namespace {namespace} --overwrite pod-security.kubernetes.io/enforce={level}"
+        ))
+    };
+    enforce("restricted")?;
+    kubectl.run_with(dry_run, &controller)?;
+    let refused = kubectl.run_with(dry_run, &agent).map_err(|error| format!("{error:#}"));
+    ensure!(
+        matches!(&refused, Err(why) if why.contains("violates PodSecurity") && why.contains("hostNetwork")),
+        "{refused:?}"
+    );
+    enforce("privileged")?;
+    kubectl.run_with(dry_run, &agent).map(drop)
+}
+
+/// [G01] Names that neither chart has are refused, OpenELB's are not; of those that mean nothing people are told.
+#[test]
+fn g01_values_that_mean_nothing_are_named_and_wrong_ones_refused() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let helm = control_plane.helm()?;
+    let notes = helm.release("install", NAMESPACE, &["--create-namespace", &values("openelb")])?;
+    for ignored in [
+        "admission",
+        "customImage",
+        "fullnameOverride",
+        "nameOverride",
+        "global.tag",
+        "controller.image",
+        "controller.webhookPort",
+        "speaker.affinity",
+        "speaker.apiHosts",
+        "speaker.image",
+        "speaker.layer2",
+        "speaker.memberlistSecret",
+        "speaker.nodeSelector",
+        "speaker.tolerations",
+        "speaker.vip",
+    ] {
+        ensure!(
+            notes.contains(&format!("\n  {ignored}: ")),
+            "nothing about {ignored} in\n{notes}"
+        );
+    }
+    ensure!(notes.contains("has no ServiceMonitors"), "{notes}");
+    let agent = control_plane
+        .kubectl()
+        .get(&format!("daemonset weir-agent -n {NAMESPACE}"))?;
+    let spec = &agent["spec"]["template"]["spec"];
+    let arguments = &spec["containers"][0]["args"];
+    ensure!(spec["containers"][0]["image"] == "mirror.example/weir:0.1.0", "{spec}");
+    ensure!(spec["containers"][0]["resources"]["limits"]["cpu"] == "500m", "{spec}");
+    ensure!(spec["priorityClassName"] == "system-node-critical", "{spec}");
+    ensure!(spec["tolerations"] == json!([{"operator": "Exists"}]), "{spec}");
+    ensure!(
+        arguments
+            .as_array()
+            .is_some_and(|all| all.contains(&json!("--metrics=[::]:50053"))),
+        "{arguments}"
+    );
+    let clean = helm.release("upgrade", NAMESPACE, &["--reset-values"])?;
+    ensure!(!clean.contains("WARNING"), "{clean}");
+
+    for (wrong, named) in [
+        ("agent.interfacs={eth0}", "interfacs"),
+        ("agent.interfaces={}", "/agent/interfaces"),
+        ("agent.xdpMode=fast", "/agent/xdpMode"),
+        ("agent.tunnelPort=70000", "/agent/tunnelPort"),
+        ("controler.replicas=1", "controler"),
+        ("controller.replicas=-1", "/controller/replicas"),
+        ("speaker.layer3=true", "layer3"),
+        ("image.tagg=1", "tagg"),
+    ] {
+        let refused = helm.render(NAMESPACE, &["--set", wrong]);
+        let message = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(message.contains(named), "{wrong}: {message}");
+    }
+    Ok(())
+}
+
+/// [G01] Over the definitions that OpenELB's chart has left, which belong to no release; brought up to date by an upgrade, and
+/// kept when the release goes.
+#[test]
+fn g01_definitions_are_taken_over_updated_and_kept() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let (kubectl, helm) = (control_plane.kubectl(), control_plane.helm()?);
+    control_plane.apply_definitions()?;
+    kubectl.apply(&manifests::eip("pool", "10.10.1.0/24"))?;
+    let refused = helm.release("install", NAMESPACE, &["--create-namespace"]);
+    let message = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(message.contains("invalid ownership metadata"), "{message}");
+    helm.release("install", NAMESPACE, &["--create-namespace", "--take-ownership"])?;
+
+    // As an earlier version might have had it.
+    let columns = "customresourcedefinition eips.network.kubesphere.io";
+    let printed =
+        || -> Result<Value> { Ok(kubectl.get(columns)?["spec"]["versions"][0]["additionalPrinterColumns"].clone()) };
+    let wanted = printed()?;
+    let mut command = kubectl.command();
+    command.args([
+        "patch",
+        "customresourcedefinition",
+        "eips.network.kubesphere.io",
+        "--type=json",
+        "-p",
+    ]);
+    command.arg(r#"[{"op": "replace", "path": "/spec/versions/0/additionalPrinterColumns", "value": []}]"#);
+    agent::finished(&mut command)?;
+    ensure!(printed()? != wanted);
+    helm.release("upgrade", NAMESPACE, &["--force-conflicts"])?;
+    ensure!(printed()? == wanted, "{} after the upgrade", printed()?);
+
+    helm.release("uninstall", NAMESPACE, &[])?;
+    ensure!(
+        kubectl
+            .get(&format!("deployment weir-controller -n {NAMESPACE}"))
+            .is_err()
+    );
+    ensure!(kubectl.get("eip pool")?["spec"]["address"] == "10.10.1.0/24");
+    Ok(())
+}
+
+/// [G03 G07] The rights of the chart are those that the other tests run with, in whatever namespace.
+#[test]
+fn g07_the_rights_are_those_of_the_tests() -> Result<()> {
+    const KINDS: [&str; 5] = [
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
+    ];
+    let control_plane = ControlPlane::start()?;
+    for namespace in [NAMESPACE, "openelb-system"] {
+        let rendered = control_plane.helm()?.render(namespace, &[])?;
+        let mut expected = Vec::new();
+        for file in ["rbac-agent", "rbac-controller"] {
+            let text = fs::read_to_string(format!("{ROOT}/deploy/{file}.yaml"))?;
+            let text = text.replace(&format!("namespace: {NAMESPACE}"), &format!("namespace: {namespace}"));
+            expected.extend(Manifests::read(&text)?.objects().cloned());
+        }
+        let rights = rendered
+            .objects()
+            .filter(|object| KINDS.iter().any(|kind| object["kind"] == *kind));
+        let rights: Vec<Value> = rights
+            .cloned()
+            .map(|mut object| {
+                object["metadata"]
+                    .as_object_mut()
+                    .map(|metadata| metadata.remove("labels"));
+                object
+            })
+            .collect();
+        ensure!(rights.len() == expected.len(), "{rights:?}");
+        for object in &expected {
+            ensure!(
+                rights.contains(object),
+                "the chart has no such {object}, but {rights:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The manifests for whoever has no helm are what the chart renders.
+#[test]
+fn the_plain_manifests_are_the_charts() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let arguments = ["--set=createNamespace=true,crds.install=false", "--kube-version=1.30"];
+    let rendered = control_plane.helm()?.release("template", NAMESPACE, &arguments)?;
+    let plain = fs::read_to_string(format!("{ROOT}/deploy/weir.yaml"))?;
+    // After a line that says where it comes from.
+    let (_, plain) = plain.split_once('\n').unwrap_or_default();
+    ensure!(
+        plain == rendered,
+        "deploy/weir.yaml is not what the chart renders: `cargo xtask deploy` writes it anew"
+    );
+    control_plane
+        .kubectl()
+        .run_with("apply --server-side --validate=strict", plain)?;
+    Ok(())
+}
