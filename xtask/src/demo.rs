@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: builds what the demo needs and becomes it.
 
 use crate::{
-    build_ebpf,
+    build_ebpf, kube,
     process::{cargo, check, require_root},
     setup::{self, Scope},
     workspace,
@@ -23,6 +23,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root("cargo xtask demo")?;
     build_ebpf::build(&setup::run(Scope::Everything)?)?;
+    if args.arguments.iter().any(|argument| argument == "--kube") {
+        kube::build()?;
+    }
     check(cargo().args(["build", "--package", "weir", "--package", "tests", "--bins"]))?;
     let demo = workspace::binary("demo");
     let error = Command::new(&demo)

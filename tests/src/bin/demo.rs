@@ -10,10 +10,19 @@ struct Arguments {
     /// Keeps the network afterwards and prints commands to try, until Enter or an interrupt.
     #[arg(long)]
     hold: bool,
+    /// Plays in Kubernetes: a real API server, real kubectl, and OpenELB's manifests as they are.
+    #[arg(long)]
+    kube: bool,
 }
 
 fn main() -> ExitCode {
-    match tests::demo::run(Arguments::parse().hold) {
+    let Arguments { hold, kube } = Arguments::parse();
+    let played = if kube {
+        tests::demo::run_in_kubernetes(hold)
+    } else {
+        tests::demo::run(hold)
+    };
+    match played {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nThe demo failed: {error:#}");

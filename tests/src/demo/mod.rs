@@ -5,19 +5,43 @@
 
 mod announcing;
 mod change;
+mod cluster;
 mod comparison;
 mod report;
 mod serving;
 mod stage;
 
-use crate::lab::agent;
+use crate::lab::{Lab, agent};
 use anyhow::Result;
+use cluster::Cluster;
 use stage::Stage;
 use std::{io, time::Instant};
 
-type Step = (&'static str, fn(&mut Stage) -> Result<()>);
+/// What a step is about, and what it does with what the steps share.
+type Step<S> = (&'static str, fn(&mut S) -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const IN_KUBERNETES: [Step<Cluster>; 9] = [
+    (
+        "A network of three nodes, and a Kubernetes control plane",
+        cluster::network,
+    ),
+    (
+        "Weir's definitions and rights, two controllers, three agents",
+        cluster::install,
+    ),
+    ("OpenELB's guide to Layer 2 mode, applied as it is", cluster::guide),
+    (
+        "A default pool, and a Service made while all of that runs",
+        cluster::live,
+    ),
+    ("A mistake is said where people look", cluster::mistakes),
+    ("How the pool stands on the nodes", cluster::nodes),
+    ("The leading controller is killed", cluster::leader_killed),
+    ("The API server is gone for a while", cluster::server_gone),
+    ("Addresses are given back", cluster::given_back),
+];
+
+const STEPS: [Step<Stage>; 11] = [
     (
         "A network: a client, a router, three nodes with two pods each",
         announcing::network,
@@ -51,24 +75,40 @@ const STEPS: [Step; 11] = [
 /// # Errors
 /// When a step is not true, with what was expected.
 pub fn run(hold: bool) -> Result<()> {
-    let begin = Instant::now();
     let mut stage = Stage::new()?;
-    for (number, (title, step)) in (1..).zip(STEPS) {
-        report::heading(number, title);
-        if let Err(error) = step(&mut stage) {
-            eprint!("\n{}", agent::last_words(&stage.lab));
-            return Err(error.context(format!("step {number} ({title}) is not true")));
-        }
-    }
-    println!(
-        "\nAll {} steps are true; {:.0} seconds.",
-        STEPS.len(),
-        begin.elapsed().as_secs_f32()
-    );
+    play(&mut stage, &STEPS, |stage| &stage.lab)?;
     if hold {
         stage.start_agents()?;
         stage.print_playground()?;
         io::stdin().read_line(&mut String::new())?;
     }
+    Ok(())
+}
+
+/// The same in Kubernetes.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_in_kubernetes(hold: bool) -> Result<()> {
+    let mut cluster = Cluster::new()?;
+    play(&mut cluster, &IN_KUBERNETES, |cluster| &cluster.lab)?;
+    if hold {
+        cluster.print_playground()?;
+        io::stdin().read_line(&mut String::new())?;
+    }
+    Ok(())
+}
+
+fn play<S>(shared: &mut S, steps: &[Step<S>], lab: impl Fn(&S) -> &Lab) -> Result<()> {
+    let begin = Instant::now();
+    for (number, (title, step)) in (1..).zip(steps) {
+        report::heading(number, title);
+        if let Err(error) = step(shared) {
+            eprint!("\n{}", agent::last_words(lab(shared)));
+            return Err(error.context(format!("step {number} ({title}) is not true")));
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f32();
+    println!("\nAll {} steps are true; {seconds:.0} seconds.", steps.len());
     Ok(())
 }

@@ -12,11 +12,13 @@ mod kubectl;
 mod programs;
 mod proxy;
 mod servers;
+mod weir;
 
 pub use helm::{Helm, Manifests};
 pub use kubectl::Kubectl;
 pub use programs::program;
 pub use proxy::{KubeProxy, ProxyMode};
+pub use weir::NAMESPACE as WEIR_NAMESPACE;
 
 use crate::lab::{
     FAMILIES, Family, Lab, Namespace, address, manifests, namespace, process::Process, remains, topology,

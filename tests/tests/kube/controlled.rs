@@ -4,15 +4,13 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 use tests::{
     kube::{ControlPlane, Kubectl},
-    lab::{agent, client, process::Process, wait},
+    lab::{client, process::Process, wait},
 };
 
-/// The rights of the controller, as delivered.
-const RIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rbac-controller.yaml");
 pub const LABEL: &str = "eip.openelb.kubesphere.io/v1alpha2";
 
 /// A control plane, and what controllers there need.
@@ -28,7 +26,7 @@ impl Cluster {
         control_plane.apply_definitions()?;
         control_plane.kubectl().run("create namespace weir-system")?;
         Ok(Self {
-            kubeconfig: give_rights(&control_plane)?,
+            kubeconfig: control_plane.give_controller_rights()?,
             control_plane,
         })
     }
@@ -44,7 +42,8 @@ impl Cluster {
 
     /// Starts a controller with more arguments.
     pub fn start_with(&self, identity: &str, arguments: &[&str]) -> Result<Process> {
-        start(&self.control_plane, &self.kubeconfig, identity, arguments)
+        self.control_plane
+            .start_controller(&self.kubeconfig, identity, arguments)
     }
 
     /// Waits until the Service shows this address, or none.
@@ -88,23 +87,6 @@ impl Cluster {
         let body = self.control_plane.namespace().run(|| client::get(address, path))?;
         Ok(String::from_utf8(body)?)
     }
-}
-
-/// Gives controllers their rights in the namespace weir-system; gives the kubeconfig with them.
-pub fn give_rights(control_plane: &ControlPlane) -> Result<PathBuf> {
-    control_plane.kubectl().run(&format!("apply -f {RIGHTS}"))?;
-    let account = control_plane.kubectl_as("weir-system", "weir-controller")?;
-    Ok(account.kubeconfig().to_owned())
-}
-
-/// Starts a controller beside a control plane.
-pub fn start(control_plane: &ControlPlane, kubeconfig: &Path, identity: &str, arguments: &[&str]) -> Result<Process> {
-    let program = agent::binary();
-    let mut command = control_plane.namespace().command(&program.to_string_lossy());
-    command.args(["controller", "--identity", identity]).args(arguments);
-    command.env("KUBECONFIG", kubeconfig);
-    let log = control_plane.directory().join(format!("controller-{identity}.log"));
-    Process::start(command, "controller", &log)
 }
 
 /// The Eip `pool`.

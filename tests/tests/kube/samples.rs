@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster as Lab,
-    controlled::{Cluster, give_rights, service, start},
+    controlled::{Cluster, service},
 };
 use anyhow::{Context, Result, ensure};
 use std::{collections::BTreeSet, fs, path::Path};
@@ -17,8 +17,10 @@ fn sample(name: &str) -> Result<String> {
 #[test]
 fn b04_the_guide_to_layer2_mode_leads_to_both_pods() -> Result<()> {
     Lab::play(|cluster| {
-        let kubeconfig = give_rights(&cluster.control_plane)?;
-        let _controller = start(&cluster.control_plane, &kubeconfig, "one", &["--no-webhook"])?;
+        let kubeconfig = cluster.control_plane.give_controller_rights()?;
+        let _controller = cluster
+            .control_plane
+            .start_controller(&kubeconfig, "one", &["--no-webhook"])?;
         cluster.start_agents()?;
         let kubectl = cluster.control_plane.kubectl().clone();
         kubectl.apply(&sample("layer2.yaml")?)?;

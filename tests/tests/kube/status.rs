@@ -1,9 +1,6 @@
 //! What statuses say: agents how Eips stand on their nodes, the controller why something is not served.
 
-use crate::{
-    cluster::Cluster,
-    controlled::{give_rights, start},
-};
+use crate::cluster::Cluster;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::{collections::BTreeSet, thread, time::Duration};
@@ -14,8 +11,8 @@ const LOWEST: u8 = 0;
 const CONDITION: &str = "lb.weir.dev/Served";
 
 fn controlled(cluster: &mut Cluster) -> Result<Process> {
-    let kubeconfig = give_rights(&cluster.control_plane)?;
-    let controller = start(&cluster.control_plane, &kubeconfig, "one", &[])?;
+    let kubeconfig = cluster.control_plane.give_controller_rights()?;
+    let controller = cluster.control_plane.start_controller(&kubeconfig, "one", &[])?;
     cluster.start_agents()?;
     Ok(controller)
 }
