@@ -152,6 +152,7 @@ pub(super) fn guide(cluster: &mut Cluster) -> Result<()> {
             "conditions": [{"type": "Ready", "status": "True"}],
             "containerStatuses": [{
                 "name": "web", "ready": true, "started": true, "restartCount": 0, "image": "web", "imageID": "",
+                "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
             }],
         });
         cluster
