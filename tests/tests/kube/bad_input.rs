@@ -5,7 +5,7 @@
 //! then is in the `.txt` file beside, in words: what people read is worth as much as what programs do. With `WEIR_BLESS=1` in
 //! the environment these files are written instead of compared; read the difference before you keep it.
 
-use crate::controlled::Cluster;
+use crate::{cluster, controlled};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::{
@@ -15,7 +15,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
-use tests::lab::{client, process::Process, wait};
+use tests::{
+    kube::ControlPlane,
+    lab::{Family, client, manifests, process::Process, wait},
+};
 
 /// Where `kubectl proxy` listens.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
@@ -68,7 +71,7 @@ fn objects(file: &Path) -> Result<Vec<Object>> {
 
 /// The API server, by `kubectl proxy`, which is told nothing that it would mend.
 struct Api<'a> {
-    cluster: &'a Cluster,
+    control_plane: &'a ControlPlane,
     _proxy: Process,
 }
 
@@ -80,14 +83,17 @@ struct Answer {
 }
 
 impl<'a> Api<'a> {
-    fn of(cluster: &'a Cluster) -> Result<Self> {
-        let mut command = cluster.kubectl().command();
+    fn of(control_plane: &'a ControlPlane) -> Result<Self> {
+        let mut command = control_plane.kubectl().command();
         command.args(["proxy", "--port", &PROXY.port().to_string()]);
-        let log = cluster.control_plane.directory().join("proxy.log");
+        let log = control_plane.directory().join("proxy.log");
         let mut proxy = Process::start(command, "kubectl proxy", &log)?;
-        let namespace = cluster.control_plane.namespace();
+        let namespace = control_plane.namespace();
         proxy.wait_until("the proxy", || namespace.run(|| client::connect(PROXY).map(drop)))?;
-        Ok(Self { cluster, _proxy: proxy })
+        Ok(Self {
+            control_plane,
+            _proxy: proxy,
+        })
     }
 
     fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Result<Answer> {
@@ -97,7 +103,7 @@ impl<'a> Api<'a> {
             "{method} {path}?fieldValidation=Strict HTTP/1.0\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let text = self.cluster.control_plane.namespace().run(|| {
+        let text = self.control_plane.namespace().run(|| {
             let mut connection = client::connect(PROXY)?;
             connection.write_all(request.as_bytes())?;
             let mut text = String::new();
@@ -162,7 +168,8 @@ impl<'a> Api<'a> {
         })?;
         // Whatever there is to say is said in order, so what is said about this comes after all of it.
         let last = json!({"apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": last, "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
+            "metadata": {"name": last, "annotations": {"lb.kubesphere.io/v1alpha1": "openelb",
+                "eip.openelb.kubesphere.io/v1alpha2": "nowhere"}},
             "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
         let last = Object::read(&last.to_string())?;
         let answer = self.apply(&last)?;
@@ -239,12 +246,46 @@ fn difference(file: &Path, now: &str) -> Option<String> {
     ))
 }
 
+/// How many manifests were tried, and what is not as recorded.
+#[derive(Default)]
+struct Outcome {
+    count: usize,
+    differences: Vec<String>,
+}
+
+impl Outcome {
+    /// Tries those of a file.
+    fn judge(&mut self, api: &Api<'_>, file: &Path) -> Result<()> {
+        let (text, judged) = api.judge(file).with_context(|| format!("{}", file.display()))?;
+        self.count += judged;
+        let golden = file.with_extension("txt");
+        if env::var_os("WEIR_BLESS").is_some_and(|value| value == "1") {
+            fs::write(&golden, text)?;
+        } else {
+            self.differences.extend(difference(&golden, &text));
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(
+            self.differences.is_empty(),
+            "{}\nIf that is what you mean to change: WEIR_BLESS=1 cargo test -p tests --test kube bad_input, and read the difference.",
+            self.differences.join("\n")
+        );
+        Ok(())
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("bad-input")
+}
+
 #[test]
 fn each_wrong_manifest_is_refused_or_explained_and_the_good_ones_are_served() -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("bad-input");
-    let bless = env::var_os("WEIR_BLESS").is_some_and(|value| value == "1");
-    let cluster = Cluster::new()?;
-    let api = Api::of(&cluster)?;
+    let folder = folder();
+    let cluster = controlled::Cluster::new()?;
+    let api = Api::of(&cluster.control_plane)?;
     let base = folder.join("base.yaml");
     for object in objects(&base)? {
         let answer = api.apply(&object)?;
@@ -274,26 +315,46 @@ fn each_wrong_manifest_is_refused_or_explained_and_the_good_ones_are_served() ->
         .collect::<Result<_>>()?;
     files.retain(|file| file.extension().is_some_and(|it| it == "yaml") && *file != base);
     files.sort();
-    let (mut count, mut differences) = (0, Vec::new());
+    let mut outcome = Outcome::default();
     for file in files {
-        let (text, judged) = api.judge(&file).with_context(|| format!("{}", file.display()))?;
-        count += judged;
-        let golden = file.with_extension("txt");
-        if bless {
-            fs::write(&golden, text)?;
-        } else {
-            differences.extend(difference(&golden, &text));
-        }
+        outcome.judge(&api, &file)?;
         // Not written even once.
         let now = cluster.kubectl().get("service good")?;
         ensure!(now == good, "{now}");
     }
-    ensure!(count >= FEWEST, "there are but {count} manifests");
-    ensure!(
-        differences.is_empty(),
-        "{}\nIf that is what you mean to change: WEIR_BLESS=1 cargo test -p tests --test kube bad_input, and read the difference.",
-        differences.join("\n")
-    );
+    ensure!(outcome.count >= FEWEST, "there are but {} manifests", outcome.count);
+    outcome.check()?;
     ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
     Ok(())
+}
+
+#[test]
+fn what_only_nodes_find_wrong_is_told_and_the_good_service_answers() -> Result<()> {
+    cluster::Cluster::play(|cluster| {
+        let kubeconfig = cluster.control_plane.give_controller_rights()?;
+        let _controller = cluster
+            .control_plane
+            .start_controller(&kubeconfig, "only", &["--no-webhook"])?;
+        cluster.start_agents()?;
+        let kubectl = cluster.control_plane.kubectl();
+        let good = manifests::Service::new("good").from_eip("lan-ipv4", Family::V4);
+        kubectl.apply(&good.with(cluster.lab.pods()))?;
+        let answers = || cluster.answered_by(Family::V4, 0, &cluster.pods());
+        answers()?;
+        let file = folder().join("nodes/policies.yaml");
+        let endpoints = objects(&file)?
+            .iter()
+            .filter(|object| object.name() != "endpoints-none")
+            .map(|object| {
+                let service = manifests::Service::new(object.name()).from_eip("lan-ipv4", Family::V4);
+                service.endpoints(cluster.lab.pods())
+            })
+            .collect::<String>();
+        kubectl.apply(&endpoints)?;
+        let api = Api::of(&cluster.control_plane)?;
+        let mut outcome = Outcome::default();
+        outcome.judge(&api, &file)?;
+        answers()?;
+        outcome.check()
+    })
 }
