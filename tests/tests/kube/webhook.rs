@@ -23,6 +23,7 @@ const SECOND: [&str; 6] = [
     "--metrics",
     "off",
 ];
+const SECRET: &str = "secret -n weir-system weir-controller-webhook";
 const CONVERTED: [&str; 2] = ["bgpconfs", "bgppeers"];
 
 /// What is said about an Eip with these addresses when it is created; empty if it is taken.
@@ -274,13 +275,19 @@ fn a08_a04_controllers_share_a_certificate_and_say_again_what_somebody_unsaid() 
     kubectl.apply(&pool("10.10.1.0/24"))?;
     let first = cluster.start_with("first", &FIRST)?;
     let before = wait_for_conversions(kubectl, "https://127.0.0.1:9443/convert")?;
+    let made = kubectl.get(SECRET)?;
+    // Time to renew it, for whoever looks first.
+    kubectl.run(&format!(
+        "annotate --overwrite {SECRET} lb.weir.dev/renew=2020-01-01T00:00:00Z"
+    ))?;
     let second = cluster.start_with("second", &SECOND)?;
     wait::until("the second's server", || {
         ensure!(second.log().contains("serving webhooks"), "{}", second.log());
         Ok(())
     })?;
-    let secret = kubectl.get("secret weir-controller-webhook -n weir-system")?;
+    let secret = kubectl.get(SECRET)?;
     let authority = &secret["data"]["ca.crt"];
+    ensure!(made["data"]["ca.crt"] == *authority && made["data"]["tls.crt"] != secret["data"]["tls.crt"]);
     ensure!(
         before
             .iter()
@@ -323,7 +330,10 @@ fn a08_a04_controllers_share_a_certificate_and_say_again_what_somebody_unsaid() 
     })?;
     stop(none)?;
 
-    // By a Service, which has to be there.
+    // By a Service, which has to be there; and there is another authority, beside which the one before is trusted.
+    kubectl.run(&format!(
+        "annotate --overwrite {SECRET} lb.weir.dev/renew-authority=2020-01-01T00:00:00Z"
+    ))?;
     let inside = cluster.start("inside")?;
     wait::until("a word on the Service", || {
         ensure!(
@@ -340,6 +350,11 @@ fn a08_a04_controllers_share_a_certificate_and_say_again_what_somebody_unsaid() 
         let asked = &found["webhooks"][0]["clientConfig"]["service"];
         let expected = json!({"name": "weir-controller", "namespace": "weir-system", "path": "/admit", "port": 443});
         ensure!(*asked == expected, "{found}");
+        let trusted = &found["webhooks"][0]["clientConfig"]["caBundle"];
+        let trusted = trusted.as_str().unwrap_or_default();
+        // In base64 whatever follows is longer than what was there alone.
+        ensure!(trusted.len() > authority.as_str().unwrap_or_default().len(), "{found}");
+        ensure!(kubectl.get(SECRET)?["data"]["ca.crt"] == *trusted, "{found}");
         Ok(())
     })?;
     stop(inside)
