@@ -125,7 +125,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
                 agent.set_network(networks.borrow_and_update().clone());
             }
             () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
-            _ = retry.tick() => agent.retry().await,
+            _ = retry.tick() => agent.retry(&source).await,
             _ = look.tick() => agent.look_at_flows(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -160,6 +160,8 @@ struct Agent {
     cluster: Option<Cluster>,
     network: Option<Arc<Network>>,
     plan: Option<Arc<Plan>>,
+    /// What is told to be awaited, and what is wrong, while nothing has been made true.
+    waiting: Option<(String, Vec<Condition>)>,
     /// What the last step has to say.
     stepped: Option<Vec<Condition>>,
     /// Something that a plan depends on changed.
@@ -215,6 +217,7 @@ impl Agent {
             cluster: None,
             network: None,
             plan: None,
+            waiting: None,
             stepped: None,
             replan: true,
             restep: true,
@@ -239,8 +242,7 @@ impl Agent {
         if replace(&mut self.source_conditions, source.conditions()) {
             self.restep = true;
             if self.cluster.is_none() {
-                // There is no step to report yet, and this is why.
-                self.conditions.replace(self.source_conditions.iter().cloned());
+                self.report_waiting(source);
             }
         }
     }
@@ -275,8 +277,11 @@ impl Agent {
         }
     }
 
-    async fn retry(&mut self) {
+    async fn retry(&mut self, source: &Source) {
         self.retry = true;
+        if self.stepped.is_none() && self.started.elapsed() >= RETRY {
+            self.report_waiting(source);
+        }
         self.restep |= self.allocations.as_mut().is_some_and(Allocations::save_again);
         self.restep |= self.exposing.ensure(&self.telemetry).await;
     }

@@ -1,6 +1,8 @@
 //! What the agent has made true, as a file other processes read: `<state-dir>/status.json`.
 //!
-//! Written whole after every change, never half. Field names are an interface: `weir status -o json` prints them.
+//! Written whole after every change, never half. Field names are an interface: `weir status -o json` prints them. An agent
+//! that cannot make anything true yet says so in it, and leaves the rest as the agent before it had it, which is what the maps
+//! hold.
 
 use crate::{
     source::netlink::Network,
@@ -46,6 +48,9 @@ pub struct Report {
     /// How many of them found a data path to go on with.
     #[serde(default)]
     pub adoptions: u64,
+    /// Set while the agent has not made anything true yet: then all but who it is and what is wrong is of an earlier agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Where the maps are pinned.
     pub pin_dir: PathBuf,
     /// The address other nodes send tunnel packets to.
@@ -63,6 +68,15 @@ pub struct Report {
     pub frontends: Vec<FrontendReport>,
     /// What is wrong.
     pub conditions: Vec<Condition>,
+}
+
+/// What an agent waits for at its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What it has not read yet, in words.
+    pub awaited: String,
+    /// When an earlier agent reported what is shown, in seconds since 1970; none if none has.
+    pub as_of: Option<u64>,
 }
 
 /// One interface.
@@ -266,6 +280,40 @@ impl Reporter {
         conditions: Vec<Condition>,
     ) -> Report {
         Report {
+            tunnel_address: plan.tunnel_address,
+            interfaces,
+            nodes: nodes(plan, tables, network),
+            vips: vips(plan),
+            frontends: frontends(plan, tables, network),
+            conditions,
+            ..self.nothing()
+        }
+    }
+
+    /// What is true while nothing has been made true: what an earlier agent reported last, if one has and it can be read.
+    #[must_use]
+    pub fn waiting(&self, awaited: String, conditions: Vec<Condition>) -> Report {
+        let last: Option<Report> = store::read(&self.path).ok().flatten();
+        let as_of = last.as_ref().and_then(|last| match &last.waiting {
+            Some(waiting) => waiting.as_of,
+            None => Some(last.updated),
+        });
+        let last = last.unwrap_or_else(|| self.nothing());
+        Report {
+            tunnel_address: last.tunnel_address,
+            interfaces: last.interfaces,
+            nodes: last.nodes,
+            vips: last.vips,
+            frontends: last.frontends,
+            conditions,
+            waiting: Some(Waiting { awaited, as_of }),
+            ..self.nothing()
+        }
+    }
+
+    /// Who this is, and nothing else.
+    fn nothing(&self) -> Report {
+        Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             layout_version: LAYOUT_VERSION,
             node: self.node.clone(),
@@ -275,14 +323,15 @@ impl Reporter {
             updated: seconds_since_1970(),
             starts: self.starts,
             adoptions: self.adoptions,
+            waiting: None,
             pin_dir: self.pin_dir.clone(),
-            tunnel_address: plan.tunnel_address,
+            tunnel_address: None,
             tunnel_port: self.tunnel_port,
-            interfaces,
-            nodes: nodes(plan, tables, network),
-            vips: vips(plan),
-            frontends: frontends(plan, tables, network),
-            conditions,
+            interfaces: Vec::new(),
+            nodes: Vec::new(),
+            vips: Vec::new(),
+            frontends: Vec::new(),
+            conditions: Vec::new(),
         }
     }
 
@@ -405,6 +454,53 @@ fn frontends(plan: &Plan, tables: &Tables, network: &Network) -> Vec<FrontendRep
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn reporter(folder: &Path) -> Reporter {
+        Reporter::new(folder, "node-1", Path::new("/pins"), 6081, false)
+    }
+
+    #[test]
+    fn who_waits_shows_what_was_last_made_true() {
+        let folder = std::env::temp_dir().join(format!("weir-report-{}", std::process::id()));
+        let first = reporter(&folder);
+        let nothing = first.waiting("this".into(), Vec::new());
+        assert_eq!(nothing.waiting.as_ref().map(|it| it.as_of), Some(None));
+        first.write(&nothing).unwrap();
+        assert_eq!(
+            first.waiting("that".into(), Vec::new()).waiting.map(|it| it.as_of),
+            Some(None)
+        );
+
+        let made = Report {
+            updated: 7,
+            vips: vec![VipReport {
+                address: "10.1.0.1".parse().unwrap(),
+                eip: "pool".into(),
+                mode: Mode::Layer2,
+                interface: None,
+                owner: None,
+                owned: false,
+                services: Vec::new(),
+            }],
+            ..first.nothing()
+        };
+        first.write(&made).unwrap();
+        let second = reporter(&folder);
+        for _ in 0..2 {
+            // Also what waits already is taken over.
+            let waiting = second.waiting("Services".into(), Vec::new());
+            assert_eq!(waiting.vips, made.vips);
+            assert_eq!(
+                waiting.waiting,
+                Some(Waiting {
+                    awaited: "Services".into(),
+                    as_of: Some(7)
+                })
+            );
+            second.write(&waiting).unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn the_start_of_a_process_is_found_behind_any_name() {

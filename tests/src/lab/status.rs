@@ -19,6 +19,9 @@ pub struct Status {
     pub pid: u32,
     /// Its node.
     pub node: String,
+    /// Set while the agent has made nothing true yet.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
     /// Version of the map layout.
     pub layout_version: u32,
     /// Where other nodes send tunnel packets.
@@ -35,6 +38,15 @@ pub struct Status {
     pub reasons: Vec<Reason>,
     /// What is wrong.
     pub conditions: Vec<Condition>,
+}
+
+/// What an agent waits for at its start.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Waiting {
+    /// In words.
+    pub awaited: String,
+    /// When an earlier agent reported what is shown; none if none has.
+    pub as_of: Option<u64>,
 }
 
 /// An interface asked for.
@@ -159,6 +171,7 @@ impl Status {
             "the last report is of another agent, {}",
             self.pid
         );
+        ensure!(self.waiting.is_none(), "{:?}", self.waiting);
         let idle: Vec<_> = self
             .interfaces
             .iter()

@@ -1,10 +1,11 @@
 //! `weir agent`: serves what the API says, and goes on serving when it says nothing.
 
 use crate::cluster::{Cluster, RIGHTS};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tests::lab::{
     Agent, FAMILIES, Family,
     address::vip,
+    agent,
     servers::{self, SLOW_RATE},
     status::Status,
     traffic::{Download, Requests},
@@ -126,6 +127,18 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
             Ok(())
         })?;
         cluster.answered_by(Family::V6, WEB, &all)?;
+        let status = Status::of(&cluster.lab, &cluster.lab.nodes[0])?;
+        let shown = (status.agent_alive, status.pid == cluster.agents[0].id());
+        ensure!(shown == (true, true), "{status:?} is of an earlier agent");
+        status.condition("APIServer", cluster.control_plane.server(), "Unreachable")?;
+        let waiting = status.waiting.as_ref().context("it waits for nothing")?;
+        ensure!(
+            waiting.awaited.contains("endpointslices") && waiting.as_of.is_some(),
+            "{waiting:?}"
+        );
+        status.tcp(Cluster::http(Family::V4, WEB))?;
+        let table = agent::status_table(&cluster.lab, &cluster.lab.nodes[0])?;
+        ensure!(table.contains("as the agent before it left it"), "{table}");
         cluster.control_plane.start_api_server()?;
         cluster.agents[0].wait_until_ready(&cluster.lab)?;
         back(cluster)?;
@@ -158,7 +171,7 @@ fn a_missing_right_is_named_with_its_remedy() -> Result<()> {
         let without = r#"[{"op": "test", "path": "/rules/1/resources/0", "value": "endpointslices"}, {"op": "remove", "path": "/rules/1"}]"#;
         let mut command = kubectl.command();
         command.args(["patch", "clusterrole", "weir-agent", "--type=json", "-p", without]);
-        tests::lab::agent::finished(&mut command)?;
+        agent::finished(&mut command)?;
         cluster.launch_agents()?;
         wait::until("the agents to say what is missing", || {
             let said = [0, 1].map(|at| cluster.said(at, "Forbidden"));

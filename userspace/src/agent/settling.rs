@@ -1,9 +1,9 @@
 //! What comes after the maps: interfaces are taken and let go, and what is true now is told.
 
-use super::Agent;
+use super::{Agent, allocations::Allocations, replace, source::Source};
 use crate::{
-    agent::allocations::Allocations,
     apply::bpf,
+    report::Report,
     source::netlink::{Device, Network, Queries},
 };
 use std::sync::Arc;
@@ -45,6 +45,17 @@ impl Agent {
         }
     }
 
+    /// Tells that nothing has been made true yet, what of the source is awaited, and what is wrong with it.
+    pub(super) fn report_waiting(&mut self, source: &Source) {
+        let awaited = source.awaited();
+        let awaited = awaited.unwrap_or_else(|| "interfaces and next hops are not known yet".to_owned());
+        let conditions = self.source_conditions.clone();
+        if replace(&mut self.waiting, Some((awaited.clone(), conditions.clone()))) {
+            self.conditions.replace(conditions.iter().cloned());
+            self.write(&self.reporter.waiting(awaited, conditions));
+        }
+    }
+
     fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {
         let Some(stepped) = &self.stepped else { return };
         let conditions = plan.conditions.iter().chain(stepped).cloned();
@@ -58,13 +69,17 @@ impl Agent {
         let report = self
             .reporter
             .report(plan, &self.tables, network, interfaces, conditions);
-        if let Err(problem) = self.reporter.write(&report) {
+        self.write(&report);
+        self.telemetry.report(Arc::new(report));
+    }
+
+    fn write(&self, report: &Report) {
+        if let Err(problem) = self.reporter.write(report) {
             warn!(
                 problem = &problem as &dyn std::error::Error,
                 "`weir status` will show an older state"
             );
         }
-        self.telemetry.report(Arc::new(report));
     }
 }
 

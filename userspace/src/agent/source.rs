@@ -78,6 +78,14 @@ impl Source {
         }
     }
 
+    /// What has not been read yet, in words; `None` once [`Self::read`] has given something.
+    #[must_use]
+    pub fn awaited(&self) -> Option<String> {
+        let Self::Kube(kube) = self else { return None };
+        let kinds: Vec<&str> = kube.awaited().collect();
+        (!kinds.is_empty()).then(|| format!("the Kubernetes API has not told its {} yet", kinds.join(", ")))
+    }
+
     /// What is wrong with the source as a whole; what is wrong with objects is in what it says.
     #[must_use]
     pub fn conditions(&self) -> Vec<Condition> {

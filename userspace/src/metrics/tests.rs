@@ -56,6 +56,7 @@ fn report() -> Report {
         updated: 1_700_000_001,
         starts: 3,
         adoptions: 2,
+        waiting: None,
         pin_dir: "/nowhere".into(),
         tunnel_address: None,
         tunnel_port: 6081,

@@ -87,16 +87,7 @@ pub fn render(status: &Status) -> String {
 
 fn head(status: &Status) -> String {
     let report = &status.report;
-    let age = age(seconds_since_1970().saturating_sub(if status.agent_alive {
-        report.started
-    } else {
-        report.updated
-    }));
-    let agent = if status.agent_alive {
-        format!("running for {age} (pid {})", report.pid)
-    } else {
-        format!("not running; the data path is as it was left {age} ago")
-    };
+    let agent = agent(status, seconds_since_1970());
     let tunnel = report.tunnel_address.map_or_else(
         || "none, this node is not in the manifests".to_owned(),
         |address| SocketAddr::new(address, report.tunnel_port).to_string(),
@@ -114,6 +105,29 @@ fn head(status: &Status) -> String {
         let _ = writeln!(text, "no counters: {reason}");
     }
     text
+}
+
+/// Whether the agent runs, and of when what is shown is. `now` is in seconds since 1970.
+fn agent(status: &Status, now: u64) -> String {
+    let report = &status.report;
+    let since = |time: u64| age(now.saturating_sub(time));
+    let made = report
+        .waiting
+        .as_ref()
+        .map_or(Some(report.updated), |waiting| waiting.as_of);
+    if !status.agent_alive {
+        return match made {
+            Some(made) => format!("not running; the data path is as it was left {} ago", since(made)),
+            None => "not running; the last one has made nothing true".to_owned(),
+        };
+    }
+    let running = format!("running for {} (pid {})", since(report.started), report.pid);
+    let Some(waiting) = &report.waiting else { return running };
+    let shown = made.map_or_else(
+        || "nothing is served".to_owned(),
+        |made| format!("the data path is as the agent before it left it {} ago", since(made)),
+    );
+    format!("{running}, waiting: {}; {shown}", waiting.awaited)
 }
 
 fn section(text: &mut String, title: &str, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
