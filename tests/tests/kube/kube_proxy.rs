@@ -1,66 +1,215 @@
-//! kube-proxy on a node, with which Weir has to live.
+//! kube-proxy and Weir on the same nodes, for the same Services: each packet is translated by one of them.
 
+use crate::cluster::Cluster;
 use anyhow::{Context, Result, ensure};
-use std::net::SocketAddr;
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+};
 use tests::{
-    kube::{ControlPlane, KubeProxy, ProxyMode},
+    kube::{KubeProxy, ProxyMode},
     lab::{
-        Family, Lab, Shape,
-        address::{host_length, vip},
-        client,
-        manifests::{HTTP, Service},
-        servers, wait,
+        FAMILIES, Family, Lab, Namespace, Node,
+        address::{self, host_length, vip},
+        agent, client,
+        manifests::{DNS, HTTP, Service},
+        servers::Echo,
+        status::Status,
+        wait,
     },
 };
 
+/// Last part of the addresses of the Service with all pods.
+const WEB: u8 = 2;
+/// The same of the one with externalTrafficPolicy Local.
+const NEAR: u8 = 3;
+/// Bytes of a datagram that an interface takes and the tunnel does not; the pod's answer is some longer.
+const LARGE: usize = 1420;
+/// As many clients as it takes for pods of both nodes to be chosen.
+const CLIENTS: usize = 24;
+
+/// [C01 C02 C07 C08]
 #[test]
-fn programs_an_ingress_address_by_nftables() -> Result<()> {
-    programs_an_ingress_address(ProxyMode::Nftables)
+fn c07_beside_kube_proxy_with_nftables() -> Result<()> {
+    beside(ProxyMode::Nftables)
 }
 
+/// [C01 C02 C07 C08]
 #[test]
-fn programs_an_ingress_address_by_iptables() -> Result<()> {
-    programs_an_ingress_address(ProxyMode::Iptables)
+fn c07_beside_kube_proxy_with_iptables() -> Result<()> {
+    beside(ProxyMode::Iptables)
 }
 
-/// A client outside reaches pods by the ingress address, which the router sends to one node.
-fn programs_an_ingress_address(mode: ProxyMode) -> Result<()> {
-    let lab = Lab::new(Shape {
-        nodes: 2,
-        pods_per_node: 1,
-        ..Shape::default()
-    })?;
-    let _webs = servers::start_web_everywhere(&lab)?;
-    let control_plane = ControlPlane::start_in(&lab)?;
-    let node = lab.node("node-1")?;
-    let proxy = KubeProxy::start(&control_plane, &lab, node, mode)?;
+fn beside(mode: ProxyMode) -> Result<()> {
+    Cluster::play(|cluster| {
+        let web = Service::new("web").with_udp();
+        let near = Service::new("near").with_spec("externalTrafficPolicy: Local");
+        let near_pods = &cluster.lab.nodes[0].pods;
+        let kubectl = cluster.control_plane.kubectl();
+        kubectl.apply(&web.with(cluster.lab.pods()))?;
+        kubectl.apply(&near.with(near_pods))?;
+        for (name, number) in [("web", WEB), ("near", NEAR)] {
+            cluster.give(name, &FAMILIES.map(|family| vip(family, number)))?;
+        }
+        let _echoes: Vec<Echo> = cluster.lab.pods().map(Echo::start).collect::<Result<_>>()?;
+        let proxies: Vec<KubeProxy> = cluster
+            .lab
+            .nodes
+            .iter()
+            .map(|node| KubeProxy::start(&cluster.control_plane, &cluster.lab, node, mode))
+            .collect::<Result<_>>()?;
+        cluster.start_agents()?;
 
-    let service = Service::new("web");
-    control_plane.kubectl().apply(&service.with(lab.pods()))?;
-    let addresses = [Family::V4, Family::V6].map(|family| (family, vip(family, 2)));
-    let ingress: Vec<String> = addresses.iter().map(|(_, vip)| format!("{{ip: \"{vip}\"}}")).collect();
-    let status = format!(
-        "{}status: {{loadBalancer: {{ingress: [{}]}}}}\n",
-        service.yaml().trim_end_matches("---\n"),
-        ingress.join(", ")
-    );
-    control_plane
-        .kubectl()
-        .run_with("apply --server-side --force-conflicts --subresource=status", &status)?;
-    for (family, vip) in addresses {
-        let route = format!("route add {vip}/{} via {}\n", host_length(family), node.address(family));
-        lab.router.ip_batch(&route)?;
-        let pods: Vec<&str> = lab.pods().map(|pod| pod.name.as_str()).collect();
-        let answer = wait::until("an answer by the ingress address", || {
-            lab.client.run(|| client::ask(SocketAddr::new(vip, HTTP)))
-        });
-        let answer = answer.with_context(|| {
-            control_plane
-                .kubectl()
-                .run("get service web -o yaml")
-                .unwrap_or_default()
-        })?;
-        ensure!(pods.contains(&answer.pod.as_str()), "{answer:?}");
+        for family in FAMILIES {
+            outside_by_weir(cluster, family).with_context(|| format!("{family} from outside"))?;
+            inside_by_kube_proxy(cluster, family).with_context(|| format!("{family} from inside"))?;
+        }
+        stood_aside_by_kube_proxy(cluster).context("what Weir stands aside from")?;
+        health_check(cluster)?;
+
+        for running in cluster.agents.drain(..) {
+            running.stop()?;
+        }
+        for node in &cluster.lab.nodes {
+            agent::detach(&cluster.lab, node)?;
+        }
+        for family in FAMILIES {
+            alone(cluster, family).with_context(|| format!("{family} without Weir"))?;
+        }
+        proxies.into_iter().try_for_each(KubeProxy::kill)
+    })
+}
+
+/// Pods see the client's own address, and no kernel knows a connection from the client to the VIP.
+fn outside_by_weir(cluster: &Cluster, family: Family) -> Result<()> {
+    let Cluster { lab, .. } = cluster;
+    cluster.answered_by(family, WEB, &cluster.pods())?;
+    let near: Vec<&str> = lab.nodes[0].pods.iter().map(|pod| pod.name.as_str()).collect();
+    cluster.answered_by(family, NEAR, &near)?;
+    let mut counted = 0;
+    for number in [WEB, NEAR] {
+        for _ in 0..CLIENTS {
+            let answer = lab.client.run(|| client::ask(Cluster::http(family, number)))?;
+            ensure!(answer.client == answer.local, "{answer:?}");
+        }
+        for node in &lab.nodes {
+            let known = connections(&node.namespace, vip(family, number))?;
+            ensure!(known.is_empty(), "{} translates {known:?}", node.name);
+            counted += Status::of(lab, node)?.tcp(Cluster::http(family, number))?.packets;
+        }
     }
-    proxy.kill()
+    // At least a SYN and an ACK each.
+    let expected = 2 * 2 * CLIENTS as u64;
+    ensure!(
+        counted >= expected,
+        "Weir has counted {counted} packets, not {expected}"
+    );
+    Ok(())
+}
+
+/// A pod and the nodes themselves reach the VIP; their packets do not come in by a NIC.
+fn inside_by_kube_proxy(cluster: &Cluster, family: Family) -> Result<()> {
+    let lab = &cluster.lab;
+    let pod = lab.pods().next().context("no pod")?;
+    let nodes = lab.nodes.iter().map(|node| (&node.name, &node.namespace));
+    for (name, from) in nodes.chain([(&pod.name, &pod.namespace)]) {
+        for number in [WEB, NEAR] {
+            wait::until("kube-proxy", || from.run(|| client::ask(Cluster::http(family, number))))
+                .with_context(|| format!("{name} asks {}", vip(family, number)))?;
+        }
+    }
+    let known = connections(&lab.nodes[0].namespace, vip(family, WEB))?;
+    ensure!(known.contains(&pod.address(family)), "only {known:?} are translated");
+    Ok(())
+}
+
+/// Datagrams that are too big for the tunnel, and may be fragmented, are left to the kernel.
+fn stood_aside_by_kube_proxy(cluster: &Cluster) -> Result<()> {
+    let (lab, family) = (&cluster.lab, Family::V4);
+    let service = SocketAddr::new(vip(family, WEB), DNS);
+    lab.client.run(|| {
+        // For sockets made from now on; else they forbid to fragment.
+        fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", "1")?;
+        for _ in 0..CLIENTS {
+            client::ask_udp_with(&client::udp_socket(service)?, &[b'x'; LARGE])?;
+        }
+        Ok(())
+    })?;
+    let mut aside = 0;
+    let mut known = Vec::new();
+    for node in &lab.nodes {
+        aside += Status::of(lab, node)?.reason("too_big_for_tunnel")?;
+        known.extend(connections(&node.namespace, vip(family, WEB))?);
+    }
+    ensure!(aside > 0, "Weir has stood aside from nothing");
+    ensure!(
+        known.contains(&address::client(family)),
+        "only {known:?} are translated"
+    );
+    Ok(())
+}
+
+/// kube-proxy says on each node whether a Service has pods there.
+fn health_check(cluster: &Cluster) -> Result<()> {
+    let near = cluster.control_plane.kubectl().get("service near")?;
+    let port = near["spec"]["healthCheckNodePort"]
+        .as_u64()
+        .context("no health check")?;
+    let ask = |node: &Node| {
+        let address = SocketAddr::new(node.address(Family::V4), port as u16);
+        cluster.lab.client.run(|| client::get(address, "/healthz"))
+    };
+    let [with, without] = &*cluster.lab.nodes else {
+        anyhow::bail!("not two nodes");
+    };
+    wait::until("a node with pods to be healthy", || ask(with))?;
+    wait::until("a node without to say so", || match ask(without) {
+        Ok(_) => anyhow::bail!("{} is healthy", without.name),
+        Err(error) => {
+            let said = format!("{error:#}");
+            ensure!(said.contains("503"), "{said}");
+            Ok(())
+        }
+    })
+}
+
+/// Without Weir nobody answers for the VIP, so the router is told a way; from there on it is kube-proxy's.
+fn alone(cluster: &Cluster, family: Family) -> Result<()> {
+    let Cluster { lab, .. } = cluster;
+    let way = lab.node("node-1")?.address(family);
+    let route = format!("route add {}/{} via {way}\n", vip(family, WEB), host_length(family));
+    lab.router.ip_batch(&route)?;
+    let address = SocketAddr::new(vip(family, WEB), HTTP);
+    let answer = wait::until("an answer", || lab.client.run(|| client::ask(address)))?;
+    ensure!(cluster.pods().contains(&answer.pod.as_str()), "{answer:?}");
+    let known = connections(&lab.nodes[0].namespace, vip(family, WEB))?;
+    ensure!(
+        known.contains(&address::client(family)),
+        "only {known:?} are translated"
+    );
+    untouched(lab)
+}
+
+/// No program of ours is left on a node.
+fn untouched(lab: &Lab) -> Result<()> {
+    for node in &lab.nodes {
+        let link = node.namespace.output("ip -details link show eth0")?;
+        ensure!(!link.contains("xdp"), "{link}");
+    }
+    Ok(())
+}
+
+/// Who has connections to `destination` that conntrack of a namespace knows, by the addresses they were begun with.
+fn connections(namespace: &Namespace, destination: IpAddr) -> Result<Vec<IpAddr>> {
+    let table = namespace.run(|| Ok(fs::read_to_string("/proc/thread-self/net/nf_conntrack")?))?;
+    // The first source and destination of a line are those of the first packet.
+    let first = |line: &str, name: &str| -> Option<IpAddr> {
+        let mut words = line.split_whitespace();
+        words.find_map(|word| word.strip_prefix(name)?.parse().ok())
+    };
+    let of_destination = table
+        .lines()
+        .filter(|line| first(line, "dst=") == Some(destination))
+        .filter_map(|line| first(line, "src="));
+    Ok(of_destination.collect())
 }
