@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds the benches and becomes them.
 
 use crate::{
-    build_ebpf,
+    build_ebpf, kube,
     process::{cargo, check, require_root},
     setup::{self, Scope},
     workspace,
@@ -21,18 +21,18 @@ pub(crate) struct Args {
 
 /// Suites that run the agent, which is then built as it is shipped. The others have programs run and timed by the kernel, so
 /// the build of the bench that is there sooner measures the same.
-const WITH_AGENT: [&str; 3] = ["survival", "lab", "update"];
+const WITH_AGENT: [&str; 4] = ["survival", "lab", "update", "kube"];
 
 /// The verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root("cargo xtask bench")?;
     let tools = setup::run(Scope::Everything)?;
     build_ebpf::build(&tools)?;
-    let with_agent = args
-        .arguments
-        .iter()
-        .any(|argument| WITH_AGENT.contains(&argument.as_str()));
-    let bench = if with_agent {
+    let asked = |suite: &str| args.arguments.iter().any(|argument| argument == suite);
+    if asked("kube") {
+        kube::build()?;
+    }
+    let bench = if WITH_AGENT.into_iter().any(asked) {
         // The agent and the pods are looked for beside the bench.
         let packages = ["--release", "--package", "weir", "--package", "tests", "--bins"];
         check(cargo().args(["build", "--quiet"]).args(packages))?;

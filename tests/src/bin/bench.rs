@@ -5,7 +5,7 @@ use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use std::{fs, path::Path, process::ExitCode};
 use tests::bench::{
-    cases,
+    cases, kube,
     machine::Machine,
     measure::{Bench, Effort},
     report::{Report, Row},
@@ -40,6 +40,8 @@ enum Suite {
     Lab,
     /// How long a changed manifest takes to reach the maps.
     Update,
+    /// The same with a Kubernetes API, and what agent and controller cost there.
+    Kube,
 }
 
 const FULL: Effort = Effort {
@@ -90,6 +92,10 @@ fn run(args: &Args) -> Result<()> {
         Suite::Update => {
             let report = update::run(if args.quick { update::QUICK } else { update::FULL })?;
             Results::new("update", &report, report.table(), report.markdown())
+        }
+        Suite::Kube => {
+            let report = kube::run(if args.quick { kube::QUICK } else { kube::FULL })?;
+            Results::new("kube", &report, report.table(), report.markdown())
         }
     }?;
     println!("{}", if args.json { &results.json } else { &results.table });

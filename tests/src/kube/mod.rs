@@ -6,6 +6,7 @@
 //! scheduler: Nodes, Pods and EndpointSlices are written by whoever wants some. Dropping it ends it and removes what it kept.
 
 mod access;
+mod audit;
 mod certificates;
 mod helm;
 mod kubectl;
@@ -14,6 +15,7 @@ mod proxy;
 mod servers;
 mod weir;
 
+pub use audit::Asked;
 pub use helm::{Helm, Manifests};
 pub use kubectl::Kubectl;
 pub use programs::program;

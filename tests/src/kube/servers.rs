@@ -1,6 +1,6 @@
 //! The programs of a control plane and what each is told.
 
-use super::{certificates::Certificates, programs::program};
+use super::{audit, certificates::Certificates, programs::program};
 use crate::lab::{Namespace, process::Process};
 use anyhow::Result;
 use std::{net::IpAddr, path::Path};
@@ -52,9 +52,10 @@ impl Place<'_> {
 
     /// The API server at `address`. No admission of service accounts, or pods could not be made by hand.
     pub(super) fn api_server(&self, address: IpAddr, certificates: &Certificates) -> Result<Process> {
+        let audit = audit::arguments(self.directory)?;
         self.start(
             "kube-apiserver",
-            vec![
+            Vec::from_iter(audit.into_iter().chain([
                 "--etcd-servers=http://127.0.0.1:2379".into(),
                 "--bind-address=::".into(),
                 format!("--advertise-address={address}"),
@@ -71,7 +72,7 @@ impl Place<'_> {
                 "--endpoint-reconciler-type=none".into(),
                 "--disable-admission-plugins=ServiceAccount".into(),
                 "--allow-privileged=true".into(),
-            ],
+            ])),
         )
     }
 

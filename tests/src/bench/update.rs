@@ -1,23 +1,16 @@
 //! The suite `update`: how long a change of a manifest takes to reach the maps, with thousands of Services.
 
-mod maps;
-
 use super::{
+    cost::{Memory, idle, until},
     machine::Machine,
+    maps::{Maps, all},
     report::quantile,
     services::{self, vip},
 };
 use crate::lab::{Agent, Lab, Node, Shape, status::Status};
 use anyhow::{Context, Result, ensure};
-use maps::Maps;
 use serde::Serialize;
-use std::{
-    fs,
-    net::Ipv4Addr,
-    thread,
-    time::{Duration, Instant},
-};
-use weir_common::abi::RowRange;
+use std::{net::Ipv4Addr, time::Instant};
 
 /// How large a run is.
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +32,6 @@ pub const QUICK: Effort = Effort {
     endpoints: 20,
     changes: 20,
 };
-
-/// How long a load or a change may take before the bench gives up.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// Between two looks at a map; the error of a latency.
-const LOOK: Duration = Duration::from_micros(50);
-/// How long an agent has to be idle before it is given the next change.
-const IDLE: Duration = Duration::from_millis(200);
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
@@ -175,74 +161,6 @@ impl World<'_> {
             latencies.push(latency.as_secs_f64() * 1e3);
         }
         Ok(latencies)
-    }
-}
-
-/// The indices of a frontend's rows.
-fn all(rows: RowRange) -> std::ops::RangeInclusive<u32> {
-    rows.base..=rows.base + rows.mask
-}
-
-/// Waits until `look` finds something.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return Ok(found);
-        }
-        ensure!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        thread::sleep(LOOK);
-    }
-}
-
-/// Waits until a process has used no CPU for a while.
-fn idle(process: u32) -> Result<()> {
-    let begun = Instant::now();
-    let mut last = ticks(process)?;
-    loop {
-        thread::sleep(IDLE);
-        let now = ticks(process)?;
-        if now == last {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < PATIENCE, "process {process} is never idle");
-        last = now;
-    }
-}
-
-/// CPU time a process has used, user and system, in clock ticks.
-fn ticks(process: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // After the name, which may contain anything, state is field 3, and the times are fields 14 and 15.
-    let (_, fields) = stat.rsplit_once(')').context("no process name")?;
-    let times = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-    Ok(times.sum::<Result<u64, _>>()?)
-}
-
-/// Memory of a process, in MiB.
-struct Memory {
-    /// Mapped BPF maps included.
-    all: f64,
-    /// What the process alone has.
-    own: f64,
-}
-
-impl Memory {
-    fn of(process: u32) -> Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let field = |name: &str| -> Result<f64> {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let kib = line
-                .and_then(|line| line.split_whitespace().next())
-                .with_context(|| format!("no {name}"))?;
-            Ok(kib.parse::<f64>()? / 1024.0)
-        };
-        Ok(Self {
-            all: field("VmRSS")?,
-            own: field("RssAnon")?,
-        })
     }
 }
 

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData};
 use bytemuck::must_cast;
-use std::{collections::HashMap, fs, net::Ipv4Addr, path::Path};
+use std::{collections::HashMap, fs, net::Ipv4Addr, ops::RangeInclusive, path::Path};
 use weir_common::abi::{Address, Backend, DirectoryEntry, Row, RowRange, kind};
 
 /// Those that say where a packet goes.
-pub(super) struct Maps {
+pub struct Maps {
     directory: Array<MapData, [u64; 8]>,
     rows: Array<MapData, u64>,
     backends: Array<MapData, [u64; 4]>,
@@ -18,7 +18,7 @@ impl Maps {
     ///
     /// # Errors
     /// When one is not there.
-    pub(super) fn open(pins: &Path) -> Result<Self> {
+    pub fn open(pins: &Path) -> Result<Self> {
         Ok(Self {
             directory: Array::try_from(pinned(pins, "DIRECTORY")?)?,
             rows: Array::try_from(pinned(pins, "ROWS")?)?,
@@ -30,7 +30,7 @@ impl Maps {
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub(super) fn frontends(&self) -> Result<HashMap<Ipv4Addr, RowRange>> {
+    pub fn frontends(&self) -> Result<HashMap<Ipv4Addr, RowRange>> {
         let mut frontends = HashMap::new();
         for slot in 0..self.directory.len() {
             let entry: DirectoryEntry = must_cast(self.directory.get(&slot, 0)?);
@@ -45,11 +45,17 @@ impl Maps {
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub(super) fn owner(&self, index: u32) -> Result<Ipv4Addr> {
+    pub fn owner(&self, index: u32) -> Result<Ipv4Addr> {
         let row: Row = must_cast(self.rows.get(&index, 0)?);
         let backend: Backend = must_cast(self.backends.get(&row.current, 0)?);
         Ok(v4(backend.address))
     }
+}
+
+/// The indices of a frontend's rows.
+#[must_use]
+pub fn all(rows: RowRange) -> RangeInclusive<u32> {
+    rows.base..=rows.base + rows.mask
 }
 
 fn pinned(pins: &Path, name: &str) -> Result<Map> {
