@@ -2,6 +2,7 @@
 
 mod controller;
 mod serve;
+mod takeover;
 
 use crate::{
     agent::Origin,
@@ -37,6 +38,10 @@ enum Command {
     Agent(Agent),
     /// Give out addresses, for a whole Kubernetes cluster. Of several, the one that holds the Lease does.
     Controller(Controller),
+    /// Come from OpenELB.
+    Migrate(takeover::Migrate),
+    /// Before Weir leaves a cluster for good: remove its webhooks, and labels and finalizers that nobody would remove any more.
+    Cleanup(takeover::Cleanup),
     /// Show VIPs, frontends, backends and counters of this host.
     Status(Status),
     /// Say what would not work on this host, and what to do, before anything is attached.
@@ -212,6 +217,8 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Agent(agent) => agent.serve.run(Origin::Kube),
             Command::Controller(controller) => controller.run(),
+            Command::Migrate(migrate) => migrate.run(),
+            Command::Cleanup(cleanup) => cleanup.run(),
             Command::Check(check) => check.run(),
             Command::Monitor(monitor) => monitor.run(),
             Command::Trace(trace) => trace.run(),

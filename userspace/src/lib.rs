@@ -19,4 +19,5 @@ pub mod report;
 pub mod source;
 pub mod status;
 mod store;
+pub mod takeover;
 pub mod trace;

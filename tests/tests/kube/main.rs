@@ -22,4 +22,5 @@ mod requests;
 mod rules;
 mod samples;
 mod status;
+mod takeover;
 mod webhook;

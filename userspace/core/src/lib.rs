@@ -21,3 +21,4 @@ pub mod model;
 pub mod plan;
 pub mod standing;
 pub mod tables;
+pub mod takeover;

@@ -1,0 +1,246 @@
+//! Coming from OpenELB and leaving for good: `weir migrate check` and `weir cleanup` on a real API server.
+
+use crate::controlled::{Cluster, LABEL, pool, service};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::process::{Command, Output};
+use tests::lab::{agent, wait};
+
+/// What OpenELB 0.6 and its chart leave running.
+const OPENELB: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: openelb-system}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: openelb-controller, namespace: openelb-system}
+spec:
+  selector: {matchLabels: {app: openelb, component: controller}}
+  template:
+    metadata: {labels: {app: openelb, component: controller}}
+    spec: {containers: [{name: controller, image: 'kubesphere/openelb-controller:v0.6.0'}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: openelb-speaker, namespace: openelb-system}
+spec:
+  selector: {matchLabels: {app: openelb, component: speaker}}
+  template:
+    metadata: {labels: {app: openelb, component: speaker}}
+    spec: {containers: [{name: speaker, image: 'kubesphere/openelb-speaker:v0.6.0'}]}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: openelb-admission}
+webhooks:
+  - name: validate.eip.network.kubesphere.io
+    admissionReviewVersions: [v1]
+    sideEffects: None
+    failurePolicy: Fail
+    clientConfig: {service: {namespace: openelb-system, name: openelb-controller, path: /validate}}
+    rules: [{apiGroups: [network.kubesphere.io], apiVersions: [v1alpha2], operations: [CREATE, UPDATE], resources: [eips]}]
+";
+
+fn weir(cluster: &Cluster, arguments: &[&str]) -> Command {
+    let program = agent::binary();
+    let mut command = cluster.control_plane.namespace().command(&program.to_string_lossy());
+    command
+        .args(arguments)
+        .env("KUBECONFIG", cluster.kubectl().kubeconfig());
+    command
+}
+
+/// Findings by what they are about, and whether the check passed.
+fn check(cluster: &Cluster) -> Result<(Vec<Value>, bool)> {
+    let Output { status, stdout, stderr } = weir(cluster, &["migrate", "check", "-o", "json"]).output()?;
+    let findings = serde_json::from_slice(&stdout).with_context(|| String::from_utf8_lossy(&stderr).into_owned())?;
+    Ok((findings, status.success()))
+}
+
+fn about(findings: &[Value]) -> Vec<String> {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    findings
+        .iter()
+        .map(|finding| {
+            let object = &finding["object"];
+            format!(
+                "{} {} {}",
+                word(&finding["level"]),
+                word(&object["kind"]),
+                word(&object["name"])
+            )
+        })
+        .collect()
+}
+
+/// The commands between backquotes in what is to be done.
+fn remedies(findings: &[Value]) -> Vec<String> {
+    let text = |finding: &Value| finding["remedy"].as_str().unwrap_or_default().to_owned();
+    findings
+        .iter()
+        .filter(|finding| finding["level"] == "problem")
+        .flat_map(|finding| {
+            let remedy = text(finding);
+            let commands = remedy.split('`').skip(1).step_by(2);
+            commands
+                .filter_map(|line| line.strip_prefix("kubectl ").map(str::to_owned))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// [B22 G09] What is to be seen to is named with the command that does it; done so, the Services that OpenELB has left are taken
+/// over with nothing written to them.
+#[test]
+fn g09_what_the_check_says_is_all_that_a_takeover_needs() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&format!(
+        "{}{}",
+        pool("10.10.1.0/24"),
+        service("old", &[(LABEL, "pool")])
+    ))?;
+    kubectl.run(&format!("label service old {LABEL}=pool"))?;
+    kubectl.patch(
+        "service old",
+        &json!({"metadata": {"finalizers": ["finalizer.lb.kubesphere.io/v1alpha1"]}}),
+    )?;
+    kubectl.patch(
+        "eip pool",
+        &json!({"metadata": {"finalizers": ["finalizer.ipam.kubesphere.io/v1alpha1"]}}),
+    )?;
+    kubectl.patch_status(
+        "service old",
+        &json!({"loadBalancer": {"ingress": [{"ip": "10.10.1.7"}]}}),
+    )?;
+    kubectl.patch_status(
+        "eip pool",
+        &json!({
+            "used": {"10.10.1.7": "default/old"}, "usage": 1, "poolSize": 256, "occupied": false,
+            "firstIP": "10.10.1.0", "lastIP": "10.10.1.255", "v4": true,
+        }),
+    )?;
+    kubectl.apply(OPENELB)?;
+    let before = kubectl.get("service old")?;
+
+    let (findings, well) = check(&cluster)?;
+    ensure!(!well, "{findings:?}");
+    ensure!(
+        about(&findings)
+            == [
+                "problem DaemonSet openelb-speaker",
+                "problem Deployment openelb-controller",
+                "problem ValidatingWebhookConfiguration openelb-admission",
+            ],
+        "{findings:?}"
+    );
+    for line in remedies(&findings) {
+        kubectl.run(&line)?;
+    }
+    let (findings, well) = check(&cluster)?;
+    ensure!(
+        well && about(&findings) == ["note Deployment openelb-controller"],
+        "{findings:?}"
+    );
+
+    // Something that Weir does otherwise, and something that is wrong, do not go unseen.
+    kubectl.apply(&service(
+        "proxied",
+        &[("node-proxy.openelb.kubesphere.io/type", "daemonset")],
+    ))?;
+    kubectl.patch_status("eip pool", &json!({"used": {"10.10.1.99": "default/gone"}}))?;
+    let (findings, well) = check(&cluster)?;
+    ensure!(well, "{findings:?}");
+    ensure!(
+        about(&findings)
+            == [
+                "warning Eip pool",
+                "warning Service proxied",
+                "note Deployment openelb-controller",
+            ],
+        "{findings:?}"
+    );
+    let table = agent::finished(&mut weir(&cluster, &["migrate", "check"]))?;
+    ensure!(
+        table.contains("status.used[10.10.1.99]") && table.contains("-> "),
+        "{table}"
+    );
+
+    let mut controller = cluster.start("only")?;
+    cluster.records(&json!({"10.10.1.7": "default/old"}))?;
+    let after = kubectl.get("service old")?;
+    ensure!(
+        before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"],
+        "{before}\n{after}"
+    );
+    ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+    Ok(())
+}
+
+/// [B29] Not while a controller leads; afterwards nothing waits for one.
+#[test]
+fn b29_after_a_cleanup_nothing_waits_for_a_controller() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&format!(
+        "{}{}",
+        pool("10.10.1.0/24"),
+        service("web", &[(LABEL, "pool")])
+    ))?;
+    kubectl.apply(
+        "apiVersion: network.kubesphere.io/v1alpha2\nkind: BgpConf\nmetadata: {name: default, finalizers: \
+         [finalizer.lb.kubesphere.io/v1alpha1]}\nspec: {as: 65000}\n",
+    )?;
+    // By which the controller knows that its webhooks can be found; nobody is behind it once the controller is gone.
+    kubectl.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: weir-controller, namespace: weir-system}\nspec: {ports: [{port: 443}]}\n",
+    )?;
+    let mut controller = cluster.start("only")?;
+    cluster.shows("web", Some("10.10.1.0"))?;
+    let hooks = "validatingwebhookconfiguration weir";
+    wait::until("the webhooks", || kubectl.get(hooks).map(drop))?;
+    let definition = "customresourcedefinition bgpconfs.network.kubesphere.io";
+    let converts = || -> Result<bool> { Ok(kubectl.get(definition)?["spec"]["conversion"]["strategy"] == "Webhook") };
+    wait::until("the conversion", || {
+        ensure!(converts()?);
+        Ok(())
+    })?;
+
+    let refused = agent::finished(&mut weir(&cluster, &["cleanup"])).map_err(|error| format!("{error:#}"));
+    ensure!(
+        matches!(&refused, Err(why) if why.contains("only leads")),
+        "{refused:?}"
+    );
+    ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+
+    let before = kubectl.get("service web")?;
+    let planned = agent::finished(&mut weir(&cluster, &["cleanup", "--dry-run"]))?;
+    for line in [
+        "would delete ValidatingWebhookConfiguration weir",
+        "would remove conversion from CustomResourceDefinition bgpconfs.network.kubesphere.io",
+        "would remove label and finalizer from Service default/web",
+        "would remove finalizer from Eip pool",
+        "would remove finalizer from BgpConf default",
+    ] {
+        ensure!(planned.contains(line), "no `{line}` in\n{planned}");
+    }
+    ensure!(kubectl.get("service web")? == before);
+
+    let done = agent::finished(&mut weir(&cluster, &["cleanup"]))?;
+    ensure!(planned.replace("would ", "") == done, "{planned}\n{done}");
+    ensure!(kubectl.get(hooks).is_err() && !converts()?);
+    let web = kubectl.get("service web")?;
+    ensure!(
+        web["metadata"].get("finalizers").is_none() && web["metadata"]["labels"].get(LABEL).is_none(),
+        "{web}"
+    );
+    ensure!(
+        web["status"]["loadBalancer"]["ingress"][0]["ip"] == "10.10.1.0",
+        "the address stays: {web}"
+    );
+    kubectl.run("delete --timeout=30s service/web eip/pool bgpconf/default")?;
+    let again = agent::finished(&mut weir(&cluster, &["cleanup"]))?;
+    ensure!(again == "nothing to remove\n", "{again}");
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! What `weir cleanup` does, and in which order: nothing may be left that waits for somebody who is gone.
+
+use super::Webhook;
+use crate::{
+    controller::{EIP_FINALIZER, EIP_LABEL, SERVICE_FINALIZER},
+    model::ObjectRef,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An object with what is written into its metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// Which.
+    pub object: ObjectRef,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.finalizers`.
+    pub finalizers: Vec<String>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Delete a configuration of webhooks.
+    Delete(ObjectRef),
+    /// Have nobody convert the objects of a definition.
+    StopConverting(ObjectRef),
+    /// Take label and finalizers away, if the object still has this version.
+    Unmark {
+        /// Which.
+        object: ObjectRef,
+        /// Its version.
+        resource_version: String,
+        /// The label, if it is there.
+        label: Option<&'static str>,
+        /// The finalizers that stay.
+        finalizers: Vec<String>,
+    },
+}
+
+/// The steps in their order. First what the API server would ask a controller that is gone: until then it may refuse every other
+/// write. Then Services, whose deletion people wait for. Eips last: while one is there, its Services can be told from others.
+///
+/// `definitions` are those that Weir's controller converts.
+#[must_use]
+pub fn steps(
+    webhooks: &[Webhook],
+    definitions: &[ObjectRef],
+    services: &[Marked],
+    eips: &[Marked],
+    bgp: &[Marked],
+) -> Vec<Step> {
+    let ours = webhooks.iter().filter(|webhook| {
+        let service = webhook.service.as_ref();
+        webhook.configuration.name == "weir" || service.is_some_and(|(_, name)| name.starts_with("weir-"))
+    });
+    let configurations: BTreeSet<&ObjectRef> = ours.map(|webhook| &webhook.configuration).collect();
+    let configurations = configurations.into_iter().cloned().map(Step::Delete);
+    let definitions = definitions.iter().cloned().map(Step::StopConverting);
+    // A BgpConf or BgpPeer that OpenELB has left cannot be deleted either.
+    let objects = services.iter().chain(eips).chain(bgp);
+    configurations
+        .chain(definitions)
+        .chain(objects.filter_map(unmark))
+        .collect()
+}
+
+fn unmark(marked: &Marked) -> Option<Step> {
+    let label = marked.labels.contains_key(EIP_LABEL).then_some(EIP_LABEL);
+    let finalizers: Vec<String> = marked
+        .finalizers
+        .iter()
+        .filter(|finalizer| ![SERVICE_FINALIZER, EIP_FINALIZER].contains(&finalizer.as_str()))
+        .cloned()
+        .collect();
+    (label.is_some() || finalizers.len() < marked.finalizers.len()).then(|| Step::Unmark {
+        object: marked.object.clone(),
+        resource_version: marked.resource_version.clone(),
+        label,
+        finalizers,
+    })
+}

@@ -1,0 +1,386 @@
+//! What would be otherwise if Weir took over a cluster as it is. Most of it is asked of the controller's own plan: what it would
+//! write is what would change.
+
+use super::{Definition, Finding, Level, PROJECTS, Surroundings, Webhook, Workload};
+use crate::{
+    controller::{Action, EipStatus, World, plan},
+    model::{Cluster, Family, Mode, ObjectRef, ServiceKey, reason},
+};
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// Name of the Deployment and the Service of Weir's own controller.
+const CONTROLLER: &str = "weir-controller";
+/// The version that is stored, and that Weir reads.
+const VERSION: &str = "v1alpha2";
+
+/// Everything that is different in `world`, a snapshot of the same objects as `cluster`; what matters most comes first.
+#[must_use]
+pub fn judge(cluster: &Cluster, world: World, surroundings: &Surroundings) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    for workload in &surroundings.workloads {
+        running(workload, &mut findings);
+    }
+    for webhook in &surroundings.webhooks {
+        asked(webhook, &mut findings);
+    }
+    for definition in &surroundings.definitions {
+        defined(definition, &mut findings);
+    }
+    announced(cluster, surroundings, &mut findings);
+    annotated(cluster, &mut findings);
+    planned(cluster, &world.giving(true), &mut findings);
+    let mut findings = findings.0;
+    findings
+        .sort_by(|one, other| (other.level, &one.object, &one.field).cmp(&(one.level, &other.object, &other.field)));
+    findings
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(
+        &mut self,
+        level: Level,
+        object: &ObjectRef,
+        field: &str,
+        says: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.0.push(Finding {
+            level,
+            object: object.clone(),
+            field: field.into(),
+            says: says.into(),
+            remedy: remedy.into(),
+        });
+    }
+}
+
+/// Who of OpenELB still runs.
+fn running(workload: &Workload, findings: &mut Findings) {
+    let Workload { object, images, pods } = workload;
+    let of_openelb = PROJECTS
+        .iter()
+        .any(|project| object.name.starts_with(project) || images.iter().any(|image| image.contains(project)));
+    let node_proxy = object.name.starts_with("node-proxy-");
+    if !of_openelb && !node_proxy {
+        return;
+    }
+    let kind = object.kind.to_lowercase();
+    let ObjectRef { namespace, name, .. } = object;
+    let delete = format!("`kubectl -n {namespace} delete {kind} {name}`");
+    if node_proxy {
+        findings.add(
+            Level::Warning,
+            object,
+            "",
+            "forwards for a Service as OpenELB's node proxy, which Weir does not offer",
+            format!("give the Service an Eip, then {delete}"),
+        );
+    } else if *pods == 0 {
+        findings.add(
+            Level::Note,
+            object,
+            "",
+            "is OpenELB's, and has no pods",
+            format!("{delete} once Weir has taken over"),
+        );
+    } else if kind == "daemonset" {
+        findings.add(
+            Level::Problem,
+            object,
+            "",
+            format!("is OpenELB's, and its {pods} pods announce the addresses that Weir's agents would"),
+            format!("start Weir's agents, then {delete}"),
+        );
+    } else {
+        findings.add(
+            Level::Problem,
+            object,
+            "spec.replicas",
+            "is OpenELB's, and gives out addresses; two that do would give one to two Services",
+            format!("before Weir's controller starts: `kubectl -n {namespace} scale {kind} {name} --replicas=0`"),
+        );
+    }
+}
+
+/// What the API server would ask OpenELB.
+fn asked(webhook: &Webhook, findings: &mut Findings) {
+    let Webhook {
+        configuration,
+        name,
+        service,
+        fails_closed,
+        resources,
+    } = webhook;
+    let Some((namespace, service)) = service else { return };
+    if !PROJECTS.iter().any(|project| service.starts_with(project)) {
+        return;
+    }
+    if configuration.kind == "MutatingWebhookConfiguration" {
+        findings.add(
+            Level::Note,
+            configuration,
+            "",
+            "gives Services without an annotation to OpenELB, where there is a default Eip (0.5)",
+            "`weir controller --adopt-all` does, without a webhook",
+        );
+    }
+    let resources = resources.join(", ");
+    let remedy = format!(
+        "`kubectl delete {} {}`",
+        configuration.kind.to_lowercase(),
+        configuration.name
+    );
+    let field = format!("webhooks[{name}]");
+    if *fails_closed {
+        findings.add(
+            Level::Problem,
+            configuration,
+            &field,
+            format!("asks Service {namespace}/{service}; once that is gone, every write of {resources} is refused"),
+            format!("as soon as OpenELB's controller is stopped: {remedy}"),
+        );
+    } else {
+        findings.add(
+            Level::Warning,
+            configuration,
+            &field,
+            format!("asks Service {namespace}/{service} about {resources}"),
+            remedy,
+        );
+    }
+}
+
+fn defined(definition: &Definition, findings: &mut Findings) {
+    let object = ObjectRef::cluster_scoped("CustomResourceDefinition", &definition.name);
+    let remedy = "apply Weir's definitions (`crds/yaml`, or the chart); objects stay as they are";
+    if !definition.served.iter().any(|version| version == VERSION) {
+        findings.add(
+            Level::Problem,
+            &object,
+            "spec.versions",
+            format!("{VERSION} is not served, and Weir reads no other"),
+            remedy,
+        );
+    }
+    if let Some((namespace, service)) = &definition.converter
+        && service != CONTROLLER
+    {
+        findings.add(
+            Level::Problem,
+            &object,
+            "spec.conversion",
+            format!(
+                "Service {namespace}/{service} converts; while it is away, objects in another version cannot be read"
+            ),
+            remedy,
+        );
+    }
+}
+
+/// Eips that Weir announces otherwise than OpenELB.
+fn announced(cluster: &Cluster, surroundings: &Surroundings, findings: &mut Findings) {
+    for (name, eip) in &cluster.eips {
+        let object = ObjectRef::cluster_scoped("Eip", name);
+        match eip.mode {
+            Mode::Layer2 => {}
+            Mode::Bgp => findings.add(
+                Level::Problem,
+                &object,
+                "spec.protocol",
+                "bgp (what an absent protocol means) is not spoken yet: routers would lose the way to its addresses",
+                "route them to the nodes by other means, or set the protocol to layer2",
+            ),
+            Mode::Vip => findings.add(
+                Level::Warning,
+                &object,
+                "spec.protocol",
+                "vip is served as layer2 is, without VRRP: the address is answered for by ARP and NDP, and is on no interface",
+                "nothing, unless somebody relies on VRRP",
+            ),
+        }
+    }
+    for object in &surroundings.bgp {
+        findings.add(
+            Level::Warning,
+            object,
+            "",
+            "is kept as it is, and nobody acts on it: BGP is not spoken yet",
+            "nothing; see the Eips of protocol bgp",
+        );
+    }
+}
+
+/// What earlier versions of OpenELB have written or read.
+fn annotated(cluster: &Cluster, findings: &mut Findings) {
+    for (key, service) in &cluster.services {
+        let object = ObjectRef::service(key);
+        for (name, value) in &service.annotations {
+            let field = format!("metadata.annotations[{name}]");
+            if name.contains(".porter.kubesphere.io/") || name == "lb.kubesphere.io/v1alpha1" && value == "porter" {
+                findings.add(
+                    Level::Note,
+                    &object,
+                    &field,
+                    "is of Porter, and read like OpenELB's",
+                    "nothing",
+                );
+            } else if name == "layer2.openelb.kubesphere.io/v1alpha1" {
+                findings.add(
+                    Level::Note,
+                    &object,
+                    &field,
+                    "is what OpenELB 0.5 wrote down of who announces; nobody reads it any more",
+                    "remove it if you like",
+                );
+            }
+        }
+    }
+}
+
+/// What the controller would write, and what it would say.
+fn planned(cluster: &Cluster, world: &World, findings: &mut Findings) {
+    let planned = plan(world);
+    for action in &planned.actions {
+        match action {
+            Action::Show { service, addresses, .. } => shown(cluster, service, addresses, findings),
+            Action::Mark { service, eip, .. } => marked(world, service, eip.as_deref(), findings),
+            Action::Guard { eip, finalizer, .. } => {
+                let says = if *finalizer {
+                    "would get its finalizer"
+                } else {
+                    "would lose its finalizer"
+                };
+                let object = ObjectRef::cluster_scoped("Eip", eip);
+                findings.add(Level::Note, &object, "metadata.finalizers", says, "nothing");
+            }
+            Action::Record { eip, status, .. } => recorded(cluster, world, eip, status, findings),
+        }
+    }
+    for event in planned.warnings {
+        let has = cluster
+            .services
+            .iter()
+            .any(|(key, service)| ObjectRef::service(key) == event.object && !service.ingress.is_empty());
+        let unlike = ![reason::PROTOCOL_IGNORED, reason::SHARED_LOCAL].contains(&event.reason.as_str());
+        let level = if has && unlike { Level::Problem } else { Level::Warning };
+        findings.add(
+            level,
+            &event.object,
+            "",
+            format!("{}: {}", event.reason, event.message),
+            "as it says",
+        );
+    }
+}
+
+fn shown(cluster: &Cluster, key: &ServiceKey, addresses: &[IpAddr], findings: &mut Findings) {
+    let before = cluster.services.get(key).map_or(&[][..], |service| &service.ingress);
+    let object = ObjectRef::service(key);
+    let spell = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    let lost: Vec<IpAddr> = before
+        .iter()
+        .copied()
+        .filter(|address| !addresses.contains(address))
+        .collect();
+    let field = "status.loadBalancer.ingress";
+    if lost.is_empty() {
+        let says = format!("would get {}", spell(addresses));
+        findings.add(Level::Note, &object, field, says, "nothing, if that is wanted");
+        return;
+    }
+    let instead = if addresses.is_empty() {
+        "none".into()
+    } else {
+        spell(addresses)
+    };
+    findings.add(
+        Level::Problem,
+        &object,
+        field,
+        format!(
+            "has {} and would have {instead}, as {} is not what it asks for, or no Eip has it",
+            spell(before),
+            spell(&lost)
+        ),
+        "ask for the address by the annotation eip.openelb.kubesphere.io/v1alpha1, and see to an Eip that has it",
+    );
+}
+
+fn marked(world: &World, key: &ServiceKey, eip: Option<&str>, findings: &mut Findings) {
+    let object = ObjectRef::service(key);
+    let before = world.service(key).and_then(|service| service.label.as_deref());
+    match (before, eip) {
+        (_, None) => findings.add(
+            Level::Warning,
+            &object,
+            "metadata.finalizers",
+            "carries OpenELB's label or finalizer and is none of its Services any more; both would go",
+            "nothing",
+        ),
+        (Some(before), Some(eip)) if before != eip => findings.add(
+            Level::Warning,
+            &object,
+            "metadata.labels[eip.openelb.kubesphere.io/v1alpha2]",
+            format!("is {before} and would be {eip}, which has its address"),
+            "nothing",
+        ),
+        _ => findings.add(
+            Level::Note,
+            &object,
+            "metadata.labels",
+            "would get label and finalizer",
+            "nothing",
+        ),
+    }
+}
+
+/// Where the book of an Eip and the Services differ.
+fn recorded(cluster: &Cluster, world: &World, eip: &str, after: &EipStatus, findings: &mut Findings) {
+    let object = ObjectRef::cluster_scoped("Eip", eip);
+    let book = |status: &EipStatus| status.entries().collect::<BTreeSet<_>>();
+    let before = world.eip(eip).map(|object| book(&object.status)).unwrap_or_default();
+    let after = book(after);
+    let field = |address: &IpAddr| format!("status.used[{address}]");
+    for (address, key) in before.difference(&after) {
+        let says = format!("says that Service {key} has it, which it does not, or not any more");
+        findings.add(
+            Level::Warning,
+            &object,
+            &field(address),
+            says,
+            "nothing; the entry would go",
+        );
+    }
+    for (address, key) in after.difference(&before) {
+        let has = cluster
+            .services
+            .get(key)
+            .is_some_and(|service| service.ingress.contains(address));
+        if has {
+            let says = format!("is missing, and Service {key} has it");
+            findings.add(
+                Level::Warning,
+                &object,
+                &field(address),
+                says,
+                "nothing; it would be entered",
+            );
+        } else {
+            // The book comes first; what it says is what the Service would have next, in that family.
+            let before = cluster.services.get(key).map_or(&[][..], |service| &service.ingress);
+            let others = before
+                .iter()
+                .copied()
+                .filter(|other| Family::of(*other) != Family::of(*address));
+            let next: Vec<IpAddr> = others.chain([*address]).collect();
+            shown(cluster, key, &next, findings);
+        }
+    }
+    if before == after {
+        let says = "the numbers are not those of the Eip, or not there yet";
+        findings.add(Level::Note, &object, "status", says, "nothing; they would be written");
+    }
+}

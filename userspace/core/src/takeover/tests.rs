@@ -1,0 +1,329 @@
+use super::*;
+use crate::{
+    controller::{EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, SERVICE_FINALIZER, ServiceObject, World},
+    model::{Cluster, Eip, Family, Mode, PortProtocol, Protocol, Service, ServiceKey, ServicePort},
+};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+fn key(name: &str) -> ServiceKey {
+    format!("default/{name}").parse().unwrap()
+}
+
+/// A cluster that OpenELB 0.6 has left in order: one Eip, one Service with an address of it.
+struct Left {
+    cluster: Cluster,
+    services: BTreeMap<ServiceKey, ServiceObject>,
+    eips: BTreeMap<String, EipObject>,
+    surroundings: Surroundings,
+}
+
+impl Left {
+    fn in_order() -> Self {
+        let address: IpAddr = "10.1.0.7".parse().unwrap();
+        let mut left = Self {
+            cluster: Cluster::default(),
+            services: BTreeMap::new(),
+            eips: BTreeMap::new(),
+            surroundings: Surroundings::default(),
+        };
+        left.cluster.eips.insert(
+            "pool".into(),
+            Eip {
+                address: "10.1.0.0/24".into(),
+                mode: Mode::Layer2,
+                interface: Some("eth0".into()),
+                ..Eip::default()
+            },
+        );
+        left.eips.insert(
+            "pool".into(),
+            EipObject {
+                finalizer: true,
+                status: EipStatus {
+                    usage: 1,
+                    pool_size: 256,
+                    used: [("10.1.0.7".into(), "default/web".into())].into(),
+                    first_ip: "10.1.0.0".into(),
+                    last_ip: "10.1.0.255".into(),
+                    v4: true,
+                    occupied: false,
+                },
+                ..EipObject::default()
+            },
+        );
+        left.serve("web", &[address]);
+        left
+    }
+
+    fn serve(&mut self, name: &str, ingress: &[IpAddr]) {
+        let service = Service {
+            annotations: [
+                ("lb.kubesphere.io/v1alpha1".into(), "openelb".into()),
+                (EIP_LABEL.into(), "pool".into()),
+            ]
+            .into(),
+            load_balancer: true,
+            families: vec![Family::V4],
+            ports: vec![ServicePort {
+                name: "http".into(),
+                protocol: PortProtocol::Served(Protocol::Tcp),
+                port: 80,
+            }],
+            ingress: ingress.into(),
+            ..Service::default()
+        };
+        self.cluster.services.insert(key(name), Arc::new(service));
+        self.services.insert(
+            key(name),
+            ServiceObject {
+                label: (!ingress.is_empty()).then(|| "pool".into()),
+                finalizer: !ingress.is_empty(),
+                ..ServiceObject::default()
+            },
+        );
+    }
+
+    fn service(&mut self, name: &str) -> &mut Service {
+        Arc::make_mut(self.cluster.services.get_mut(&key(name)).unwrap())
+    }
+
+    /// What is found, a line each: level, object, field.
+    fn found(self) -> Vec<String> {
+        let world = World::new(self.cluster.clone(), self.services, self.eips, true);
+        let findings = judge(&self.cluster, world, &self.surroundings);
+        for finding in &findings {
+            assert!(!finding.says.is_empty() && !finding.remedy.is_empty(), "{finding:?}");
+        }
+        findings
+            .iter()
+            .map(
+                |Finding {
+                     level, object, field, ..
+                 }| format!("{level:?} {object} {field}").trim_end().to_owned(),
+            )
+            .collect()
+    }
+}
+
+fn workload(kind: &str, name: &str, pods: i64) -> Workload {
+    Workload {
+        object: ObjectRef {
+            kind: kind.into(),
+            namespace: "openelb-system".into(),
+            name: name.into(),
+        },
+        images: vec![format!("kubesphere/{name}:v0.6.0")],
+        pods,
+    }
+}
+
+fn webhook(service: &str, fails_closed: bool) -> Webhook {
+    Webhook {
+        configuration: ObjectRef::cluster_scoped("ValidatingWebhookConfiguration", &format!("{service}-hooks")),
+        name: "validate.eip.network.kubesphere.io".into(),
+        service: Some(("openelb-system".into(), service.into())),
+        fails_closed,
+        resources: vec!["eips".into()],
+    }
+}
+
+#[test]
+fn what_is_in_order_is_no_finding() {
+    assert_eq!(Left::in_order().found(), [""; 0]);
+}
+
+#[test]
+fn who_still_runs_is_named() {
+    let mut left = Left::in_order();
+    left.surroundings.workloads = vec![
+        workload("Deployment", "openelb-controller", 1),
+        workload("DaemonSet", "openelb-speaker", 3),
+        workload("Deployment", "porter-manager", 0),
+        workload("Deployment", "node-proxy-web-default", 1),
+        Workload {
+            images: vec!["nginx".into()],
+            ..workload("Deployment", "web", 3)
+        },
+    ];
+    assert_eq!(
+        left.found(),
+        [
+            "Problem DaemonSet openelb-system/openelb-speaker",
+            "Problem Deployment openelb-system/openelb-controller spec.replicas",
+            "Warning Deployment openelb-system/node-proxy-web-default",
+            "Note Deployment openelb-system/porter-manager",
+        ]
+    );
+}
+
+#[test]
+fn who_would_be_asked_is_named() {
+    let mut left = Left::in_order();
+    left.surroundings.webhooks = vec![
+        webhook("openelb-controller", true),
+        webhook("openelb-manager", false),
+        webhook("weir-controller", true),
+        webhook("cert-manager", true),
+    ];
+    left.surroundings.definitions = vec![
+        Definition {
+            name: "eips.network.kubesphere.io".into(),
+            converter: Some(("x".into(), "gone".into())),
+            served: vec!["v1alpha1".into()],
+        },
+        Definition {
+            name: "bgpconfs.network.kubesphere.io".into(),
+            converter: Some(("weir-system".into(), "weir-controller".into())),
+            served: vec!["v1alpha1".into(), "v1alpha2".into()],
+        },
+    ];
+    let field = "webhooks[validate.eip.network.kubesphere.io]";
+    assert_eq!(
+        left.found(),
+        [
+            "Problem CustomResourceDefinition eips.network.kubesphere.io spec.conversion".to_owned(),
+            "Problem CustomResourceDefinition eips.network.kubesphere.io spec.versions".to_owned(),
+            format!("Problem ValidatingWebhookConfiguration openelb-controller-hooks {field}"),
+            format!("Warning ValidatingWebhookConfiguration openelb-manager-hooks {field}"),
+        ]
+    );
+}
+
+#[test]
+fn other_ways_of_announcing_are_named() {
+    let mut left = Left::in_order();
+    for (name, mode) in [("routed", Mode::Bgp), ("shared", Mode::Vip)] {
+        let eip = Eip {
+            address: format!("10.{}.0.1", mode as u8 + 2),
+            mode,
+            interface: Some("eth0".into()),
+            ..Eip::default()
+        };
+        left.cluster.eips.insert(name.into(), eip);
+    }
+    left.surroundings.bgp = vec![ObjectRef::cluster_scoped("BgpConf", "default")];
+    assert_eq!(
+        left.found(),
+        [
+            "Problem Eip routed spec.protocol",
+            "Warning BgpConf default",
+            "Warning Eip shared spec.protocol",
+        ]
+    );
+}
+
+#[test]
+fn addresses_that_would_change_are_problems() {
+    let mut left = Left::in_order();
+    left.service("web").ingress = vec!["10.9.9.9".parse().unwrap()];
+    let found = left.found();
+    assert!(
+        found.contains(&"Problem Service default/web status.loadBalancer.ingress".to_owned()),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_service_that_waits_gets_an_address() {
+    let mut left = Left::in_order();
+    left.serve("new", &[]);
+    let found = left.found();
+    assert_eq!(
+        found,
+        ["Note Service default/new status.loadBalancer.ingress"],
+        "{found:?}"
+    );
+}
+
+#[test]
+fn books_that_are_wrong_are_named() {
+    let mut left = Left::in_order();
+    let used = &mut left.eips.get_mut("pool").unwrap().status.used;
+    used.clear();
+    used.insert("10.1.0.9".into(), "default/gone".into());
+    assert_eq!(
+        left.found(),
+        [
+            "Warning Eip pool status.used[10.1.0.7]",
+            "Warning Eip pool status.used[10.1.0.9]",
+        ]
+    );
+}
+
+#[test]
+fn earlier_annotations_are_named() {
+    let mut left = Left::in_order();
+    let annotations = &mut left.service("web").annotations;
+    annotations.insert("lb.kubesphere.io/v1alpha1".into(), "porter".into());
+    annotations.insert("layer2.openelb.kubesphere.io/v1alpha1".into(), "node-1".into());
+    annotations.insert("protocol.openelb.kubesphere.io/v1alpha1".into(), "bgp".into());
+    assert_eq!(
+        left.found(),
+        [
+            "Warning Service default/web",
+            "Note Service default/web metadata.annotations[layer2.openelb.kubesphere.io/v1alpha1]",
+            "Note Service default/web metadata.annotations[lb.kubesphere.io/v1alpha1]",
+        ]
+    );
+}
+
+#[test]
+fn a_node_proxy_is_a_problem_where_it_costs_an_address() {
+    let mut left = Left::in_order();
+    left.service("web")
+        .annotations
+        .insert("node-proxy.openelb.kubesphere.io/type".into(), "daemonset".into());
+    let found = left.found();
+    assert!(found.contains(&"Problem Service default/web".to_owned()), "{found:?}");
+}
+
+#[test]
+fn cleanup_first_stops_what_would_refuse_its_writes() {
+    let marked = |object: ObjectRef, label: bool, finalizers: &[&str]| Marked {
+        object,
+        resource_version: "7".into(),
+        labels: label
+            .then(|| (EIP_LABEL.to_owned(), "pool".to_owned()))
+            .into_iter()
+            .collect(),
+        finalizers: finalizers.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let definition = ObjectRef::cluster_scoped("CustomResourceDefinition", "eips.network.kubesphere.io");
+    let service = |name: &str| ObjectRef::service(&key(name));
+    let eip = |name: &str| ObjectRef::cluster_scoped("Eip", name);
+    let steps = steps(
+        &[webhook("openelb-controller", true), webhook("weir-controller", true)],
+        std::slice::from_ref(&definition),
+        &[
+            marked(service("ours"), true, &[SERVICE_FINALIZER, "other/finalizer"]),
+            marked(service("others"), false, &["other/finalizer"]),
+            marked(service("labelled"), true, &[]),
+        ],
+        &[marked(eip("pool"), false, &[EIP_FINALIZER])],
+        &[marked(
+            ObjectRef::cluster_scoped("BgpConf", "default"),
+            false,
+            &[SERVICE_FINALIZER],
+        )],
+    );
+    let unmark = |object, label: bool, finalizers: &[&str]| Step::Unmark {
+        object,
+        resource_version: "7".into(),
+        label: label.then_some(EIP_LABEL),
+        finalizers: finalizers.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    assert_eq!(
+        steps,
+        [
+            Step::Delete(ObjectRef::cluster_scoped(
+                "ValidatingWebhookConfiguration",
+                "weir-controller-hooks"
+            )),
+            Step::StopConverting(definition),
+            unmark(service("ours"), true, &["other/finalizer"]),
+            unmark(service("labelled"), true, &[]),
+            unmark(eip("pool"), false, &[]),
+            unmark(ObjectRef::cluster_scoped("BgpConf", "default"), false, &[]),
+        ]
+    );
+}

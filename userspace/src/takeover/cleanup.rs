@@ -1,0 +1,190 @@
+//! Taking out of a cluster what would wait for a controller that is gone.
+
+use super::read::{definitions, metadata, object, webhooks};
+use crate::source::kube;
+use ::kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams},
+    core::{ApiResource, GroupVersionKind},
+};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Service};
+use serde_json::json;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::sleep;
+use weir_core::{
+    model::ObjectRef,
+    takeover::{Marked, Step, steps},
+};
+use weir_crds::{BgpConf, BgpPeer, Eip};
+
+/// How often is looked again for what has changed meanwhile.
+const ROUNDS: usize = 5;
+/// A Lease whose holder does not say for how long it is held is held for this long.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// How to leave.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Namespace of the controllers' Lease.
+    pub namespace: String,
+    /// Its name.
+    pub lease: String,
+}
+
+/// Removes Weir's webhooks and conversion, then labels and finalizers of Services, Eips, BgpConfs and BgpPeers, and prints a line
+/// for each. Addresses in statuses stay.
+///
+/// # Errors
+///
+/// When a controller still leads, as it would write all of it again; when the API server refuses something.
+pub async fn cleanup(leaving: &Leaving) -> anyhow::Result<()> {
+    let (client, _) = kube::client().await?;
+    refuse_while_led(&client, leaving).await?;
+    for round in 0..ROUNDS {
+        let steps = planned(&client).await?;
+        if steps.is_empty() {
+            if round == 0 {
+                println!("nothing to remove");
+            }
+            return Ok(());
+        }
+        for step in steps {
+            if leaving.dry_run {
+                println!("would {}", describe(&step));
+            } else if take(&client, &step).await? {
+                println!("{}", describe(&step));
+            }
+        }
+        if leaving.dry_run {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("somebody writes labels or finalizers again; see whether a controller, or OpenELB, still runs")
+}
+
+/// A Lease that is renewed while we look is held.
+async fn refuse_while_led(client: &Client, leaving: &Leaving) -> anyhow::Result<()> {
+    let api = Api::<Lease>::namespaced(client.clone(), &leaving.namespace);
+    let Some(lease) = api.get_opt(&leaving.lease).await? else {
+        return Ok(());
+    };
+    let spec = lease.spec.unwrap_or_default();
+    let Some(holder) = spec.holder_identity.filter(|holder| !holder.is_empty()) else {
+        return Ok(());
+    };
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    sleep(seconds.map_or(LEASE, Duration::from_secs)).await;
+    let now = api.get_opt(&leaving.lease).await?;
+    let renewed = now.is_some_and(|now| now.metadata.resource_version != lease.metadata.resource_version);
+    anyhow::ensure!(
+        !renewed,
+        "controller {holder} leads, and would write everything again: `kubectl -n {} scale deployment weir-controller --replicas=0` first",
+        leaving.namespace
+    );
+    Ok(())
+}
+
+async fn planned(client: &Client) -> anyhow::Result<Vec<Step>> {
+    let converted = definitions(client).await?.into_iter().filter(|definition| {
+        let converter = definition.converter.as_ref();
+        converter.is_some_and(|(_, service)| service.starts_with("weir-"))
+    });
+    let converted: Vec<ObjectRef> = converted
+        .map(|definition| ObjectRef::cluster_scoped("CustomResourceDefinition", &definition.name))
+        .collect();
+    let services = marked("Service", metadata::<Service>(client).await?);
+    let eips = marked("Eip", metadata::<Eip>(client).await?);
+    let mut bgp = marked("BgpConf", metadata::<BgpConf>(client).await?);
+    bgp.extend(marked("BgpPeer", metadata::<BgpPeer>(client).await?));
+    Ok(steps(&webhooks(client).await?, &converted, &services, &eips, &bgp))
+}
+
+fn marked<K>(kind: &str, found: Vec<PartialObjectMeta<K>>) -> Vec<Marked>
+where
+    PartialObjectMeta<K>: ResourceExt,
+{
+    let marked = |found: &PartialObjectMeta<K>| Marked {
+        object: object(kind, found),
+        resource_version: found.resource_version().unwrap_or_default(),
+        labels: found.labels().clone(),
+        finalizers: found.finalizers().to_vec(),
+    };
+    found.iter().map(marked).collect()
+}
+
+/// Makes a write; whether it was still to be made. One that comes too late is planned anew.
+async fn take(client: &Client, step: &Step) -> anyhow::Result<bool> {
+    let parameters = PatchParams::default();
+    let done = match step {
+        Step::Delete(object) => {
+            let deleted = api(client, object).delete(&object.name, &DeleteParams::default()).await;
+            deleted.map(drop)
+        }
+        Step::StopConverting(object) => {
+            let patch = json!({"spec": {"conversion": {"strategy": "None", "webhook": null}}});
+            let patched = api(client, object)
+                .patch(&object.name, &parameters, &Patch::Merge(patch))
+                .await;
+            patched.map(drop)
+        }
+        Step::Unmark {
+            object,
+            resource_version,
+            label,
+            finalizers,
+        } => {
+            let labels: BTreeMap<&str, Option<&str>> = label.iter().map(|label| (*label, None)).collect();
+            let patch = json!({
+                "metadata": {"resourceVersion": resource_version, "labels": labels, "finalizers": finalizers},
+            });
+            let patched = api(client, object)
+                .patch(&object.name, &parameters, &Patch::Merge(patch))
+                .await;
+            patched.map(drop)
+        }
+    };
+    match done {
+        Ok(()) => Ok(true),
+        Err(::kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(false),
+        Err(error) => Err(anyhow::Error::from(error).context(format!("cannot {}", describe(step)))),
+    }
+}
+
+fn api(client: &Client, object: &ObjectRef) -> Api<DynamicObject> {
+    let (group, version, plural) = match object.kind.as_str() {
+        "Service" => ("", "v1", "services"),
+        "Eip" => ("network.kubesphere.io", "v1alpha2", "eips"),
+        "BgpConf" => ("network.kubesphere.io", "v1alpha2", "bgpconfs"),
+        "BgpPeer" => ("network.kubesphere.io", "v1alpha2", "bgppeers"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions"),
+        "MutatingWebhookConfiguration" => ("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations"),
+        // Steps are about no other kind.
+        _ => ("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations"),
+    };
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &object.kind), plural);
+    if object.namespace.is_empty() {
+        Api::all_with(client.clone(), &resource)
+    } else {
+        Api::namespaced_with(client.clone(), &object.namespace, &resource)
+    }
+}
+
+/// After `would` or `cannot`, and as a line of what was done.
+fn describe(step: &Step) -> String {
+    match step {
+        Step::Delete(object) => format!("delete {object}"),
+        Step::StopConverting(object) => format!("remove conversion from {object}"),
+        Step::Unmark { object, label, .. } => {
+            let what = if label.is_some() {
+                "label and finalizer"
+            } else {
+                "finalizer"
+            };
+            format!("remove {what} from {object}")
+        }
+    }
+}
