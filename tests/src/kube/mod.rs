@@ -23,10 +23,11 @@ pub use proxy::{KubeProxy, ProxyMode};
 pub use weir::NAMESPACE as WEIR_NAMESPACE;
 
 use crate::lab::{
-    FAMILIES, Family, Lab, Namespace, address, manifests, namespace, process::Process, remains, topology,
+    FAMILIES, Family, Lab, Namespace, address, client, manifests, namespace, process::Process, remains, topology,
 };
 use anyhow::{Context, Result, anyhow};
 use certificates::Certificates;
+use serde_json::Value;
 use servers::Place;
 use std::{
     fs,
@@ -206,6 +207,21 @@ impl ControlPlane {
         let place = Place { namespace, directory };
         self.api_server = place.api_server(address::control_plane(Family::V4), &self.certificates)?;
         wait_until_ready(&mut self.api_server, &self.admin)
+    }
+
+    /// Makes etcd forget how what it has came about (compaction), so that no watch can go on from before.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn forget_history(&self) -> Result<()> {
+        let list: Value = serde_json::from_str(&self.admin.run("get --raw /api/v1/namespaces?limit=1")?)?;
+        let revision = list["metadata"]["resourceVersion"].as_str().context("no version")?;
+        let body = format!("{{\"revision\": \"{revision}\", \"physical\": true}}");
+        let etcd = SocketAddr::from((Ipv4Addr::LOCALHOST, servers::ETCD_PORT));
+        self.namespace()
+            .run(|| client::post(etcd, "/v3/kv/compaction", &body))
+            .context("etcd does not forget")
+            .map(drop)
     }
 
     /// Whether all of its programs run.

@@ -7,6 +7,8 @@ use std::{net::IpAddr, path::Path};
 
 /// Where the API server listens.
 pub(super) const PORT: u16 = 6443;
+/// Where etcd does.
+pub(super) const ETCD_PORT: u16 = 2379;
 /// Of the Services' cluster addresses, one of each family.
 const CLUSTER_ADDRESSES: &str = "10.96.0.0/16,fd96::/108";
 /// The cluster address of the API server.
@@ -34,7 +36,7 @@ impl Place<'_> {
     /// A store that forgets when the machine does: nothing here outlives a test.
     pub(super) fn etcd(&self) -> Result<Process> {
         let peers = "http://127.0.0.1:2380";
-        let clients = "http://127.0.0.1:2379";
+        let clients = format!("http://127.0.0.1:{ETCD_PORT}");
         self.start(
             "etcd",
             vec![
@@ -56,7 +58,7 @@ impl Place<'_> {
         self.start(
             "kube-apiserver",
             Vec::from_iter(audit.into_iter().chain([
-                "--etcd-servers=http://127.0.0.1:2379".into(),
+                format!("--etcd-servers=http://127.0.0.1:{ETCD_PORT}"),
                 "--bind-address=::".into(),
                 format!("--advertise-address={address}"),
                 format!("--secure-port={PORT}"),

@@ -128,15 +128,33 @@ pub fn get_on(connection: &mut TcpStream, path: &str) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`get`]; the status has to be that of a file created or replaced.
 pub fn put_on(connection: &mut TcpStream, path: &str, body: &[u8]) -> Result<()> {
+    let (status, _) = send_on(connection, "PUT", path, body)?;
+    ensure!(status == 201 || status == 204, "PUT {path}: status {status}");
+    Ok(())
+}
+
+/// What comes back for `body` sent to `http://ADDRESS/PATH`.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(address: SocketAddr, path: &str, body: &str) -> Result<Vec<u8>> {
+    let (status, answer) = send_on(&mut connect(address)?, "POST", path, body.as_bytes())?;
+    ensure!(
+        status == 200,
+        "POST {path}: status {status}: {}",
+        String::from_utf8_lossy(&answer)
+    );
+    Ok(answer)
+}
+
+fn send_on(connection: &mut TcpStream, method: &str, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
     let head = format!(
-        "PUT {path} HTTP/1.1\r\nHost: lab\r\nContent-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: lab\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     connection.write_all(head.as_bytes())?;
     connection.write_all(body).context("the upload broke")?;
-    let (status, _) = response(connection, &AtomicUsize::new(0))?;
-    ensure!(status == 201 || status == 204, "PUT {path}: status {status}");
-    Ok(())
+    response(connection, &AtomicUsize::new(0))
 }
 
 /// A TCP connection with a time-out on both directions.

@@ -18,6 +18,7 @@ mod eips;
 mod killing;
 mod kube_proxy;
 mod objects;
+mod outages;
 mod requests;
 mod rules;
 mod samples;

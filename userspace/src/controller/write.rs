@@ -43,7 +43,7 @@ impl Object {
 /// What became of the writes.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// Objects that were written, with the version before.
+    /// Objects that were written, by us or by somebody else meanwhile, with the version before.
     pub(super) written: BTreeMap<Object, String>,
     /// What there is to say.
     pub(super) events: Vec<Event>,
@@ -54,8 +54,10 @@ pub(super) struct Outcome {
 /// How one write went.
 enum Done {
     Written(Object, String, Vec<Event>),
-    /// The object is another by now, or gone.
-    TooOld,
+    /// The object is another by now, or gone; the version that it was planned from.
+    Outdated(Object, String),
+    /// There was nothing to write, or it is not ours to write any more.
+    Nothing,
     Refused,
 }
 
@@ -63,7 +65,7 @@ impl Done {
     const fn result(&self) -> telemetry::Result {
         match self {
             Self::Written(..) => telemetry::Result::Written,
-            Self::TooOld => telemetry::Result::TooOld,
+            Self::Outdated(..) | Self::Nothing => telemetry::Result::TooOld,
             Self::Refused => telemetry::Result::Refused,
         }
     }
@@ -97,7 +99,7 @@ impl Writer {
                 .map(|action| async move {
                     // Not later: what is planned from another's time is not ours to write.
                     if !leading.now() {
-                        return Done::TooOld;
+                        return Done::Nothing;
                     }
                     let name = telemetry::name(&action);
                     let done = self.make(world, action).await;
@@ -111,7 +113,9 @@ impl Writer {
                         outcome.written.insert(object, before);
                         outcome.events.extend(events);
                     }
-                    Done::TooOld => {}
+                    // A snapshot that still has that version is worth no other attempt.
+                    Done::Outdated(object, before) => drop(outcome.written.insert(object, before)),
+                    Done::Nothing => {}
                     Done::Refused => outcome.refused = true,
                 }
             }
@@ -260,11 +264,11 @@ fn merge(before: Option<&EipStatus>, status: &EipStatus) -> Value {
 fn done<K: Resource>(object: Object, version: String, written: Result<K, kube::Error>, events: Vec<Event>) -> Done {
     match written {
         // A write that changes nothing leaves the version as it is; nobody has to wait for another then.
-        Ok(now) if now.meta().resource_version.as_ref() == Some(&version) => Done::TooOld,
+        Ok(now) if now.meta().resource_version.as_ref() == Some(&version) => Done::Nothing,
         Ok(_) => Done::Written(object, version, events),
         Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {
             debug!(?object, "is another by now");
-            Done::TooOld
+            Done::Outdated(object, version)
         }
         Err(error) => {
             warn!("cannot write {object:?}; it is tried again: {error}");

@@ -3,7 +3,7 @@
 //!
 //! Nothing is told before every kind has been listed once. While the API server is away, or refuses, what was last read
 //! stays; a list that is read again replaces the former one in one piece, and if nothing is different nothing is told.
-//! Several changes in a row are one. Objects are turned into the model's as they arrive, so the large parts of them
+//! Several changes in a row are one, and nobody who tells has to wait until they are taken in. Objects are turned into the model's as they arrive, so the large parts of them
 //! (managed fields, status of nodes) are not kept.
 //!
 //! Does not decide anything about the objects, and does not write to the API.
@@ -12,6 +12,7 @@ mod backoff;
 mod contents;
 mod eips;
 mod follow;
+mod inbox;
 mod kinds;
 mod problems;
 mod records;
@@ -19,26 +20,25 @@ mod records;
 pub use eips::{WrittenEip, eips, written_eip};
 pub use records::Records;
 
-use contents::{Contents, Entry};
+use contents::Contents;
 use follow::Followed;
+use inbox::{Attempt, Inbox, Told};
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{Api, Client, Config, core::PartialObjectMeta};
 use problems::Problems;
-use std::{collections::BTreeSet, future::pending, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
-    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 use weir_core::model::{Cluster, Condition};
 
-/// Changes that come within this time after a snapshot make one more, together.
-const GAP: Duration = Duration::from_millis(20);
-/// Messages of the followers that wait to be taken; more keep the followers waiting.
-const QUEUE: usize = 256;
+/// After a snapshot the next one waits for as long as it took to use that one, so that changes without end take half of the
+/// time at most; but not less and not more than this. At rest the first change waits for nothing.
+const GAP: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
 /// A connection that is not made in this time is not made.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -82,48 +82,35 @@ pub enum Scope {
 /// The API and what was last read from it.
 #[derive(Debug)]
 pub struct Kube {
-    told: mpsc::Receiver<Told>,
+    inbox: Arc<Inbox>,
     contents: Contents,
     problems: Problems,
     /// Kinds that have not been listed yet.
     awaited: BTreeSet<Followed>,
     /// Something is different from what was read last.
     changed: bool,
-    /// When the next snapshot may be taken.
+    /// When the last snapshot was taken, until it has been used.
+    taken: Option<Instant>,
+    /// When the next one may be taken.
     next: Instant,
     /// Ends the followers when this is dropped.
     _followers: JoinSet<()>,
-}
-
-/// What a follower says.
-#[derive(Debug)]
-enum Told {
-    /// All objects of a kind.
-    Listed(Followed, Vec<Entry>),
-    /// An object is new or another.
-    Set(Entry),
-    /// An object is gone.
-    Gone(Entry),
-    /// The API server has begun to tell changes of a kind.
-    Watching(Followed),
-    /// It could not be asked about a kind.
-    Failed(Followed, Box<kube::Error>),
 }
 
 impl Kube {
     /// Begins to follow with `client`; conditions name the API server `server`. Needs a runtime.
     #[must_use]
     pub fn follow(client: &Client, server: &str, scope: Scope) -> Self {
-        let (tell, told) = mpsc::channel(QUEUE);
+        let inbox = Arc::new(Inbox::default());
         let mut followers = JoinSet::new();
         let kinds = scope.kinds();
         for kind in kinds {
-            let tell = tell.clone();
+            let inbox = inbox.clone();
             let client = client.clone();
             match kind {
                 Followed::Eips => {
                     let api = Api::all_with(client, &kinds::eip_resource());
-                    followers.spawn(follow::follow(api, *kind, scope, kinds::eip, tell));
+                    followers.spawn(follow::follow(api, *kind, scope, kinds::eip, inbox));
                 }
                 Followed::Services => {
                     let api = Api::<Service>::all(client);
@@ -132,29 +119,30 @@ impl Kube {
                         *kind,
                         scope,
                         move |service| kinds::service(service, scope),
-                        tell,
+                        inbox,
                     ));
                 }
                 Followed::EndpointSlices => {
                     let api = Api::<EndpointSlice>::all(client);
-                    followers.spawn(follow::follow(api, *kind, scope, kinds::endpoint_slice, tell));
+                    followers.spawn(follow::follow(api, *kind, scope, kinds::endpoint_slice, inbox));
                 }
                 Followed::Nodes => {
                     let api = Api::<Node>::all(client);
-                    followers.spawn(follow::follow(api, *kind, scope, kinds::node, tell));
+                    followers.spawn(follow::follow(api, *kind, scope, kinds::node, inbox));
                 }
                 Followed::Namespaces => {
                     let api = Api::<PartialObjectMeta<Namespace>>::all(client);
-                    followers.spawn(follow::follow(api, *kind, scope, kinds::namespace, tell));
+                    followers.spawn(follow::follow(api, *kind, scope, kinds::namespace, inbox));
                 }
             }
         }
         Self {
-            told,
+            inbox,
             contents: Contents::new(scope.automatic()),
             problems: Problems::new(server),
             awaited: kinds.iter().copied().collect(),
             changed: true,
+            taken: None,
             next: Instant::now(),
             _followers: followers,
         }
@@ -162,21 +150,22 @@ impl Kube {
 
     /// Waits until [`Self::read`] or [`Self::conditions`] may have something new to say. May be dropped at any time.
     pub async fn changed(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            let (least, most) = GAP;
+            self.next = Instant::now() + taken.elapsed().clamp(least, most);
+        }
         loop {
+            if self.take() {
+                return;
+            }
             let due = self.changed && self.awaited.is_empty();
-            if due && self.told.is_empty() && self.next <= Instant::now() {
+            if due && self.next <= Instant::now() {
                 return;
             }
             let next = self.next;
             tokio::select! {
-                told = self.told.recv() => match told {
-                    Some(told) => if self.take(told) {
-                        return;
-                    },
-                    // Followers never end by themselves.
-                    None => pending().await,
-                },
-                () = sleep_until(next), if due => return,
+                () = self.inbox.filled() => {}
+                () = sleep_until(next), if due => {}
             }
         }
     }
@@ -187,7 +176,7 @@ impl Kube {
             return None;
         }
         self.changed = false;
-        self.next = Instant::now() + GAP;
+        self.taken = Some(Instant::now());
         Some(self.contents.snapshot())
     }
 
@@ -207,24 +196,30 @@ impl Kube {
         self.problems.conditions()
     }
 
-    /// Takes in what a follower says; whether the conditions are others now.
-    fn take(&mut self, told: Told) -> bool {
-        match told {
-            Told::Listed(kind, entries) => {
-                self.awaited.remove(&kind);
-                self.changed |= self.contents.replace(kind.kind(), entries);
-                false
-            }
-            Told::Set(entry) => {
-                self.changed |= self.contents.set(entry);
-                false
-            }
-            Told::Gone(entry) => {
-                self.changed |= self.contents.remove(&entry.identity);
-                false
-            }
-            Told::Watching(kind) => self.problems.solved(kind),
-            Told::Failed(kind, error) => self.problems.failed(kind, &error),
+    /// Takes in what followers have been told; whether the conditions are others now.
+    fn take(&mut self) -> bool {
+        let Told {
+            lists,
+            objects,
+            attempts,
+        } = self.inbox.take();
+        for (kind, entries) in lists {
+            self.awaited.remove(&kind);
+            self.changed |= self.contents.replace(kind.kind(), entries);
         }
+        for (identity, entry) in objects {
+            self.changed |= match entry {
+                Some(entry) => self.contents.set(entry),
+                None => self.contents.remove(&identity),
+            };
+        }
+        let mut conditions = false;
+        for attempt in attempts {
+            conditions |= match attempt {
+                Attempt::Watching(kind) => self.problems.solved(kind),
+                Attempt::Failed(kind, error) => self.problems.failed(kind, &error),
+            };
+        }
+        conditions
     }
 }

@@ -5,9 +5,10 @@
 //! attempt to list. All three matter to an agent that is to outlive its API server.
 
 use super::{
-    Scope, Told,
+    Scope,
     backoff::{Backoff, chance},
     contents::Entry,
+    inbox::{Attempt, Inbox},
 };
 use futures_util::{Stream, StreamExt};
 use kube::{
@@ -16,11 +17,8 @@ use kube::{
     core::Status,
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, io, pin::pin, time::Duration};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout},
-};
+use std::{fmt::Debug, io, pin::pin, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 /// Objects in one answer to a list.
@@ -45,13 +43,13 @@ pub(super) enum Followed {
     Namespaces,
 }
 
-/// Tells everything about a kind, until nobody listens.
+/// Tells everything about a kind, for as long as it is let.
 pub(super) async fn follow<K>(
     api: Api<K>,
     kind: Followed,
     scope: Scope,
     convert: impl Fn(K) -> Entry,
-    tell: mpsc::Sender<Told>,
+    inbox: Arc<Inbox>,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -61,12 +59,12 @@ pub(super) async fn follow<K>(
         labels: kind.labels().map(str::to_owned),
         fields: kind.fields(scope).map(str::to_owned),
         convert,
-        tell,
+        inbox,
     };
     let mut backoff = Backoff::default();
     // Where the next watch is to begin; none: with a list.
     let mut version = None;
-    while !follower.tell.is_closed() {
+    loop {
         let begun = Instant::now();
         let outcome = match &mut version {
             None => follower.list().await.map(|listed| {
@@ -88,7 +86,7 @@ pub(super) async fn follow<K>(
                     if matches!(error, kube::Error::SerdeError(_)) {
                         version = None;
                     }
-                    follower.say(Told::Failed(kind, error.into())).await;
+                    follower.inbox.attempt(Attempt::Failed(kind, error.into()));
                     sleep(backoff.wait()).await;
                     continue;
                 }
@@ -108,7 +106,7 @@ struct Follower<K, C> {
     labels: Option<String>,
     fields: Option<String>,
     convert: C,
-    tell: mpsc::Sender<Told>,
+    inbox: Arc<Inbox>,
 }
 
 impl<K, C> Follower<K, C>
@@ -131,7 +129,7 @@ where
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => {
-                    self.say(Told::Listed(self.kind, entries)).await;
+                    self.inbox.list(self.kind, entries);
                     return Ok(page.metadata.resource_version.unwrap_or_default());
                 }
             }
@@ -150,7 +148,7 @@ where
             send_initial_events: false,
         };
         let events = answered(self.api.watch(&params, version)).await?;
-        self.say(Told::Watching(self.kind)).await;
+        self.inbox.attempt(Attempt::Watching(self.kind));
         self.tell_all(events, version).await
     }
 
@@ -164,11 +162,11 @@ where
             match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                     version.clone_from(&object.resource_version().unwrap_or_default());
-                    self.say(Told::Set((self.convert)(object))).await;
+                    self.inbox.set((self.convert)(object));
                 }
                 Ok(WatchEvent::Deleted(object)) => {
                     version.clone_from(&object.resource_version().unwrap_or_default());
-                    self.say(Told::Gone((self.convert)(object))).await;
+                    self.inbox.gone((self.convert)(object).identity);
                 }
                 Ok(WatchEvent::Bookmark(bookmark)) => *version = bookmark.metadata.resource_version,
                 Ok(WatchEvent::Error(status)) => return Err(kube::Error::Api(status)),
@@ -181,11 +179,6 @@ where
             }
         }
         Ok(())
-    }
-
-    async fn say(&self, told: Told) {
-        // Nobody listens any more only at the end, which the caller notices.
-        drop(self.tell.send(told).await);
     }
 }
 
