@@ -84,6 +84,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let (client, server) = kube::client().await?;
+    let writing = kube::writing_client().await?;
     let telemetry = Telemetry::default();
     // What serves ends with this.
     let mut servers = JoinSet::new();
@@ -107,8 +108,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     };
     webhook::start(&mut servers, settings.webhook, around);
     let mut controller = Controller {
-        writer: Writer::new(client.clone(), telemetry.clone()),
-        teller: Teller::new(client.clone(), telemetry.clone()),
+        writer: Writer::new(writing.clone(), telemetry.clone()),
+        teller: Teller::new(writing, telemetry.clone()),
         speaker: Speaker::start(client, &settings.identity, telemetry.clone()),
         telemetry,
         rules: settings.rules,
@@ -121,7 +122,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         said: Said::default(),
         unseen: BTreeMap::new(),
         unseen_until: Instant::now(),
-        refused: REFUSED.0,
+        backoff: BTreeMap::new(),
         refused_until: Instant::now(),
         wake: None,
     };
@@ -174,8 +175,8 @@ struct Controller {
     /// Objects that were written, with the version that they had before, until a snapshot has another.
     unseen: BTreeMap<Object, String>,
     unseen_until: Instant,
-    /// How long to wait after the next refusal.
-    refused: Duration,
+    /// Objects whose last write was refused: until when they are left alone, and how long that was.
+    backoff: BTreeMap<Object, (Instant, Duration)>,
     refused_until: Instant,
     /// When to look again without anything having changed.
     wake: Option<Instant>,
@@ -225,6 +226,7 @@ impl Controller {
             self.said = Said::default();
             self.unseen.clear();
             self.teller.forget();
+            self.backoff.clear();
             self.due = true;
             return;
         }
@@ -269,22 +271,51 @@ impl Controller {
         world
     }
 
-    async fn write(&mut self, world: &World, actions: Vec<Action>) {
+    async fn write(&mut self, world: &World, mut actions: Vec<Action>) {
+        // One object that cannot be written is no reason to leave the others.
+        let now = Instant::now();
+        actions.retain(|action| {
+            self.backoff
+                .get(&Object::of(action))
+                .is_none_or(|(until, _)| *until <= now)
+        });
+        if let Some(until) = self
+            .backoff
+            .values()
+            .map(|(until, _)| *until)
+            .filter(|until| *until > now)
+            .min()
+        {
+            self.wake_at(until);
+        }
+        if actions.is_empty() {
+            return;
+        }
         let outcome = self.writer.write(world, actions, &self.leading).await;
         for event in outcome.events {
             self.speaker.say(event);
         }
         let now = Instant::now();
+        self.backoff.retain(|object, _| !outcome.written.contains_key(object));
+        for (object, message) in outcome.refused {
+            let pause = self
+                .backoff
+                .get(&object)
+                .map_or(REFUSED.0, |(_, pause)| (*pause * 2).min(REFUSED.1));
+            if pause == REFUSED.0
+                && let Some(event) = object.refused(world, message)
+            {
+                self.speaker.say(event);
+            }
+            self.wake_at(now + pause);
+            self.backoff.insert(object, (now + pause, pause));
+        }
         self.unseen = outcome.written;
         self.unseen_until = now + UNSEEN;
-        if outcome.refused {
-            self.refused_until = now + self.refused;
-            self.refused = (self.refused * 2).min(REFUSED.1);
-            self.wake_at(self.refused_until);
-        } else {
-            self.refused = REFUSED.0;
-            self.wake_at(now + UNSEEN);
+        if outcome.unanswered {
+            self.refused_until = now + REFUSED.0;
         }
+        self.wake_at(now + UNSEEN);
     }
 
     /// Whether the Services of a snapshot are those of the API server.

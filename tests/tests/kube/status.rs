@@ -77,6 +77,21 @@ fn a16_nodes_say_how_eips_stand_there_and_what_is_well_is_left_alone() -> Result
             ensure!(version(&now) == version(before), "{kind} was {before}, is {now}");
         }
 
+        // One that comes later is not called unserved while nodes have not said yet that they serve it.
+        kubectl.apply(
+            &manifests::Service::new("late")
+                .from_eip("lan-ipv4", Family::V4)
+                .with(cluster.lab.pods()),
+        )?;
+        cluster.answered_by(Family::V4, LOWEST + 1, &cluster.pods())?;
+        wait::until("its announcement", || {
+            let nodes = kubectl.get("eip lan-ipv4")?["status"]["nodes"].to_string();
+            ensure!(nodes.contains(&vip(Family::V4, LOWEST + 1).to_string()), "{nodes}");
+            Ok(())
+        })?;
+        let late = kubectl.get("service late")?;
+        ensure!(condition(&late, CONDITION).is_none(), "{}", late["status"]);
+
         // A node that leaves is no longer spoken of.
         let left = cluster.agents.pop();
         drop(left);

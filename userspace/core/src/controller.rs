@@ -75,6 +75,8 @@ pub enum Action {
         resource_version: String,
         /// The label's value; `None` takes label and finalizer away.
         eip: Option<String>,
+        /// What to say once it is done.
+        events: Vec<Event>,
     },
     /// Give an Eip the finalizer [`EIP_FINALIZER`], or take it away.
     Guard {
@@ -105,6 +107,8 @@ pub enum Telling {
         service: ServiceKey,
         /// The condition [`SERVED`]; `None` takes it away.
         served: Option<StatusCondition>,
+        /// The number of nodes, if it rests on what they have not said: they may be about to.
+        silent_nodes: Option<u32>,
     },
     /// How nodes stand to an Eip.
     Eip {
@@ -141,7 +145,7 @@ pub fn plan(world: &World) -> Planned {
     let warnings = conditions.iter().filter_map(|condition| {
         let event_reason = match condition.reason.as_str() {
             reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS) => reason,
-            _ if condition.object.kind == "Service" => events::ASSIGN_FAILED,
+            _ if served.lacks_all(&condition.object) => events::ASSIGN_FAILED,
             other => other,
         };
         Event::about(world, condition, event_reason)

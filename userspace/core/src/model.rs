@@ -51,6 +51,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// How many came before a Service to an address that it shares.
+    #[must_use]
+    pub fn came_after(&self, service: &ServiceKey) -> usize {
+        let places = self.eips.values().map(|eip| eip.before(service));
+        places.max().unwrap_or_default()
+    }
+
     /// Whether a source has something it cannot read: an object that is missing may be in there.
     #[must_use]
     pub fn is_partial(&self) -> bool {
@@ -127,6 +134,20 @@ pub struct Eip {
     pub namespaces: BTreeSet<String>,
     /// `spec.namespaceSelector`.
     pub namespace_selector: Option<BTreeMap<String, String>>,
+    /// By `status.used`: the addresses that several Services have, in the order in which they came.
+    pub shared: BTreeMap<IpAddr, Vec<ServiceKey>>,
+}
+
+impl Eip {
+    /// How many came to an address of this Eip before a Service.
+    #[must_use]
+    pub fn before(&self, service: &ServiceKey) -> usize {
+        let places = self
+            .shared
+            .values()
+            .filter_map(|keys| keys.iter().position(|key| key == service));
+        places.max().unwrap_or_default()
+    }
 }
 
 /// How an Eip's addresses are announced.
@@ -164,8 +185,8 @@ pub struct Service {
     pub deleting: bool,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
-    /// Whether it has the label by which the controller says that the addresses in its status are ours.
-    pub marked: bool,
+    /// The label by which the controller says that the addresses in its status are ours: the Eip of the first.
+    pub label: Option<String>,
     /// Whether `spec.type` is `LoadBalancer`.
     pub load_balancer: bool,
     /// `spec.loadBalancerClass`.

@@ -1,6 +1,7 @@
 //! How an Eip stands on one node, as that node tells the others by the Eip's status.
 
 use crate::{
+    ipam::Pools,
     model::{Cluster, Condition, ServiceKey, reason},
     plan::{Plan, ThisNode},
 };
@@ -72,19 +73,22 @@ pub fn standings<'a>(
     // What nobody draws the traffic of is told by one of those that could.
     let first = cluster.nodes.iter().find(|(_, node)| node.ready);
     let first = first.is_some_and(|(name, _)| *name == this.name);
+    let pools = Pools::new(&cluster.eips, &mut Vec::new());
     for condition in conditions.filter(|condition| condition.object.kind == "Service") {
         let service = ServiceKey {
             namespace: condition.object.namespace.clone(),
             name: condition.object.name.clone(),
         };
-        let addresses = plan.allocations.get(&service).into_iter().flatten();
-        let eips: BTreeSet<&String> = addresses
-            .filter_map(|address| {
-                plan.vips
-                    .get(address)
-                    .filter(|vip| vip.owned || vip.owner.is_none() && first)
+        // Not those of the plan, which lacks what is refused here.
+        let shown = cluster.services.get(&service).map(|service| &service.ingress);
+        let eips: BTreeSet<&str> = shown
+            .into_iter()
+            .flatten()
+            .filter(|address| match plan.vips.get(address) {
+                Some(vip) if vip.owner.is_some() => vip.owned,
+                _ => first,
             })
-            .map(|vip| &vip.eip)
+            .filter_map(|address| pools.containing(*address).map(|pool| pool.name))
             .collect();
         for eip in eips {
             if let Some(standing) = standings.get_mut(eip) {

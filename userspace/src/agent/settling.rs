@@ -8,7 +8,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tracing::warn;
-use weir_core::{plan::Plan, standing::standings as standings_of};
+use weir_core::{model::Cluster, plan::Plan, standing::standings as standings_of};
 
 impl Agent {
     pub(super) async fn settle_interfaces(&mut self, queries: &Queries, plan: &Plan, network: &Network, attach: bool) {
@@ -39,7 +39,9 @@ impl Agent {
 
     /// Tells the others how Eips stand here.
     pub(super) fn tell_standings(&self, plan: &Plan) {
-        if let (Some(standings), Some(cluster)) = (&self.standings, &self.cluster) {
+        // What a node that is none says would be taken away again.
+        let known = |cluster: &&Cluster| cluster.nodes.contains_key(&self.this.name);
+        if let (Some(standings), Some(cluster)) = (&self.standings, self.cluster.as_ref().filter(known)) {
             let now = standings_of(cluster, &self.this, plan, self.conditions.current());
             standings.should_be(now, cluster.nodes.len());
         }

@@ -30,6 +30,8 @@ use weir_crds::{Eip, GROUP, NodeStanding, ServiceProblem};
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two writes to one Eip: at least, and for each node of the cluster.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(200));
+/// How long one node's turn is, when all have something to say.
+const TURN: Duration = Duration::from_millis(20);
 /// The same after a refusal.
 const REFUSED: Duration = Duration::from_secs(60);
 /// A request that is not answered by then is tried again.
@@ -70,6 +72,7 @@ impl Standings {
             manager: manager(node),
             since: BTreeMap::new(),
             not_before: BTreeMap::new(),
+            turn: (hash(node) % 1000) as u32,
         };
         tasks.spawn(writer.run(wanted_seen, said_seen));
         Self {
@@ -113,6 +116,8 @@ struct Writer {
     since: BTreeMap<String, Instant>,
     /// Before when an Eip is not written again.
     not_before: BTreeMap<String, Instant>,
+    /// The node's share of the time in which nodes write one after the other, in thousandths.
+    turn: u32,
 }
 
 impl Writer {
@@ -140,7 +145,9 @@ impl Writer {
                 continue;
             }
             let since = former.get(eip).copied().unwrap_or(now);
-            let at = (since + SETTLED).max(self.not_before.get(eip).copied().unwrap_or(now));
+            // Not all at once, or they would be in each other's way.
+            let turn = TURN * wanted.nodes * self.turn / 1000;
+            let at = (since + SETTLED + turn).max(self.not_before.get(eip).copied().unwrap_or(now));
             let again = if at <= now {
                 let pause = PAUSE.0.max(PAUSE.1 * wanted.nodes);
                 let pause = if self.tell(eip, standing).await { pause } else { REFUSED };
@@ -170,7 +177,8 @@ impl Writer {
         let written = timeout(PATIENCE, self.api.patch_status(eip, &params, &patch)).await;
         let problem = match written {
             Ok(Ok(_)) => return true,
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return true,
+            // Gone, or many write at once: it is seen and tried again.
+            Ok(Err(kube::Error::Api(status))) if [404, 409].contains(&status.code) => return true,
             Ok(Err(error)) => error_text(&error),
             Err(_) => "no answer".into(),
         };
@@ -197,15 +205,19 @@ fn object(standing: &Standing) -> NodeStanding {
     }
 }
 
+fn hash(node: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    node.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Whose field a node's is to the API server; no two nodes have one name, or one would take the other's away.
 fn manager(node: &str) -> String {
     let name = format!("weir-agent-{node}");
     if name.len() <= LONGEST_MANAGER {
         return name;
     }
-    let mut hasher = DefaultHasher::new();
-    node.hash(&mut hasher);
-    let hash = format!("-{:016x}", hasher.finish());
+    let hash = format!("-{:016x}", hash(node));
     let start: String = name.chars().take(LONGEST_MANAGER - hash.len()).collect();
     start + &hash
 }

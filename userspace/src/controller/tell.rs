@@ -23,6 +23,8 @@ use weir_crds::{Eip, GROUP};
 const MANAGER: &str = "weir-controller";
 /// How long something has to be so before it is told.
 const SETTLED: Duration = Duration::from_secs(1);
+/// The same of what rests on what nodes do not say: twice as long as one may keep it to itself, at least and for each node.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(12), Duration::from_millis(500));
 /// Between two writes to one object.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The same after a refusal.
@@ -66,7 +68,7 @@ impl Teller {
         for telling in tellings {
             let object = object(&telling);
             let since = former.remove(&object).unwrap_or(now);
-            let at = (since + SETTLED).max(self.not_before.get(&object).copied().unwrap_or(now));
+            let at = (since + settled(&telling)).max(self.not_before.get(&object).copied().unwrap_or(now));
             if at <= now && due.len() < MOST && leading.now() {
                 due.push((object, telling));
             } else {
@@ -92,7 +94,7 @@ impl Teller {
     /// Makes one write; gives for how long the object is to be left alone then.
     async fn make(&self, object: &Object, telling: Telling) -> Duration {
         let made = match telling {
-            Telling::Service { service, served } => {
+            Telling::Service { service, served, .. } => {
                 let api = Api::<Service>::namespaced(self.client.clone(), &service.namespace);
                 self.tell_service(&api, &service.name, served).await
             }
@@ -156,6 +158,16 @@ impl Teller {
                 .await?;
         }
         Ok(())
+    }
+}
+
+fn settled(telling: &Telling) -> Duration {
+    match telling {
+        Telling::Service {
+            silent_nodes: Some(nodes),
+            ..
+        } => SILENCE.0.max(SILENCE.1 * *nodes),
+        Telling::Service { .. } | Telling::Eip { .. } => SETTLED,
     }
 }
 

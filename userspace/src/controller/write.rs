@@ -8,15 +8,18 @@ use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client,
-    api::{ListParams, PartialObjectMeta, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     core::Resource,
 };
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use tracing::{debug, info, warn};
 use weir_core::{
     controller::{Action, EIP_FINALIZER, EIP_LABEL, EipStatus, Event, SERVICE_FINALIZER, World},
-    model::ServiceKey,
+    model::{ObjectRef, ServiceKey},
 };
 use weir_crds::Eip;
 
@@ -31,6 +34,31 @@ pub(super) enum Object {
 }
 
 impl Object {
+    /// What an action writes.
+    pub(super) fn of(action: &Action) -> Self {
+        match action {
+            Action::Show { service, .. } | Action::Mark { service, .. } => Self::Service(service.clone()),
+            Action::Guard { eip, .. } | Action::Record { eip, .. } => Self::Eip(eip.clone()),
+        }
+    }
+
+    /// What to say when the API server refuses to write it.
+    pub(super) fn refused(&self, world: &World, message: String) -> Option<Event> {
+        let (object, uid) = match self {
+            Self::Service(key) => (ObjectRef::service(key), &world.service(key)?.uid),
+            Self::Eip(name) => (ObjectRef::cluster_scoped("Eip", name), &world.eip(name)?.uid),
+        };
+        Some(Event {
+            object,
+            uid: uid.clone(),
+            warning: true,
+            reason: "WriteRefused".into(),
+            message: format!(
+                "the API server refuses what is to be written into this object; it is tried again: {message}"
+            ),
+        })
+    }
+
     /// Its version in a snapshot; `None` if it is not there.
     pub(super) fn version<'a>(&self, world: &'a World) -> Option<&'a str> {
         match self {
@@ -47,8 +75,10 @@ pub(super) struct Outcome {
     pub(super) written: BTreeMap<Object, String>,
     /// What there is to say.
     pub(super) events: Vec<Event>,
-    /// Whether the API server refused something for another reason than its age.
-    pub(super) refused: bool,
+    /// Objects whose write the API server refused for another reason than their age, with what it said.
+    pub(super) refused: Vec<(Object, String)>,
+    /// Whether there was a request that nobody answered.
+    pub(super) unanswered: bool,
 }
 
 /// How one write went.
@@ -58,7 +88,8 @@ enum Done {
     Outdated(Object, String),
     /// There was nothing to write, or it is not ours to write any more.
     Nothing,
-    Refused,
+    Refused(Object, String),
+    Unanswered,
 }
 
 impl Done {
@@ -66,7 +97,7 @@ impl Done {
         match self {
             Self::Written(..) => telemetry::Result::Written,
             Self::Outdated(..) | Self::Nothing => telemetry::Result::TooOld,
-            Self::Refused => telemetry::Result::Refused,
+            Self::Refused(..) | Self::Unanswered => telemetry::Result::Refused,
         }
     }
 }
@@ -91,19 +122,22 @@ impl Writer {
             .into_iter()
             .partition(|action| matches!(action, Action::Mark { .. }));
         let mut outcome = Outcome::default();
+        let silence = &AtomicBool::new(false);
         for (actions, rests_on_eips) in [(shows, true), (marks, false), (of_eips, false)] {
             if actions.is_empty() || rests_on_eips && !self.eips_are_those_of(world, &mut outcome).await {
                 continue;
             }
             let mut done = stream::iter(actions)
                 .map(|action| async move {
-                    // Not later: what is planned from another's time is not ours to write.
-                    if !leading.now() {
+                    // Not later: what is planned from another's time is not ours to write. And who does not answer now will not
+                    // answer the next.
+                    if !leading.now() || silence.load(Ordering::Relaxed) {
                         return Done::Nothing;
                     }
                     let name = telemetry::name(&action);
                     let done = self.make(world, action).await;
                     self.telemetry.wrote(name, done.result());
+                    silence.fetch_or(matches!(done, Done::Unanswered), Ordering::Relaxed);
                     done
                 })
                 .buffer_unordered(AT_ONCE);
@@ -116,7 +150,8 @@ impl Writer {
                     // A snapshot that still has that version is worth no other attempt.
                     Done::Outdated(object, before) => drop(outcome.written.insert(object, before)),
                     Done::Nothing => {}
-                    Done::Refused => outcome.refused = true,
+                    Done::Refused(object, message) => outcome.refused.push((object, message)),
+                    Done::Unanswered => outcome.unanswered = true,
                 }
             }
         }
@@ -139,25 +174,46 @@ impl Writer {
         Ok(versions.collect())
     }
 
-    /// Whether the Eips of the snapshot are those of the API server.
+    /// Whether the books of the snapshot are those of the API server.
     async fn eips_are_those_of(&self, world: &World, outcome: &mut Outcome) -> bool {
-        let eips: Result<Vec<PartialObjectMeta<Eip>>, _> = Api::<Eip>::all(self.client.clone())
-            .list_metadata(&ListParams::default())
-            .await
-            .map(|list| list.items);
-        let eips = match eips {
-            Ok(eips) => eips,
+        match self.books_are_those_of(world).await {
+            Ok(are) => are,
             Err(error) => {
-                warn!("cannot list the Eips, so no statuses of Services are written: {error}");
-                outcome.refused = true;
-                return false;
+                warn!("cannot read the Eips, so no statuses of Services are written: {error}");
+                outcome.unanswered = true;
+                false
             }
-        };
-        let now: BTreeMap<&str, &str> = eips
-            .iter()
-            .filter_map(|eip| Some((eip.metadata.name.as_deref()?, eip.metadata.resource_version.as_deref()?)))
+        }
+    }
+
+    async fn books_are_those_of(&self, world: &World) -> Result<bool, kube::Error> {
+        let api = Api::<Eip>::all(self.client.clone());
+        let list = api.list_metadata(&ListParams::default()).await?;
+        let names = list.items.iter().filter_map(|eip| eip.metadata.name.as_deref());
+        let now: BTreeMap<&str, Option<&str>> = names
+            .zip(list.items.iter().map(|eip| eip.metadata.resource_version.as_deref()))
             .collect();
-        now.into_iter().eq(world.eip_versions())
+        let mut there: usize = 0;
+        for (name, version) in world.eip_versions() {
+            there += 1;
+            match now.get(name) {
+                None => return Ok(false),
+                Some(now) if *now == Some(version) => continue,
+                Some(_) => {}
+            }
+            // Nodes write their own fields at any time; what counts is the book.
+            let (Some(eip), Some(then)) = (api.get_opt(name).await?, world.eip(name)) else {
+                return Ok(false);
+            };
+            let metadata = eip.metadata;
+            let used = eip.status.map(|status| status.used).unwrap_or_default();
+            let deleting = metadata.deletion_timestamp.is_some();
+            let same = metadata.uid.as_ref() == Some(&then.uid) && deleting == world.is_deleting(name);
+            if !same || used != then.status.used {
+                return Ok(false);
+            }
+        }
+        Ok(there == now.len())
     }
 
     async fn make(&self, world: &World, action: Action) -> Done {
@@ -190,6 +246,7 @@ impl Writer {
                 service,
                 resource_version,
                 eip,
+                events,
             } => {
                 debug!(%service, ?eip, "writing label and finalizer");
                 // A strategic merge, so that finalizers of others stay.
@@ -208,7 +265,7 @@ impl Writer {
                 let written = api
                     .patch(&service.name, &PatchParams::default(), &Patch::Strategic(patch))
                     .await;
-                done(Object::Service(service), resource_version, written, no_events())
+                done(Object::Service(service), resource_version, written, events)
             }
             Action::Guard {
                 eip,
@@ -272,7 +329,10 @@ fn done<K: Resource>(object: Object, version: String, written: Result<K, kube::E
         }
         Err(error) => {
             warn!("cannot write {object:?}; it is tried again: {error}");
-            Done::Refused
+            match error {
+                kube::Error::Api(status) => Done::Refused(object, status.message),
+                _ => Done::Unanswered,
+            }
         }
     }
 }

@@ -39,6 +39,8 @@ use weir_core::model::{Cluster, Condition};
 /// After a snapshot the next one waits for as long as it took to use that one, so that changes without end take half of the
 /// time at most; but not less and not more than this. At rest the first change waits for nothing.
 const GAP: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// A request that is no watch and has no answer by then has none.
+const ANSWER: Duration = Duration::from_secs(30);
 /// A connection that is not made in this time is not made.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -62,8 +64,23 @@ pub enum KubeError {
 ///
 /// If neither says how. That the API server cannot be reached is no error.
 pub async fn client() -> Result<(Client, String), KubeError> {
+    make_client(None).await
+}
+
+/// The same for requests that are answered soon or not at all; not for watching.
+///
+/// # Errors
+///
+/// As [`client`].
+pub async fn writing_client() -> Result<Client, KubeError> {
+    let (client, _) = make_client(Some(ANSWER)).await?;
+    Ok(client)
+}
+
+async fn make_client(answer: Option<Duration>) -> Result<(Client, String), KubeError> {
     let mut config = Config::infer().await.map_err(KubeError::NoConfig)?;
     config.connect_timeout = Some(CONNECT);
+    config.read_timeout = answer;
     config.default_retry = false;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let client = Client::try_from(config).map_err(|error| KubeError::BadConfig(error.into()))?;

@@ -110,6 +110,19 @@ impl EipStatus {
     }
 }
 
+impl EipStatus {
+    /// The addresses that several Services have, in the order in which they came.
+    #[must_use]
+    pub fn shared(&self) -> BTreeMap<IpAddr, Vec<ServiceKey>> {
+        let mut shared: BTreeMap<IpAddr, Vec<ServiceKey>> = BTreeMap::new();
+        for (address, key) in self.entries() {
+            shared.entry(address).or_default().push(key);
+        }
+        shared.retain(|_, keys| keys.len() > 1);
+        shared
+    }
+}
+
 impl ServiceObject {
     /// Whether it carries anything that says it has, or had, an address of ours.
     #[must_use]
@@ -133,6 +146,9 @@ impl World {
             previous.entry(key).or_default().insert(address);
         }
         cluster.previous = Arc::new(previous);
+        for (name, eip) in &mut cluster.eips {
+            eip.shared = eips.get(name).map(|eip| eip.status.shared()).unwrap_or_default();
+        }
         let world = Self {
             cluster,
             services,
@@ -152,6 +168,12 @@ impl World {
     #[must_use]
     pub fn eip(&self, name: &str) -> Option<&EipObject> {
         self.eips.get(name)
+    }
+
+    /// Whether an Eip is being deleted.
+    #[must_use]
+    pub fn is_deleting(&self, eip: &str) -> bool {
+        self.cluster.eips.get(eip).is_some_and(|eip| eip.deleting)
     }
 
     /// What is written into a Service.

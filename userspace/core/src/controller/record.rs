@@ -64,6 +64,8 @@ fn next(
         .iter()
         .filter(|(address, _)| range.is_some_and(|range| range.contains(**address)));
     let shown = shown.flat_map(|(address, keys)| keys.iter().map(|key| (*address, *key)));
+    // Of two Eips that have it, it is in the book of the one that counts.
+    let shown = shown.filter(|(address, key)| served.eip_of(key, *address).is_none_or(|eip| eip == name));
     // What a Service shows is its own, whatever the book says.
     let entered = entered
         .iter()
@@ -138,7 +140,7 @@ impl<'a> Holders<'a> {
             }
         }
         let mut all = shown.clone();
-        for (address, key) in served.recorded.keys() {
+        for (key, address, _) in &served.recorded {
             all.entry(*address).or_default().insert(key);
         }
         Self { shown, all }

@@ -26,10 +26,22 @@ pub(super) struct Told<'a> {
     faults: BTreeMap<&'a ObjectRef, Vec<&'a Condition>>,
     /// What nodes say is wrong with each Service.
     problems: BTreeMap<&'a ServiceKey, BTreeSet<&'a Problem>>,
-    /// The nodes that draw the traffic of each address.
-    announcers: BTreeMap<IpAddr, Vec<&'a str>>,
-    /// Whether any node says anything.
-    heard: bool,
+    /// The addresses whose traffic some node draws.
+    announced: BTreeSet<IpAddr>,
+    /// The Eips of which every node that is well says something.
+    heard: BTreeSet<&'a str>,
+}
+
+/// Whether a Service is served in spite of a fault.
+fn is_harmless(reason: &str) -> bool {
+    [
+        reason::PROTOCOL_IGNORED,
+        reason::STOOD_ASIDE,
+        reason::SHARED_LOCAL,
+        reason::UNREACHABLE_ENDPOINT,
+        reason::INVALID_VALUE,
+    ]
+    .contains(&reason)
 }
 
 impl<'a> Told<'a> {
@@ -39,22 +51,25 @@ impl<'a> Told<'a> {
             faults.entry(&condition.object).or_default().push(condition);
         }
         let mut problems: BTreeMap<&ServiceKey, BTreeSet<&Problem>> = BTreeMap::new();
-        let mut announcers: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
-        for (node, standing) in world.eips.keys().flat_map(|eip| standings(world, eip)) {
+        let mut announced = BTreeSet::new();
+        for (_, standing) in world.eips.keys().flat_map(|eip| standings(world, eip)) {
             for problem in &standing.problems {
                 problems.entry(&problem.service).or_default().insert(problem);
             }
-            for address in &standing.announces {
-                announcers.entry(*address).or_default().push(node);
-            }
+            announced.extend(&standing.announces);
         }
+        let well = world.cluster.nodes.values().filter(|node| node.ready).count();
+        let heard = world
+            .eips
+            .keys()
+            .filter(|eip| standings(world, eip).count() == well && well > 0);
         Self {
-            heard: world.eips.keys().any(|eip| standings(world, eip).next().is_some()),
+            heard: heard.map(String::as_str).collect(),
             world,
             served,
             faults,
             problems,
-            announcers,
+            announced,
         }
     }
 
@@ -77,7 +92,8 @@ impl<'a> Told<'a> {
             if service.deleting || !self.served.settled(key) {
                 return None;
             }
-            let served = self.of_service(key, service).or_else(|| {
+            let (served, silent_nodes) = self.of_service(key, service);
+            let served = served.or_else(|| {
                 // Told once that it was not served, it is told that it is.
                 let ours = self.served.wanted.contains_key(key);
                 object.served.as_ref().filter(|_| ours).map(|_| self.is_served(key))
@@ -85,6 +101,7 @@ impl<'a> Told<'a> {
             (served != object.served).then(|| Telling::Service {
                 service: key.clone(),
                 served,
+                silent_nodes,
             })
         });
         let eips = self.world.eips.iter().filter_map(|(name, object)| {
@@ -111,51 +128,41 @@ impl<'a> Told<'a> {
         services.chain(eips).collect()
     }
 
-    /// What there is to say about a Service; `None`: nothing.
-    fn of_service(&self, key: &ServiceKey, service: &Service) -> Option<StatusCondition> {
+    /// What there is to say about a Service, `None`: nothing; and of how many nodes it is that they say nothing.
+    fn of_service(&self, key: &ServiceKey, service: &Service) -> (Option<StatusCondition>, Option<u32>) {
         let object = ObjectRef::service(key);
         // Of a Service that is another load balancer's, nothing is said in its status.
         let faults = self.faults.get(&object).into_iter().flatten();
         let faults: Vec<&&Condition> = faults.filter(|fault| fault.reason != reason::OTHER_CLASS).collect();
-        let first = faults.first().copied();
         let taken = self.served.wanted.get(key);
-        if taken.is_none() && (first.is_none() || !service.load_balancer) {
-            return None;
+        if taken.is_none() && (faults.is_empty() || !service.load_balancer) {
+            return (None, None);
         }
         let problems = self.problems.get(key).into_iter().flatten();
-        let unannounced: Vec<IpAddr> = taken
-            .into_iter()
-            .flatten()
-            .map(|(address, _)| *address)
-            .filter(|address| self.heard && !self.announcers.contains_key(address))
+        let mut said: Vec<(&str, String)> = faults
+            .iter()
+            .map(|fault| (&*fault.reason, sentence(&fault.field, &fault.message)))
+            .chain(problems.map(|it| (&*it.reason, sentence(&it.field, &it.message))))
             .collect();
-        let said = faults.iter().map(|fault| sentence(&fault.field, &fault.message));
-        let said = said.chain(
-            problems
-                .clone()
-                .map(|problem| sentence(&problem.field, &problem.message)),
-        );
-        let mut said: Vec<String> = said.collect();
-        let mut reason = first.map(|fault| &fault.reason);
-        reason = reason.or_else(|| problems.clone().next().map(|problem| &problem.reason));
-        let mut holds = taken.is_some();
-        if let Some(address) = unannounced.first() {
-            holds = false;
-            // If nodes say why, that is why.
-            if said.is_empty() {
-                let eips = taken.into_iter().flatten().filter(|(taken, _)| taken == address);
-                let why = eips.map(|(_, eip)| self.why_not(eip)).collect::<String>();
-                said.push(format!("no node announces {address}{why}"));
-            }
+        let taken_of = || taken.into_iter().flatten();
+        let unannounced =
+            taken_of().find(|(address, eip)| self.heard.contains(eip) && !self.announced.contains(address));
+        let mut silent_nodes = None;
+        // If nodes say what is wrong with the Service, that is why.
+        let explained = said.iter().any(|(reason, _)| !is_harmless(reason));
+        if let Some((address, eip)) = unannounced.filter(|_| !explained) {
+            let message = format!("no node announces {address}{}", self.why_not(eip));
+            said.insert(0, (reason::NOT_ANNOUNCED, message));
+            silent_nodes = Some(u32::try_from(self.world.cluster.nodes.len()).unwrap_or(u32::MAX));
         }
-        let reason = reason
-            .cloned()
-            .or_else(|| (!holds).then(|| reason::NOT_ANNOUNCED.to_owned()));
-        Some(StatusCondition {
-            holds,
-            reason: reason?,
-            message: said.join(" "),
-        })
+        // What matters most first.
+        said.sort_by_key(|(reason, _)| is_harmless(reason));
+        let condition = said.first().map(|(reason, _)| StatusCondition {
+            holds: taken.is_some() && is_harmless(reason),
+            reason: (*reason).to_owned(),
+            message: said.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(" "),
+        });
+        (condition, silent_nodes)
     }
 
     fn is_served(&self, key: &ServiceKey) -> StatusCondition {

@@ -1,5 +1,6 @@
 //! What is written, step by step. Rows A.. and B.. are OpenELB's behaviours and ours beyond them.
 
+mod staying;
 mod telling;
 
 use super::*;
@@ -46,6 +47,7 @@ struct Objects {
     services: BTreeMap<ServiceKey, (Service, ServiceObject)>,
     eips: BTreeMap<String, (Eip, EipObject)>,
     nodes: Vec<String>,
+    node_addresses: Vec<IpAddr>,
     events: Vec<String>,
 }
 
@@ -76,7 +78,11 @@ impl Objects {
                 .iter()
                 .map(|(name, (eip, _))| (name.clone(), eip.clone()))
                 .collect(),
-            nodes: self.nodes.iter().map(|name| (name.clone(), node())).collect(),
+            nodes: self
+                .nodes
+                .iter()
+                .map(|name| (name.clone(), node(&self.node_addresses)))
+                .collect(),
             ..Cluster::default()
         };
         let services = self
@@ -95,7 +101,7 @@ impl Objects {
         let planned = plan(&self.world());
         for telling in planned.telling {
             match telling {
-                Telling::Service { service, served } => self.services.get_mut(&service).unwrap().1.served = served,
+                Telling::Service { service, served, .. } => self.services.get_mut(&service).unwrap().1.served = served,
                 Telling::Eip { eip, ready, gone } => {
                     let object = &mut self.eips.get_mut(&eip).unwrap().1;
                     object.ready = (ready.holds, Some(ready));
@@ -116,11 +122,15 @@ impl Objects {
                 self.events.extend(events.into_iter().map(|event| event.reason));
                 made
             }
-            Action::Mark { service, eip, .. } => {
+            Action::Mark {
+                service, eip, events, ..
+            } => {
                 let made = format!("mark {} {}", service.name, eip.as_deref().unwrap_or("-"));
                 let (object, written) = self.services.get_mut(&service).unwrap();
                 written.finalizer = eip.is_some();
+                object.label.clone_from(&eip);
                 written.label = eip;
+                self.events.extend(events.into_iter().map(|event| event.reason));
                 if object.deleting && !written.finalizer {
                     self.services.remove(&service);
                 }
@@ -175,9 +185,9 @@ impl Objects {
     }
 }
 
-fn node() -> Node {
+fn node(addresses: &[IpAddr]) -> Node {
     Node {
-        internal_addresses: Vec::new(),
+        internal_addresses: addresses.to_vec(),
         excluded: false,
         ready: true,
     }
@@ -217,7 +227,9 @@ fn an_address_is_free_when_nobody_shows_it() {
         objects.settle();
         objects.events.clear();
         change(objects.service("web"));
-        assert_eq!(objects.round(), ["show web []"]);
+        if objects.service("web").load_balancer {
+            assert_eq!(objects.round(), ["show web []"]);
+        }
         assert_eq!(objects.round(), ["mark web -"]);
         assert_eq!(objects.round(), ["record pool "]);
         assert_eq!(objects.round(), [""; 0]);
@@ -225,7 +237,11 @@ fn an_address_is_free_when_nobody_shows_it() {
     };
     release(|service| service.deleting = true);
     release(|service| service.annotations.clear());
-    release(|service| service.load_balancer = false);
+    release(|service| {
+        service.load_balancer = false;
+        // The API server does this.
+        service.ingress.clear();
+    });
     // NodeProxy is refused, not half handled (B28).
     release(|service| {
         let key = "node-proxy.openelb.kubesphere.io/type";

@@ -4,6 +4,7 @@
 //! the objects and what is remembered. An address is shared only if all but one of those who have it asked for it.
 
 use super::{
+    AddressRange,
     given::given,
     pools::{Pool, Pools},
     request::{Request, Slot, check_protocol, request},
@@ -66,12 +67,16 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
             .flat_map(|node| node.internal_addresses.iter().copied())
             .collect(),
         withheld: withheld(cluster),
+        unreadable: unreadable(cluster),
         shown: shown(cluster),
         cursors: BTreeMap::new(),
         given: Allocations::default(),
     };
     allocator.given.asking = requests.iter().map(|request| request.key).collect();
-    for request in &mut requests {
+    // Of two that share an address and both have a port there now, who came there first keeps it.
+    let mut holders: Vec<&mut Request<'a>> = requests.iter_mut().collect();
+    holders.sort_by_cached_key(|request| cluster.came_after(request.key));
+    for request in holders {
         let slots = std::mem::take(&mut request.slots);
         request.slots = slots
             .into_iter()
@@ -119,6 +124,8 @@ struct Allocator<'a, 'p> {
     node_addresses: BTreeSet<IpAddr>,
     /// Addresses of Services that may be in what could not be read.
     withheld: BTreeSet<IpAddr>,
+    /// Eips that are there, and whose addresses are not known.
+    unreadable: BTreeSet<&'a str>,
     /// With [`Automatic::Lowest`]: addresses that somebody shows.
     shown: BTreeSet<IpAddr>,
     /// Offset of the lowest address of each Eip that may still be free. Nothing is given back while planning.
@@ -152,20 +159,24 @@ impl<'a> Allocator<'a, '_> {
         let as_asked = slot.family.is_none_or(|family| family == Family::of(address))
             && slot.requested.is_none_or(|requested| requested == address);
         let claim = self.given.claims.get(&address);
-        let free = claim.is_none_or(|claim| !claim.automatic && claim.conflict(request.service).is_none());
-        if !as_asked || self.node_addresses.contains(&address) || slot.requested.is_none() && !free {
+        let sole = claim.is_none_or(|claim| !claim.automatic) || slot.requested.is_some();
+        let apart = claim.is_none_or(|claim| claim.conflict(request.service).is_none());
+        // What the one allocator of a cluster gave out stays when a node takes the address or the Eip is refused: neither is
+        // the Service's fault.
+        let one_allocator = self.cluster.automatic != Automatic::Hashed;
+        if !as_asked || !sole || !apart || self.node_addresses.contains(&address) && !one_allocator {
             return None;
         }
-        // An Eip that is refused gives out nothing, but what the one allocator of a cluster gave out of it before stays: the
-        // fault is not the Service's.
-        let one_allocator = self.cluster.automatic != Automatic::Hashed;
-        let refused = self.pools.refused(address).filter(|_| one_allocator && free);
+        let refused = self.pools.refused(address).filter(|_| one_allocator);
         let held = self.cluster.rules.hold_eips_in_use;
-        [self.pools.containing(address), refused]
-            .into_iter()
-            .flatten()
-            .filter(|pool| !pool.eip.deleting || held)
-            .map(|pool| pool.name)
+        let pools = [self.pools.containing(address), refused].into_iter().flatten();
+        let names = pools.filter(|pool| !pool.eip.deleting || held).map(|pool| pool.name);
+        // Whether an Eip that cannot be read still has it is not known.
+        let label = request.service.label.as_deref().filter(|_| one_allocator);
+        let shown = request.service.ingress.contains(&address);
+        let unreadable = label.filter(|label| shown && self.unreadable.contains(label));
+        names
+            .chain(unreadable)
             .find(|name| request.eips.is_empty() || request.eips.contains(name))
     }
 
@@ -405,6 +416,17 @@ fn withheld(cluster: &Cluster) -> BTreeSet<IpAddr> {
         .iter()
         .filter(|(key, _)| partial && !cluster.services.contains_key(*key));
     missing.flat_map(|(_, addresses)| addresses).copied().collect()
+}
+
+fn unreadable(cluster: &Cluster) -> BTreeSet<&str> {
+    let unparsed = cluster.faults.iter().filter(|fault| fault.reason == reason::UNPARSABLE);
+    let unparsed = unparsed.filter(|fault| fault.object.kind == "Eip");
+    let eips = cluster
+        .eips
+        .iter()
+        .filter(|(_, eip)| eip.address.parse::<AddressRange>().is_err());
+    let eips = eips.map(|(name, _)| name.as_str());
+    unparsed.map(|fault| fault.object.name.as_str()).chain(eips).collect()
 }
 
 /// The addresses that the one allocator of a cluster gives to nobody anew: an address that a Service is leaving is free only

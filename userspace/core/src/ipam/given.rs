@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 const FIELD: &str = "status.loadBalancer.ingress";
 
-/// Gives every Service of ours the addresses in its status. Of two that have one port of one address, the older keeps it.
+/// Gives every Service of ours the addresses in its status. Of two that have one port of one address, who came there first keeps it.
 pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Vec<Condition>) -> Allocations<'a> {
     let node_addresses: BTreeSet<IpAddr> = cluster
         .nodes
@@ -21,12 +21,12 @@ pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mu
         .collect();
     // What keeps a Service from being ours is for the allocator to say.
     let ours = |service: &Service| {
-        let marked = service.marked && service.load_balancer && !service.deleting;
+        let marked = service.label.is_some() && service.load_balancer && !service.deleting;
         (marked || is_ours(service, &cluster.rules, &mut |_, _, _| {})) && !is_node_proxy(service)
     };
     let services = cluster.services.iter().map(|(key, service)| (key, &**service));
     let mut services: Vec<(&ServiceKey, &Service)> = services.filter(|(_, service)| ours(service)).collect();
-    services.sort_by_key(|(key, service)| (service.created, *key));
+    services.sort_by_cached_key(|(key, service)| (cluster.came_after(key), service.created, *key));
 
     let mut allocations = Allocations::default();
     for (key, service) in services {

@@ -169,6 +169,7 @@ impl Controller {
                 service,
                 resource_version,
                 eip,
+                ..
             } => {
                 if services
                     .get(&service)
@@ -176,8 +177,9 @@ impl Controller {
                 {
                     return Ok(false);
                 }
-                server.change_service(&service, |_, object| {
+                server.change_service(&service, |service, object| {
                     object.finalizer = eip.is_some();
+                    service.label.clone_from(&eip);
                     object.label = eip;
                 });
             }

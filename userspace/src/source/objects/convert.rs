@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use std::{collections::BTreeMap, net::IpAddr};
-use weir_core::controller::EIP_LABEL;
+use weir_core::controller::{EIP_LABEL, EipStatus};
 use weir_core::model::{
     self, Condition, EndpointPort, Family, FamilyPolicy, Mode, ObjectRef, PortProtocol, Protocol, ServiceKey,
     ServicePort, TrafficPolicy, reason,
@@ -25,6 +25,10 @@ const AFFINITY_SECONDS: u32 = 10_800;
 
 pub(in crate::source) fn eip(eip: Eip) -> Converted {
     let spec = eip.spec;
+    let written = EipStatus {
+        used: eip.status.map(|status| status.used).unwrap_or_default(),
+        ..EipStatus::default()
+    };
     let object = model::Eip {
         created: created(eip.metadata.creation_timestamp.as_ref()),
         deleting: eip.metadata.deletion_timestamp.is_some(),
@@ -41,6 +45,7 @@ pub(in crate::source) fn eip(eip: Eip) -> Converted {
         priority: spec.priority.unwrap_or_default(),
         namespaces: spec.namespaces.into_iter().collect(),
         namespace_selector: spec.namespace_selector,
+        shared: written.shared(),
     };
     (cluster_scoped("Eip", eip.metadata), Object::Eip(object), Vec::new())
 }
@@ -57,10 +62,7 @@ pub(in crate::source) fn service(service: Service) -> Converted {
         created: created(service.metadata.creation_timestamp.as_ref()),
         deleting: service.metadata.deletion_timestamp.is_some(),
         annotations: service.metadata.annotations.unwrap_or_default(),
-        marked: service
-            .metadata
-            .labels
-            .is_some_and(|labels| labels.contains_key(EIP_LABEL)),
+        label: service.metadata.labels.and_then(|mut labels| labels.remove(EIP_LABEL)),
         load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
         load_balancer_class: spec.load_balancer_class,
         load_balancer_ip: spec.load_balancer_ip.filter(|address| !address.is_empty()),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::standing::{Problem, Standing};
+use std::collections::BTreeSet;
 
 fn ready(announces: &[&str]) -> Standing {
     Standing {
@@ -88,6 +89,8 @@ fn a_service_without_an_address_is_told_why() {
 fn an_address_that_no_node_announces_is_told_with_what_nodes_say() {
     let mut objects = one_service();
     objects.says("a", "pool", ready(&[]));
+    // One that has said nothing yet may be about to.
+    assert_eq!(objects.served("web"), None);
     let unready = Standing {
         message: "Interface eth7: there is none.".into(),
         ..Standing::default()
@@ -119,9 +122,32 @@ fn what_nodes_find_wrong_is_told_once_and_warned_of() {
     );
     assert_eq!(objects.served("web"), Some(told));
     assert_eq!(objects.warnings(), ["Service apps/web NoEndpoints"]);
-    // Served all the same, if a node draws its traffic.
+    // Whether a node draws the traffic of the address, which the Service may share.
     objects.says("a", "pool", with_problem(&["10.1.0.8"]));
+    assert!(!objects.served("web").unwrap().0);
+    // But some of what is said is no more than a word.
+    let with_word = Standing {
+        problems: vec![problem("web", "StoodAside")],
+        ..ready(&["10.1.0.8"])
+    };
+    objects.says("a", "pool", with_word.clone());
+    objects.says("b", "pool", ready(&[]));
+    assert_eq!(objects.served("web").unwrap().1, "StoodAside");
     assert!(objects.served("web").unwrap().0);
+    objects.says(
+        "a",
+        "pool",
+        Standing {
+            announces: BTreeSet::new(),
+            ..with_word
+        },
+    );
+    let (holds, reason, message) = objects.served("web").unwrap();
+    assert_eq!((holds, &*reason), (false, "NotAnnounced"));
+    assert!(
+        message.starts_with("no node announces 10.1.0.8") && message.contains("nothing is there"),
+        "{message}"
+    );
 }
 
 /// A16.

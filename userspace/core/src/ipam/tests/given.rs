@@ -96,12 +96,12 @@ fn a_service_that_the_controller_has_marked_is_served() {
     let marked = Service {
         annotations: BTreeMap::new(),
         load_balancer_class: Some("edge".into()),
-        marked: true,
+        label: Some("pool".into()),
         ingress: vec!["10.1.0.5".parse().unwrap()],
         ..service(&[])
     };
     let unmarked = Service {
-        marked: false,
+        label: None,
         ..marked.clone()
     };
     let mut cluster = cluster([("pool", eip("10.1.0.0/24"))], [("s", marked), ("t", unmarked)]);
