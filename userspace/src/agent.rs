@@ -118,6 +118,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         agent.telemetry.beat();
         agent.advance(&queries).await;
         let wake_at = agent.wake_at.unwrap_or_else(Instant::now);
+        let report_at = agent.report_at.unwrap_or_else(Instant::now);
         tokio::select! {
             () = source.changed() => agent.hear(&mut source, Instant::now()),
             changed = networks.changed() => {
@@ -125,6 +126,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
                 agent.set_network(networks.borrow_and_update().clone());
             }
             () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
+            () = sleep_until(report_at), if agent.report_at.is_some() => agent.report_late(&queries).await,
             _ = retry.tick() => agent.retry(&source).await,
             _ = look.tick() => agent.look_at_flows(),
             _ = terminate.recv() => break,
@@ -174,6 +176,9 @@ struct Agent {
     changed: Option<Instant>,
     /// When to look again without anything having changed.
     wake_at: Option<Instant>,
+    /// Before when nothing is reported, and when to report what was put off for that.
+    report_free: Instant,
+    report_at: Option<Instant>,
     /// The start of the tables' clock.
     started: Instant,
     /// Until when the first step waits for next hops; from the first plan on, however late that is.
@@ -224,6 +229,8 @@ impl Agent {
             retry: false,
             changed: Some(Instant::now()),
             wake_at: None,
+            report_free: Instant::now(),
+            report_at: None,
             started: Instant::now(),
             patience: None,
             settings,

@@ -7,8 +7,14 @@ use crate::{
     source::netlink::{Device, Network, Queries},
 };
 use std::sync::Arc;
+use tokio::time::Instant;
 use tracing::warn;
 use weir_core::{model::Cluster, plan::Plan, standing::standings as standings_of};
+
+/// With more frontends than this, a report is so large that it is not made after every change,
+const MANY: usize = 256;
+/// but after this many times as long as the last one took.
+const SHARE: u32 = 20;
 
 impl Agent {
     pub(super) async fn settle_interfaces(&mut self, queries: &Queries, plan: &Plan, network: &Network, attach: bool) {
@@ -66,6 +72,12 @@ impl Agent {
         let conditions = conditions.chain(self.source_conditions.iter().cloned());
         let conditions = conditions.chain(self.flow_table.condition());
         self.conditions.replace(conditions.chain(self.exposing.condition()));
+        if Instant::now() < self.report_free {
+            self.report_at = Some(self.report_free);
+            return;
+        }
+        self.report_at = None;
+        let begun = Instant::now();
         let interfaces = self.interfaces.report(&self.dataplane, network, devices);
         let conditions = self.conditions.current().cloned().collect();
         let report = self
@@ -73,6 +85,18 @@ impl Agent {
             .report(plan, &self.tables, network, interfaces, conditions);
         self.write(&report);
         self.telemetry.report(Arc::new(report));
+        if plan.frontends.len() > MANY {
+            self.report_free = Instant::now() + begun.elapsed() * SHARE;
+        }
+    }
+
+    /// Reports what was put off.
+    pub(super) async fn report_late(&mut self, queries: &Queries) {
+        self.report_at = None;
+        let (Some(plan), Some(network)) = (self.plan.clone(), self.network.clone()) else {
+            return;
+        };
+        self.report(&plan, &network, &list(queries).await);
     }
 
     fn write(&self, report: &Report) {

@@ -202,7 +202,11 @@ impl Writer {
                 Some(_) => {}
             }
             // Nodes write their own fields at any time; what counts is the book.
-            let (Some(eip), Some(then)) = (api.get_opt(name).await?, world.eip(name)) else {
+            let eip = match api.get_status(name).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+                answer => answer?,
+            };
+            let Some(then) = world.eip(name) else {
                 return Ok(false);
             };
             let metadata = eip.metadata;
