@@ -159,12 +159,13 @@ impl<'a> Allocator<'a, '_> {
         let as_asked = slot.family.is_none_or(|family| family == Family::of(address))
             && slot.requested.is_none_or(|requested| requested == address);
         let claim = self.given.claims.get(&address);
-        let sole = claim.is_none_or(|claim| !claim.automatic) || slot.requested.is_some();
-        let apart = claim.is_none_or(|claim| claim.conflict(request.service).is_none());
+        // Who asks for it keeps it also when somebody has come to one of its ports: that port alone is then the other's.
+        let alone = claim.is_none_or(|claim| !claim.automatic && claim.conflict(request.service).is_none());
         // What the one allocator of a cluster gave out stays when a node takes the address or the Eip is refused: neither is
         // the Service's fault.
         let one_allocator = self.cluster.automatic != Automatic::Hashed;
-        if !as_asked || !sole || !apart || self.node_addresses.contains(&address) && !one_allocator {
+        let taken_by_node = self.node_addresses.contains(&address) && !one_allocator;
+        if !as_asked || !alone && slot.requested.is_none() || taken_by_node {
             return None;
         }
         let refused = self.pools.refused(address).filter(|_| one_allocator);

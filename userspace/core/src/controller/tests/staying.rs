@@ -29,8 +29,16 @@ fn an_older_service_takes_no_port_of_who_came_first() {
     objects.service("late").ports[0].port = 80;
     objects.settle();
     assert_eq!(objects.service("first").ingress, [address("10.1.0.8")]);
-    assert!(objects.service("late").ingress.is_empty());
-    assert_eq!(objects.warnings(), ["Service apps/late AssignIPFailed"]);
+    // It stays there too, but agents give the port to who came first.
+    assert_eq!(objects.service("late").ingress, [address("10.1.0.8")]);
+    let mut cluster = objects.world().cluster;
+    cluster.automatic = crate::model::Automatic::Given;
+    let mut conditions = Vec::new();
+    let pools = ipam::Pools::new(&cluster.eips, &mut conditions);
+    let given = ipam::allocate(&cluster, &pools, &mut conditions);
+    assert!(given.by_service.contains_key(&key("first")));
+    let told: Vec<_> = conditions.iter().map(|it| (&*it.object.name, &*it.reason)).collect();
+    assert_eq!(told, [("late", "PortConflict")]);
 }
 
 /// A13, A14, B24: an address in two books, of which one Eip has been changed to overlap the other.
