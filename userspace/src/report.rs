@@ -4,22 +4,22 @@
 //! that cannot make anything true yet says so in it, and leaves the rest as the agent before it had it, which is what the maps
 //! hold.
 
+mod parts;
+
 use crate::{
     source::netlink::Network,
     store::{self, Durability},
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use weir_common::abi::LAYOUT_VERSION;
 use weir_core::{
     model::{Condition, Mode, Protocol, ServiceKey},
-    plan::{BackendKey, Plan, Policy, Vip},
+    plan::{Plan, Policy},
     tables::Tables,
 };
 
@@ -282,9 +282,9 @@ impl Reporter {
         Report {
             tunnel_address: plan.tunnel_address,
             interfaces,
-            nodes: nodes(plan, tables, network),
-            vips: vips(plan),
-            frontends: frontends(plan, tables, network),
+            nodes: parts::nodes(plan, tables, network),
+            vips: parts::vips(plan),
+            frontends: parts::frontends(plan, tables, network),
             conditions,
             ..self.nothing()
         }
@@ -379,76 +379,6 @@ pub fn seconds_since_1970() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs())
-}
-
-fn nodes(plan: &Plan, tables: &Tables, network: &Network) -> Vec<NodeReport> {
-    let report = |(name, address): (&String, &IpAddr)| NodeReport {
-        name: name.clone(),
-        address: *address,
-        id: tables.node_id(*address),
-        reachable: network.links.next_hops.contains_key(address),
-    };
-    plan.nodes.iter().map(report).collect()
-}
-
-fn vips(plan: &Plan) -> Vec<VipReport> {
-    let mut services: BTreeMap<IpAddr, Vec<ServiceKey>> = BTreeMap::new();
-    for (service, addresses) in &*plan.allocations {
-        for address in addresses {
-            services.entry(*address).or_default().push(service.clone());
-        }
-    }
-    let report = |(address, vip): (&IpAddr, &Arc<Vip>)| VipReport {
-        address: *address,
-        eip: vip.eip.clone(),
-        mode: vip.mode,
-        interface: vip.interface.clone(),
-        owner: vip.owner.clone(),
-        owned: vip.owned,
-        services: services.remove(address).unwrap_or_default(),
-    };
-    plan.vips.iter().map(report).collect()
-}
-
-fn frontends(plan: &Plan, tables: &Tables, network: &Network) -> Vec<FrontendReport> {
-    let backend = |key: &BackendKey, weight: u32| {
-        let reachable = key.local
-            || plan
-                .nodes
-                .get(&*key.node)
-                .is_some_and(|address| network.links.next_hops.contains_key(address));
-        BackendReport {
-            address: key.address,
-            port: key.port,
-            node: key.node.to_string(),
-            local: key.local,
-            weight,
-            state: match weight {
-                _ if !reachable => BackendState::Unreachable,
-                0 => BackendState::Draining,
-                _ => BackendState::Serving,
-            },
-            id: tables.backend_id(key),
-        }
-    };
-    plan.frontends
-        .iter()
-        .map(|(key, frontend)| FrontendReport {
-            address: key.address,
-            port: key.port,
-            protocol: key.protocol,
-            service: frontend.service.clone(),
-            port_name: frontend.port_name.clone(),
-            policy: frontend.policy.clone(),
-            id: tables.frontend_id(key),
-            backends: frontend
-                .backends
-                .iter()
-                .map(|(key, weight)| backend(key, *weight))
-                .chain(frontend.draining.keys().map(|key| backend(key, 0)))
-                .collect(),
-        })
-        .collect()
 }
 
 #[cfg(test)]

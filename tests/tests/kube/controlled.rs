@@ -46,6 +46,37 @@ impl Cluster {
             .start_controller(&self.kubeconfig, identity, arguments)
     }
 
+    /// Makes the Eip `pool` and the Service `old`, which has 10.10.1.7 of it, as OpenELB 0.6 leaves them.
+    pub fn is_left_by_openelb(&self) -> Result<()> {
+        let kubectl = self.kubectl();
+        kubectl.apply(&format!(
+            "{}{}",
+            pool("10.10.1.0/24"),
+            service("old", &[(LABEL, "pool")])
+        ))?;
+        kubectl.run(&format!("label service old {LABEL}=pool"))?;
+        kubectl.patch(
+            "service old",
+            &json!({"metadata": {"finalizers": ["finalizer.lb.kubesphere.io/v1alpha1"]}}),
+        )?;
+        kubectl.patch(
+            "eip pool",
+            &json!({"metadata": {"finalizers": ["finalizer.ipam.kubesphere.io/v1alpha1"]}}),
+        )?;
+        kubectl.patch_status(
+            "service old",
+            &json!({"loadBalancer": {"ingress": [{"ip": "10.10.1.7"}]}}),
+        )?;
+        kubectl.patch_status(
+            "eip pool",
+            &json!({
+                "used": {"10.10.1.7": "default/old"}, "usage": 1, "poolSize": 256, "occupied": false,
+                "firstIP": "10.10.1.0", "lastIP": "10.10.1.255", "v4": true, "ready": true,
+            }),
+        )?;
+        Ok(())
+    }
+
     /// Waits until the Service shows this address, or none.
     pub fn shows(&self, service: &str, address: Option<&str>) -> Result<Value> {
         wait::until("the status of a Service", || {

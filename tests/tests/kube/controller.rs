@@ -69,32 +69,8 @@ fn b16_services_get_addresses_keep_them_and_give_them_back() -> Result<()> {
 fn b22_what_openelb_has_given_out_is_taken_over_as_it_is() -> Result<()> {
     let cluster = Cluster::new()?;
     let kubectl = cluster.kubectl();
-    kubectl.apply(&format!(
-        "{}{}{}",
-        pool("10.10.1.0/24"),
-        service("old", &[(LABEL, "pool")]),
-        service("new", &[(LABEL, "pool")]),
-    ))?;
-    kubectl.run("label service old eip.openelb.kubesphere.io/v1alpha2=pool")?;
-    kubectl.patch(
-        "service old",
-        &json!({"metadata": {"finalizers": ["finalizer.lb.kubesphere.io/v1alpha1"]}}),
-    )?;
-    kubectl.patch(
-        "eip pool",
-        &json!({"metadata": {"finalizers": ["finalizer.ipam.kubesphere.io/v1alpha1"]}}),
-    )?;
-    kubectl.patch_status(
-        "service old",
-        &json!({"loadBalancer": {"ingress": [{"ip": "10.10.1.7"}]}}),
-    )?;
-    kubectl.patch_status(
-        "eip pool",
-        &json!({
-            "used": {"10.10.1.7": "default/old"}, "usage": 1, "poolSize": 256, "occupied": false,
-            "firstIP": "10.10.1.0", "lastIP": "10.10.1.255", "v4": true, "ready": true,
-        }),
-    )?;
+    cluster.is_left_by_openelb()?;
+    kubectl.apply(&service("new", &[(LABEL, "pool")]))?;
     let before = kubectl.get("service old")?;
     let mut controller = cluster.start("only")?;
     cluster.shows("new", Some("10.10.1.0"))?;
@@ -201,6 +177,50 @@ fn what_was_refused_is_tried_again() -> Result<()> {
     // Nothing that it watches changes with its rights.
     kubectl.patch("clusterrole weir-controller", &json!({"rules": rights["rules"]}))?;
     cluster.shows("web", Some("10.10.1.0"))?;
+    ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+    Ok(())
+}
+
+/// One Service that the API server does not let be written is told so, and keeps nobody else from an address.
+#[test]
+fn one_that_may_not_be_written_holds_nobody_up() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "frozen"},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["services"]},
+            ]},
+            "validations": [{"expression": "object.metadata.name != 'frozen'", "message": "it is frozen"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "frozen"}, "spec": {"policyName": "frozen", "validationActions": ["Deny"]},
+    });
+    kubectl.apply(&format!("{policy}\n---\n{binding}\n"))?;
+    kubectl.apply(&format!(
+        "{}{}",
+        pool("10.10.1.0/24"),
+        service("frozen", &[(LABEL, "pool")])
+    ))?;
+    wait::until("the policy", || {
+        let allowed = kubectl.run("label service frozen tried=yes --dry-run=server").is_ok();
+        ensure!(!allowed);
+        Ok(())
+    })?;
+    let mut controller = cluster.start_with("only", &["--no-webhook"])?;
+    cluster.has_event("frozen", "Warning", "WriteRefused", "it is frozen")?;
+    for name in ["one", "two"] {
+        kubectl.apply(&service(name, &[(LABEL, "pool")]))?;
+        cluster.shows(name, Some(if name == "one" { "10.10.1.1" } else { "10.10.1.2" }))?;
+    }
+    // Allowed again, it gets what has been recorded for it.
+    kubectl.run("delete validatingadmissionpolicybinding frozen")?;
+    cluster.shows("frozen", Some("10.10.1.0"))?;
     ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
     Ok(())
 }

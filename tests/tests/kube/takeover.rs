@@ -96,31 +96,7 @@ fn remedies(findings: &[Value]) -> Vec<String> {
 fn g09_what_the_check_says_is_all_that_a_takeover_needs() -> Result<()> {
     let cluster = Cluster::new()?;
     let kubectl = cluster.kubectl();
-    kubectl.apply(&format!(
-        "{}{}",
-        pool("10.10.1.0/24"),
-        service("old", &[(LABEL, "pool")])
-    ))?;
-    kubectl.run(&format!("label service old {LABEL}=pool"))?;
-    kubectl.patch(
-        "service old",
-        &json!({"metadata": {"finalizers": ["finalizer.lb.kubesphere.io/v1alpha1"]}}),
-    )?;
-    kubectl.patch(
-        "eip pool",
-        &json!({"metadata": {"finalizers": ["finalizer.ipam.kubesphere.io/v1alpha1"]}}),
-    )?;
-    kubectl.patch_status(
-        "service old",
-        &json!({"loadBalancer": {"ingress": [{"ip": "10.10.1.7"}]}}),
-    )?;
-    kubectl.patch_status(
-        "eip pool",
-        &json!({
-            "used": {"10.10.1.7": "default/old"}, "usage": 1, "poolSize": 256, "occupied": false,
-            "firstIP": "10.10.1.0", "lastIP": "10.10.1.255", "v4": true,
-        }),
-    )?;
+    cluster.is_left_by_openelb()?;
     kubectl.apply(OPENELB)?;
     let before = kubectl.get("service old")?;
 
