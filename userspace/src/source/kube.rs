@@ -64,7 +64,17 @@ pub enum KubeError {
 ///
 /// If neither says how. That the API server cannot be reached is no error.
 pub async fn client() -> Result<(Client, String), KubeError> {
-    make_client(None).await
+    make_client(None, false).await
+}
+
+/// The same for a command that asks a few things and ends: it asks again by itself when an API server that has just started, or
+/// has much to do, says so (429, 503, 504).
+///
+/// # Errors
+///
+/// As [`client`].
+pub async fn insisting_client() -> Result<(Client, String), KubeError> {
+    make_client(None, true).await
 }
 
 /// The same for requests that are answered soon or not at all; not for watching.
@@ -73,15 +83,15 @@ pub async fn client() -> Result<(Client, String), KubeError> {
 ///
 /// As [`client`].
 pub async fn writing_client() -> Result<Client, KubeError> {
-    let (client, _) = make_client(Some(ANSWER)).await?;
+    let (client, _) = make_client(Some(ANSWER), false).await?;
     Ok(client)
 }
 
-async fn make_client(answer: Option<Duration>) -> Result<(Client, String), KubeError> {
+async fn make_client(answer: Option<Duration>, insist: bool) -> Result<(Client, String), KubeError> {
     let mut config = Config::infer().await.map_err(KubeError::NoConfig)?;
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = answer;
-    config.default_retry = false;
+    config.default_retry = insist;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let client = Client::try_from(config).map_err(|error| KubeError::BadConfig(error.into()))?;
     Ok((client, server))

@@ -40,7 +40,7 @@ pub struct Leaving {
 ///
 /// When a controller still leads, as it would write all of it again; when the API server refuses something.
 pub async fn cleanup(leaving: &Leaving) -> anyhow::Result<()> {
-    let (client, _) = kube::client().await?;
+    let (client, _) = kube::insisting_client().await?;
     refuse_while_led(&client, leaving).await?;
     for round in 0..ROUNDS {
         let steps = planned(&client).await?;
