@@ -33,6 +33,7 @@ use tokio::{
 use tracing::{info, warn};
 use weir_core::{
     controller::{Action, Freshness, Said, World, plan},
+    lease::Timing,
     model::{Rules, ServiceKey},
 };
 use write::{Object, Writer};
@@ -84,7 +85,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let (client, server) = kube::client().await?;
-    let writing = kube::writing_client().await?;
+    let timing = Timing::default();
+    // What a leader has sent before it was cut off is not to arrive when another leads.
+    let writing = kube::writing_client(timing.gap() * 4 / 5).await?;
     let telemetry = Telemetry::default();
     // What serves ends with this.
     let mut servers = JoinSet::new();
@@ -93,7 +96,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     }
     let mut source = Kube::follow(&client, &server, Scope::Controller);
     let (end, ended) = watch::channel(false);
-    let (mut leading, election) = election::start(client.clone(), &settings, telemetry.clone(), ended);
+    let (mut leading, election) = election::start(writing.clone(), &settings, timing, telemetry.clone(), ended);
     let (tell_service, service_exists) = watch::channel(false);
     let service = settings.webhook.as_ref().map(|webhook| ServiceKey {
         namespace: settings.namespace.clone(),

@@ -209,6 +209,26 @@ impl ControlPlane {
         wait_until_ready(&mut self.api_server, &self.admin)
     }
 
+    /// Has its switch port on the lab's LAN drop everything both ways: no link is down and nobody is told.
+    ///
+    /// # Errors
+    /// When it is in no lab.
+    pub fn cut_off(&self, lab: &Lab) -> Result<()> {
+        lab.router
+            .output(&format!("bridge link set dev {ROLE} state 0"))
+            .map(drop)
+    }
+
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// When it is in no lab.
+    pub fn rejoin(&self, lab: &Lab) -> Result<()> {
+        lab.router
+            .output(&format!("bridge link set dev {ROLE} state 3"))
+            .map(drop)
+    }
+
     /// Makes etcd forget how what it has came about (compaction), so that no watch can go on from before.
     ///
     /// # Errors

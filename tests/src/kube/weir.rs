@@ -1,7 +1,7 @@
 //! Weir on a control plane: the rights it is delivered with, and controllers that have them.
 
 use super::ControlPlane;
-use crate::lab::{agent, process::Process};
+use crate::lab::{Namespace, agent, process::Process};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -37,8 +37,22 @@ impl ControlPlane {
     /// # Errors
     /// When the program is missing.
     pub fn start_controller(&self, kubeconfig: &Path, identity: &str, arguments: &[&str]) -> Result<Process> {
+        self.start_controller_in(self.namespace(), kubeconfig, identity, arguments)
+    }
+
+    /// Starts a controller in a namespace from which the control plane can be reached.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn start_controller_in(
+        &self,
+        namespace: &Namespace,
+        kubeconfig: &Path,
+        identity: &str,
+        arguments: &[&str],
+    ) -> Result<Process> {
         let program = agent::binary();
-        let mut command = self.namespace().command(&program.to_string_lossy());
+        let mut command = namespace.command(&program.to_string_lossy());
         command.args(["controller", "--identity", identity]).args(arguments);
         command.env("KUBECONFIG", kubeconfig);
         let log = self.directory().join(format!("controller-{identity}.log"));

@@ -84,29 +84,11 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
             .into();
         let download = Download::start(&cluster.lab.client, Cluster::http(Family::V4, WEB), "/slow/image")?;
         let before = cluster.writes();
-        let unreachable = |cluster: &Cluster| {
-            wait::until("the agents to notice", || {
-                for node in &cluster.lab.nodes {
-                    let status = Status::of(&cluster.lab, node)?;
-                    status.condition("APIServer", cluster.control_plane.server(), "Unreachable")?;
-                }
-                Ok(())
-            })
-        };
-        let back = |cluster: &Cluster| {
-            wait::until("the agents to be back", || {
-                for node in &cluster.lab.nodes {
-                    let conditions = Status::of(&cluster.lab, node)?.conditions;
-                    ensure!(conditions.is_empty(), "{conditions:?}");
-                }
-                Ok(())
-            })
-        };
 
         cluster.control_plane.stop_api_server()?;
-        unreachable(cluster)?;
+        cluster.is_missed()?;
         cluster.control_plane.start_api_server()?;
-        back(cluster)?;
+        cluster.is_back()?;
         ensure!(
             cluster.writes() == before,
             "{before:?} writes before, {:?} after",
@@ -117,7 +99,7 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
 
         // An agent that starts while nobody tells it anything leaves everything as it is.
         cluster.control_plane.stop_api_server()?;
-        unreachable(cluster)?;
+        cluster.is_missed()?;
         cluster.agents.remove(0).kill()?;
         let restarted = Agent::launch_in_cluster(&cluster.lab, &cluster.lab.nodes[0], &kubeconfig)?;
         cluster.agents.insert(0, restarted);
@@ -141,7 +123,7 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
         ensure!(table.contains("as the agent before it left it"), "{table}");
         cluster.control_plane.start_api_server()?;
         cluster.agents[0].wait_until_ready(&cluster.lab)?;
-        back(cluster)?;
+        cluster.is_back()?;
         ensure!(
             cluster.writes() == before,
             "{before:?} writes before, {:?} after",

@@ -15,6 +15,7 @@ use tests::{
         agent, client,
         manifests::{self, HTTP, Service},
         servers::{self, Web},
+        status::Status,
         wait,
     },
 };
@@ -139,6 +140,29 @@ impl Cluster {
         let mut pods: Vec<_> = self.lab.pods().map(|pod| pod.name.as_str()).collect();
         pods.sort_unstable();
         pods
+    }
+
+    /// Waits until every agent says that it cannot reach the API server.
+    pub fn is_missed(&self) -> Result<()> {
+        wait::until("the agents to notice", || {
+            for node in &self.lab.nodes {
+                let status = Status::of(&self.lab, node)?;
+                status.condition("APIServer", self.control_plane.server(), "Unreachable")?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until no agent says that anything is wrong with the API server.
+    pub fn is_back(&self) -> Result<()> {
+        wait::until("the agents to be back", || {
+            for node in &self.lab.nodes {
+                let conditions = Status::of(&self.lab, node)?.conditions;
+                let away = conditions.iter().find(|condition| condition.object.kind == "APIServer");
+                ensure!(away.is_none(), "{away:?}");
+            }
+            Ok(())
+        })
     }
 
     /// How often the agents of each node have written to the maps.

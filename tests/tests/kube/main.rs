@@ -22,6 +22,7 @@ mod outages;
 mod requests;
 mod rules;
 mod samples;
+mod silence;
 mod status;
 mod takeover;
 mod webhook;

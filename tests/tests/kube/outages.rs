@@ -99,13 +99,7 @@ fn away(cluster: &mut Cluster, change: impl FnOnce(&Cluster) -> Result<()>) -> R
     // Ends their connections.
     cluster.control_plane.stop_api_server()?;
     cluster.control_plane.start_api_server()?;
-    wait::until("the agents to notice", || {
-        for node in &cluster.lab.nodes {
-            let status = Status::of(&cluster.lab, node)?;
-            status.condition("APIServer", cluster.control_plane.server(), "Unreachable")?;
-        }
-        Ok(())
-    })?;
+    cluster.is_missed()?;
     change(cluster)?;
     cluster.control_plane.forget_history()?;
     cluster.control_plane.stop_api_server()?;
@@ -113,15 +107,5 @@ fn away(cluster: &mut Cluster, change: impl FnOnce(&Cluster) -> Result<()>) -> R
     for node in &cluster.lab.nodes {
         way(node, "del")?;
     }
-    wait::until("the agents to be back", || {
-        for node in &cluster.lab.nodes {
-            let status = Status::of(&cluster.lab, node)?;
-            let away = status
-                .conditions
-                .iter()
-                .find(|condition| condition.object.kind == "APIServer");
-            ensure!(away.is_none(), "{away:?}");
-        }
-        Ok(())
-    })
+    cluster.is_back()
 }

@@ -23,6 +23,7 @@
 //! Two that plan at once from snapshots of different age (one was suspended and does not know yet that the other leads) are
 //! kept apart by what whoever carries out the actions has to see to:
 //!
+//! - No write is begun, or gone on with, by who leads no more; what is under way then is lost before another leads.
 //! - Before a Show, the Eips of the snapshot are compared with those of the API server; if one has changed, the Show is left
 //!   out. As the Service was marked before that, whoever strikes its entry from then on meets the mark.
 //! - When an entry of the book is gone, or an Eip is new ([`Freshness`]), nothing is given out before the Services have been

@@ -30,6 +30,14 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// How long what a holder has sent may be on its way when it leads no more, and still arrive before another leads.
+    #[must_use]
+    pub const fn gap(&self) -> Duration {
+        self.lease.saturating_sub(self.renew)
+    }
+}
+
 /// A Lease as read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lease {

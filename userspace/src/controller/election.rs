@@ -11,11 +11,11 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 use weir_core::lease::{Candidate, Decision, Lease, Timing};
@@ -31,23 +31,39 @@ impl Leading {
     pub(super) fn now(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
+
+    /// Does `work` for as long as it leads; `None` if that is over before the work is. Then it is not known how far it got, but
+    /// it goes no further.
+    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let until = self.until.filter(|_| self.now())?;
+        let (mut end, mut work) = (pin!(sleep_until(until)), pin!(work));
+        poll_fn(|context| {
+            // The clock before the work, each time: a process that was stopped meanwhile goes on anywhere.
+            if end.as_mut().poll(context).is_ready() || !self.now() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
 }
 
 /// Takes part until told to end; then lets go of the Lease.
 pub(super) fn start(
     client: Client,
     settings: &Settings,
+    timing: Timing,
     telemetry: Telemetry,
     ended: watch::Receiver<bool>,
 ) -> (watch::Receiver<Leading>, JoinHandle<()>) {
     let (tell, told) = watch::channel(Leading::default());
-    let timing = Timing::default();
     let election = Election {
         api: Api::namespaced(client, &settings.namespace),
         name: settings.lease.clone(),
         identity: settings.identity.clone(),
         timing,
         candidate: Candidate::new(settings.identity.clone(), timing),
+        written: None,
         started: Instant::now(),
         tell,
         telemetry,
@@ -61,6 +77,8 @@ struct Election {
     identity: String,
     timing: Timing,
     candidate: Candidate,
+    /// The Lease as we have just written it, so that it need not be read to be renewed.
+    written: Option<Lease>,
     started: Instant,
     tell: watch::Sender<Leading>,
     telemetry: Telemetry,
@@ -69,13 +87,17 @@ struct Election {
 impl Election {
     async fn run(mut self, mut ended: watch::Receiver<bool>) {
         loop {
-            let wait = match timeout(self.timing.renew, self.look()).await {
+            // Half, so that there is time for another attempt, by another connection, while it still leads.
+            let wait = match timeout(self.timing.renew / 2, self.look()).await {
                 Ok(Ok(wait)) => wait,
                 Ok(Err(error)) => {
                     warn!("cannot hold or read the Lease {}: {error}", self.name);
                     self.timing.retry
                 }
-                Err(_) => Duration::ZERO,
+                Err(_) => {
+                    warn!("cannot hold or read the Lease {}: no answer", self.name);
+                    Duration::ZERO
+                }
             };
             tokio::select! {
                 () = sleep(wait) => {}
@@ -91,9 +113,15 @@ impl Election {
         }
     }
 
-    /// Reads the Lease and does what is due; gives how long to wait then.
+    /// Reads the Lease, unless it is known, and does what is due; gives how long to wait then.
     async fn look(&mut self) -> Result<Duration, kube::Error> {
-        let lease = self.api.get_opt(&self.name).await?.as_ref().map(read);
+        // Known no more, whatever becomes of this.
+        let written = self.written.take();
+        let known = written.is_some();
+        let lease = match written {
+            None => self.api.get_opt(&self.name).await?.as_ref().map(read),
+            written => written,
+        };
         let begun = self.started.elapsed();
         if let Some(lease) = &lease {
             self.telemetry.transitions(lease.transitions);
@@ -108,7 +136,8 @@ impl Election {
                 transitions,
                 acquired,
             } => match self.hold(resource_version, transitions, acquired).await {
-                Ok(()) => {
+                Ok(lease) => {
+                    self.written = Some(lease);
                     self.telemetry.transitions(transitions);
                     if acquired {
                         info!(identity = self.identity, "leading");
@@ -119,6 +148,10 @@ impl Election {
                     });
                     Ok(wait)
                 }
+                Err(kube::Error::Api(status)) if known && [404, 409].contains(&status.code) => {
+                    debug!("the Lease is another by now");
+                    Ok(Duration::ZERO)
+                }
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     debug!("another was faster");
                     Ok(self.timing.retry)
@@ -128,7 +161,7 @@ impl Election {
         }
     }
 
-    async fn hold(&self, version: Option<String>, transitions: i32, acquired: bool) -> Result<(), kube::Error> {
+    async fn hold(&self, version: Option<String>, transitions: i32, acquired: bool) -> Result<Lease, kube::Error> {
         let now = MicroTime(Timestamp::now());
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.clone()),
@@ -138,7 +171,7 @@ impl Election {
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
         };
-        match version {
+        let held = match version {
             None => {
                 let lease = LeaseObject {
                     metadata: ObjectMeta {
@@ -147,13 +180,14 @@ impl Election {
                     },
                     spec: Some(spec),
                 };
-                self.api.create(&PostParams::default(), &lease).await.map(drop)
+                self.api.create(&PostParams::default(), &lease).await?
             }
             Some(version) => {
                 let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
-                self.patch(&patch).await
+                self.patch(&patch).await?
             }
-        }
+        };
+        Ok(read(&held))
     }
 
     async fn let_go(&self) -> Result<(), kube::Error> {
@@ -169,15 +203,13 @@ impl Election {
             "metadata": {"resourceVersion": version},
             "spec": {"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": transitions},
         });
-        self.patch(&patch).await
+        self.patch(&patch).await.map(drop)
     }
 
-    async fn patch(&self, patch: &serde_json::Value) -> Result<(), kube::Error> {
-        let patched = self
-            .api
+    async fn patch(&self, patch: &serde_json::Value) -> Result<LeaseObject, kube::Error> {
+        self.api
             .patch(&self.name, &PatchParams::default(), &Patch::Merge(patch))
-            .await;
-        patched.map(drop)
+            .await
     }
 }
 

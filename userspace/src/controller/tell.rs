@@ -79,8 +79,8 @@ impl Teller {
         let this = &*self;
         let done: Vec<(Object, Duration)> = stream::iter(due)
             .map(|(object, telling)| async move {
-                let pause = this.make(&object, telling).await;
-                (object, pause)
+                let pause = leading.during(this.make(&object, telling)).await;
+                (object, pause.unwrap_or(PAUSE))
             })
             .buffer_unordered(AT_ONCE)
             .collect()

@@ -129,13 +129,16 @@ impl Writer {
             }
             let mut done = stream::iter(actions)
                 .map(|action| async move {
-                    // Not later: what is planned from another's time is not ours to write. And who does not answer now will not
-                    // answer the next.
+                    // Who does not answer now will not answer the next.
                     if !leading.now() || silence.load(Ordering::Relaxed) {
                         return Done::Nothing;
                     }
                     let name = telemetry::name(&action);
-                    let done = self.make(world, action).await;
+                    // What is planned from our time is not to be written in another's.
+                    let done = leading
+                        .during(self.make(world, action))
+                        .await
+                        .unwrap_or(Done::Unanswered);
                     self.telemetry.wrote(name, done.result());
                     silence.fetch_or(matches!(done, Done::Unanswered), Ordering::Relaxed);
                     done

@@ -9,6 +9,7 @@
 //! Does not decide anything about the objects, and does not write to the API.
 
 mod backoff;
+mod connect;
 mod contents;
 mod eips;
 mod follow;
@@ -17,6 +18,7 @@ mod kinds;
 mod problems;
 mod records;
 
+pub use connect::{KubeError, client, insisting_client, writing_client};
 pub use eips::{WrittenEip, eips, written_eip};
 pub use records::Records;
 
@@ -27,7 +29,7 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
 };
-use kube::{Api, Client, Config, core::PartialObjectMeta};
+use kube::{Api, Client, core::PartialObjectMeta};
 use problems::Problems;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
@@ -39,64 +41,6 @@ use weir_core::model::{Cluster, Condition};
 /// After a snapshot the next one waits for as long as it took to use that one, so that changes without end take half of the
 /// time at most; but not less and not more than this. At rest the first change waits for nothing.
 const GAP: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
-/// A request that is no watch and has no answer by then has none.
-const ANSWER: Duration = Duration::from_secs(30);
-/// A connection that is not made in this time is not made.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// Why the API cannot be a source.
-#[derive(Debug, thiserror::Error)]
-pub enum KubeError {
-    /// Nothing says where the API server is.
-    #[error(
-        "cannot find out where the Kubernetes API is; set KUBECONFIG, or run in a pod that has a ServiceAccount token"
-    )]
-    NoConfig(#[source] kube::config::InferConfigError),
-    /// What says it cannot be used.
-    #[error("cannot use what is known about the Kubernetes API; check the certificates and keys of the kubeconfig")]
-    BadConfig(#[source] Box<kube::Error>),
-}
-
-/// A client of the API that `KUBECONFIG`, or else the pod's ServiceAccount, leads to, and where that is. It asks once; to ask
-/// again is its user's part.
-///
-/// # Errors
-///
-/// If neither says how. That the API server cannot be reached is no error.
-pub async fn client() -> Result<(Client, String), KubeError> {
-    make_client(None, false).await
-}
-
-/// The same for a command that asks a few things and ends: it asks again by itself when an API server that has just started, or
-/// has much to do, says so (429, 503, 504).
-///
-/// # Errors
-///
-/// As [`client`].
-pub async fn insisting_client() -> Result<(Client, String), KubeError> {
-    make_client(None, true).await
-}
-
-/// The same for requests that are answered soon or not at all; not for watching.
-///
-/// # Errors
-///
-/// As [`client`].
-pub async fn writing_client() -> Result<Client, KubeError> {
-    let (client, _) = make_client(Some(ANSWER), false).await?;
-    Ok(client)
-}
-
-async fn make_client(answer: Option<Duration>, insist: bool) -> Result<(Client, String), KubeError> {
-    let mut config = Config::infer().await.map_err(KubeError::NoConfig)?;
-    config.connect_timeout = Some(CONNECT);
-    config.read_timeout = answer;
-    config.default_retry = insist;
-    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let client = Client::try_from(config).map_err(|error| KubeError::BadConfig(error.into()))?;
-    Ok((client, server))
-}
-
 /// Whose view it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {

@@ -25,7 +25,8 @@ use tracing::debug;
 const PAGE: u32 = 500;
 /// An answer that does not begin in this time does not come.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The API server says something on every watch each minute; one that is silent for longer is dead.
+/// The API server says something on every watch each minute; one that is silent for longer is dead, whatever confirms its
+/// packets.
 const SILENCE: Duration = Duration::from_secs(100);
 /// How long the API server is asked to let a watch run, at least and by chance in addition, so that not all end at once.
 const WATCH: (u32, f64) = (240, 120.0);
