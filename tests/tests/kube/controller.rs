@@ -147,6 +147,59 @@ fn g04_controllers_say_whether_they_are_ready_and_who_leads() -> Result<()> {
     Ok(())
 }
 
+/// [G06] At rest nothing is asked for but that: whoever leads knows the version of its own Lease, and reads it only when another
+/// has written it.
+#[test]
+fn g06_a_lease_is_renewed_by_one_request_each() -> Result<()> {
+    /// Requests in a row that are renewals.
+    const RENEWALS: usize = 5;
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&format!(
+        "{}{}",
+        pool("10.10.1.0/24"),
+        service("web", &[(LABEL, "pool")])
+    ))?;
+    let _controller = cluster.start_with("only", &["--no-webhook"])?;
+    cluster.shows("web", Some("10.10.1.0"))?;
+    // A watch asks again by itself every few minutes.
+    let asked = || -> Result<Vec<_>> {
+        let mut asked = cluster.control_plane.asked()?;
+        asked.retain(|request| request.account == "weir-controller" && request.verb != "watch");
+        Ok(asked)
+    };
+    let rest = |from: usize| {
+        wait::until("nothing but renewals", || {
+            let asked = asked()?;
+            let last = asked
+                .get(from.max(asked.len().saturating_sub(RENEWALS))..)
+                .unwrap_or_default();
+            let renewals = last
+                .iter()
+                .filter(|it| it.verb == "patch" && it.resource == "leases" && it.code == 200);
+            ensure!(renewals.count() == RENEWALS, "{last:?}");
+            Ok(asked.len())
+        })
+    };
+    let before = rest(0)?;
+    kubectl.run("annotate lease -n weir-system weir-controller touched=once")?;
+    rest(before)?;
+    let since = asked()?.split_off(before);
+    let of_lease = |verb: &str, code: u64| {
+        let found = since
+            .iter()
+            .filter(|it| it.resource == "leases" && it.verb == verb && it.code == code);
+        found.count()
+    };
+    ensure!(of_lease("patch", 409) == 1 && of_lease("get", 200) == 1, "{since:?}");
+    let lease = kubectl.get("lease -n weir-system weir-controller")?;
+    ensure!(
+        lease["spec"]["holderIdentity"] == "only" && lease["spec"]["leaseTransitions"] == 0,
+        "{lease}"
+    );
+    Ok(())
+}
+
 /// Who was asked to do nothing, as nobody may, does it as soon as it may.
 #[test]
 fn what_was_refused_is_tried_again() -> Result<()> {

@@ -225,3 +225,21 @@ fn read(object: &LeaseObject) -> Lease {
         transitions: spec.lease_transitions.unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[tokio::test]
+    async fn work_begins_and_ends_with_the_lead() {
+        let for_millis = |millis| Leading {
+            until: Some(Instant::now() + Duration::from_millis(millis)),
+        };
+        assert_eq!(for_millis(60_000).during(ready(1)).await, Some(1));
+        assert_eq!(for_millis(10).during(pending::<()>()).await, None);
+        let mut begun = false;
+        assert_eq!(Leading::default().during(async { begun = true }).await, None);
+        assert!(!begun);
+    }
+}
