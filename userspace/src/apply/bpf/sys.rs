@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 use std::{
     ffi::CString,
-    io, mem,
+    fs, io, mem,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -30,15 +30,8 @@ pub struct PinnedLinkInfo {
 ///
 /// The system call's error: `NotFound` when nothing is pinned there, `InvalidInput` when it is no XDP or tcx link.
 pub fn pinned_link(path: &Path) -> io::Result<PinnedLinkInfo> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: every field of the union is plain data, for which zero bytes are a value.
-    let mut attr: bpf_attr = unsafe { mem::zeroed() };
-    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
-    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel just gave this descriptor to us and to nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-
-    // SAFETY: as above.
+    let fd = open(path)?;
+    // SAFETY: every field of both is plain data, for which zero bytes are a value.
     let mut info: bpf_link_info = unsafe { mem::zeroed() };
     // SAFETY: as above.
     let mut attr: bpf_attr = unsafe { mem::zeroed() };
@@ -57,6 +50,35 @@ pub fn pinned_link(path: &Path) -> io::Result<PinnedLinkInfo> {
     Ok(PinnedLinkInfo {
         ifindex,
         program: info.prog_id,
+    })
+}
+
+/// Opens what is pinned at `path`.
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: every field of the union is plain data, for which zero bytes are a value.
+    let mut attr: bpf_attr = unsafe { mem::zeroed() };
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel just gave this descriptor to us and to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The kernel's hash of the code that the link pinned at `path` runs, as 16 hexadecimal digits. Whoever has the link open is told
+/// it; to ask for the program itself takes CAP_SYS_ADMIN.
+///
+/// # Errors
+///
+/// As [`pinned_link`]; `InvalidData` when `/proc` does not tell.
+pub fn pinned_link_tag(path: &Path) -> io::Result<String> {
+    let link = open(path)?;
+    let said = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
+    let tag = said.lines().find_map(|line| line.strip_prefix("prog_tag:"));
+    tag.map(|tag| tag.trim().to_owned()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "/proc tells no tag of the program of a link",
+        )
     })
 }
 

@@ -11,7 +11,7 @@ use super::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
-    programs::{TestRun, TestRunOptions, loaded_programs},
+    programs::{TestRun, TestRunOptions},
 };
 use std::path::Path;
 use weir_common::verdict::Reason;
@@ -65,7 +65,7 @@ impl Tracer {
             .map_err(|error| Error::Load(Box::new(error)))?;
         let program = ingress(&mut ebpf)?;
         program.load().map_err(refused)?;
-        let own = program.info().map_err(refused)?.tag();
+        let own = format!("{:016x}", program.info().map_err(refused)?.tag());
         let same_code = live_tags(&pins)?
             .into_iter()
             .map(|tag| tag == own)
@@ -111,16 +111,17 @@ fn refused(source: aya::programs::ProgramError) -> Error {
     }
 }
 
-/// Tags of the XDP programs that pinned links run: the kernel's hash of their code.
-fn live_tags(pins: &PinDir) -> Result<Vec<u64>, Error> {
-    let mut ids = Vec::new();
+/// Tags of the XDP programs that pinned links run on interfaces there are.
+fn live_tags(pins: &PinDir) -> Result<Vec<String>, Error> {
+    let mut tags = Vec::new();
     for (kind, _, path) in pins.linked()? {
         if kind == "xdp" {
-            ids.push(sys::pinned_link(&path).map_err(Error::file("open", &path))?.program);
+            let asked = sys::pinned_link(&path).and_then(|link| Ok((link.ifindex, sys::pinned_link_tag(&path)?)));
+            let (ifindex, tag) = asked.map_err(Error::file("open", &path))?;
+            if ifindex != 0 {
+                tags.push(tag);
+            }
         }
     }
-    let live = loaded_programs()
-        .filter_map(Result::ok)
-        .filter(|program| ids.contains(&program.id()));
-    Ok(live.map(|program| program.tag()).collect())
+    Ok(tags)
 }
