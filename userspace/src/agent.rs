@@ -18,7 +18,7 @@ mod standings;
 
 use crate::{
     apply::bpf::{self, Dataplane},
-    metrics::Telemetry,
+    metrics::{Exposure, Telemetry},
     report::Reporter,
     source::netlink::{self, Network, Queries, Wanted},
     store,
@@ -31,7 +31,7 @@ use interfaces::Interfaces;
 use source::Source;
 pub use source::{Origin, SourceError};
 use standings::Standings;
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -59,7 +59,7 @@ pub struct Settings {
     /// Folder of the agent's own files.
     pub state_dir: PathBuf,
     /// Where metrics are served; `None` is nowhere.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Exposure>,
     /// The data path.
     pub dataplane: bpf::Options,
 }

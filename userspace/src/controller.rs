@@ -18,10 +18,13 @@ mod write;
 
 pub use webhook::{FailurePolicy, Settings as WebhookSettings, Url};
 
-use crate::source::kube::{self, Kube, KubeError, Scope};
+use crate::{
+    metrics::Exposure,
+    source::kube::{self, Kube, KubeError, Scope},
+};
 use election::Leading;
 use events::Speaker;
-use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 use telemetry::Telemetry;
 use tell::Teller;
 use tokio::{
@@ -58,7 +61,7 @@ pub struct Settings {
     /// Name of the Lease.
     pub lease: String,
     /// Where metrics and probes are served; `None` is nowhere.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Exposure>,
     /// What is ours and what is given out.
     pub rules: Rules,
     /// The webhooks; without, the API server is told to ask nobody.

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod apply;
+pub mod causes;
 pub mod check;
 pub mod cli;
 pub mod controller;

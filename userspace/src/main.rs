@@ -2,13 +2,13 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use weir::cli::Cli;
+use weir::{causes::error_text, cli::Cli};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weir: {error:#}");
+            eprintln!("weir: {}", error_text(error.as_ref()));
             ExitCode::FAILURE
         }
     }

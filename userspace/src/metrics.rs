@@ -12,11 +12,11 @@ pub(crate) mod tests;
 
 pub use alive::Alive;
 pub(crate) use serve::listen;
-pub use serve::{BindError, Serving, Watched, serve};
+pub use serve::{BindError, Exposure, Serving, Watched, serve};
 
 use crate::report::Report;
 use prometheus_client::{collector::Collector, metrics::histogram::Histogram, registry::Registry};
-use snapshot::Maps;
+use snapshot::{Maps, OpenElb};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -106,7 +106,8 @@ impl Telemetry {
 
     /// Everything that is exposed: what was recorded, and what `maps` says.
     fn registry(&self, maps: impl Collector) -> Registry {
-        let mut registry = Registry::with_prefix("weir");
+        let mut whole = Registry::default();
+        let registry = whole.sub_registry_with_prefix("weir");
         for (name, help, histogram) in [
             (
                 "programming_latency_seconds",
@@ -123,7 +124,7 @@ impl Telemetry {
             registry.register(name, help, histogram.clone());
         }
         registry.register_collector(Box::new(maps));
-        registry
+        whole
     }
 }
 
@@ -148,7 +149,11 @@ impl Watched for Telemetry {
         (!idle.is_empty()).then(|| format!("XDP does not run on {}", idle.join(", ")))
     }
 
-    fn exposed(&self) -> Registry {
-        self.registry(Maps::new(self.clone()))
+    fn exposed(&self, openelb: bool) -> Registry {
+        let mut registry = self.registry(Maps::new(self.clone()));
+        if openelb {
+            registry.register_collector(Box::new(OpenElb::new(self.clone())));
+        }
+        registry
     }
 }

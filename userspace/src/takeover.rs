@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// When there is a problem among it (everything is printed then), when the API cannot be read, or the output fails.
 pub async fn check(output: Format) -> anyhow::Result<()> {
     let (client, server) = kube::insisting_client().await?;
-    let surroundings = read::surroundings(&client).await?;
+    let unanswered = || format!("cannot read the Kubernetes API at {server}");
+    let surroundings = read::surroundings(&client).await.with_context(unanswered)?;
     let (cluster, records) = read::objects(&client, &server).await?;
     let world = World::new(cluster.clone(), records.services, records.eips, true);
     let findings = judge(&cluster, world, &surroundings);

@@ -223,3 +223,17 @@ fn probes_tell_whether_the_node_does_what_it_should() -> Result<()> {
         })
     })
 }
+
+/// On a node whose administrator has taken IPv6 from it, or from sockets that ask for both families.
+#[test]
+fn any_address_is_an_ipv4_address_too() -> Result<()> {
+    Scene::without_agents(SHAPE)?.then(|scene| {
+        let settings = ["net.ipv6.bindv6only=1", "net.ipv6.conf.all.disable_ipv6=1"];
+        for (node, setting) in scene.lab.nodes.iter().zip(settings) {
+            node.namespace.output(&format!("sysctl -w {setting}"))?;
+            let _agent = Agent::launch(&scene.lab, node, &["--interface", "eth0", "--metrics", "[::]:9470"])?;
+            wait::until(setting, || Metrics::of(node)?.sum("weir_build_info", &[]))?;
+        }
+        Ok(())
+    })
+}

@@ -4,8 +4,10 @@
 //! the agent goes on: the planner allots in the same order as before, and takes addresses from Service status. A file
 //! that cannot be written is a condition, and does not keep Services from being served.
 
-use super::conditions::error_text;
-use crate::store::{self, Durability};
+use crate::{
+    causes::error_text,
+    store::{self, Durability},
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},

@@ -46,18 +46,6 @@ impl Conditions {
     }
 }
 
-/// An error and what caused it, in one line.
-#[must_use]
-pub fn error_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}
-
 /// A condition whose message alone changed has begun anew, but not ended.
 fn compare<'a>(former: &'a BTreeSet<Condition>, next: &'a BTreeSet<Condition>) -> Change<'a> {
     let same_matter =

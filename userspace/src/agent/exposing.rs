@@ -1,27 +1,28 @@
 //! Keeps the metrics served at the address asked for. One that cannot be had is a condition, and is tried again.
 
-use super::conditions::error_text;
-use crate::metrics::{self, Serving, Telemetry};
-use std::net::SocketAddr;
+use crate::{
+    causes::error_text,
+    metrics::{self, Exposure, Serving, Telemetry},
+};
 use weir_core::model::{Condition, ObjectRef};
 
-/// The address and what became of it.
+/// Where and what is to be served, and what became of it.
 #[derive(Debug)]
 pub struct Exposing {
     node: String,
     /// `None` when nothing is to be served.
-    address: Option<SocketAddr>,
+    wanted: Option<Exposure>,
     serving: Option<Serving>,
     problem: Option<String>,
 }
 
 impl Exposing {
-    /// For `node`, at `address`; not yet served.
+    /// For `node`; not yet served.
     #[must_use]
-    pub const fn new(node: String, address: Option<SocketAddr>) -> Self {
+    pub const fn new(node: String, wanted: Option<Exposure>) -> Self {
         Self {
             node,
-            address,
+            wanted,
             serving: None,
             problem: None,
         }
@@ -29,10 +30,10 @@ impl Exposing {
 
     /// Serves what `telemetry` tells, unless it is served. Whether [`Self::condition`] is another now.
     pub async fn ensure(&mut self, telemetry: &Telemetry) -> bool {
-        let (None, Some(address)) = (&self.serving, self.address) else {
+        let (None, Some(wanted)) = (&self.serving, self.wanted) else {
             return false;
         };
-        let problem = match metrics::serve(telemetry.clone(), address).await {
+        let problem = match metrics::serve(telemetry.clone(), wanted).await {
             Ok(serving) => {
                 self.serving = Some(serving);
                 None

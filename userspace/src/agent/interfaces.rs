@@ -1,8 +1,8 @@
 //! Keeps the programs on the interfaces asked for, as interfaces come and go.
 
-use super::conditions::error_text;
 use crate::{
     apply::bpf::{Dataplane, attach::AttachError},
+    causes::error_text,
     report::{InterfaceReport, XdpModeName},
     source::netlink::{Device, Network},
 };

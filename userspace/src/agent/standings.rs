@@ -4,8 +4,7 @@
 //! the difference is written; late enough that what passes by itself is not told, and the more nodes there are, the seldomer,
 //! as every node is told what any of them writes.
 
-use super::conditions::error_text;
-use crate::source::kube::Records;
+use crate::{causes::error_text, source::kube::Records};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},

@@ -21,6 +21,9 @@ pub(super) struct Controller {
     /// Where to serve /metrics, /healthz and /readyz; `off` serves nothing.
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9471")]
     metrics: MetricsAddress,
+    /// Serve metrics by OpenELB's names, too; see docs/metrics.md.
+    #[arg(long)]
+    openelb_metrics: bool,
     /// The spec.loadBalancerClass of Services that are Weir's without an annotation.
     #[arg(long, value_name = "NAME", default_value = "openelb")]
     class: String,
@@ -61,7 +64,7 @@ impl Controller {
             identity,
             namespace: self.namespace,
             lease: self.lease,
-            metrics: self.metrics.0,
+            metrics: self.metrics.exposure(self.openelb_metrics),
             rules: Rules {
                 class: self.class,
                 adopt_all: self.adopt_all,

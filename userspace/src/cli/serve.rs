@@ -9,6 +9,7 @@ use crate::{
         config::DEFAULT_SELECTION_SEED,
         detach,
     },
+    metrics::Exposure,
     source::default_route,
 };
 use anyhow::Context;
@@ -48,6 +49,9 @@ pub(super) struct Serve {
     /// Where to serve /metrics, /healthz and /readyz; `off` serves nothing.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9470")]
     metrics: MetricsAddress,
+    /// Serve metrics by OpenELB's names, too; see docs/metrics.md.
+    #[arg(long)]
+    openelb_metrics: bool,
     /// What the agent logs: a level, or directives such as `weir=debug,warn`.
     #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = "info")]
     log_level: String,
@@ -81,7 +85,14 @@ struct CapacityFlags {
 
 /// Where metrics are served; `None` is nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MetricsAddress(pub(super) Option<SocketAddr>);
+pub(super) struct MetricsAddress(Option<SocketAddr>);
+
+impl MetricsAddress {
+    /// There, and with OpenELB's names or without.
+    pub(super) fn exposure(self, openelb: bool) -> Option<Exposure> {
+        self.0.map(|address| Exposure { address, openelb })
+    }
+}
 
 impl FromStr for MetricsAddress {
     type Err = String;
@@ -135,7 +146,7 @@ impl Serve {
             from,
             interfaces: default_route::resolve(self.interfaces)?,
             state_dir: self.places.state_dir,
-            metrics: self.metrics.0,
+            metrics: self.metrics.exposure(self.openelb_metrics),
             dataplane: bpf::Options {
                 pin_dir: self.places.pin_dir,
                 mode: self.xdp_mode,

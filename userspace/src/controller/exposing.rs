@@ -1,8 +1,8 @@
 //! Keeps the metrics served at the address asked for; one that cannot be had is said, and tried again.
 
 use super::telemetry::Telemetry;
-use crate::metrics;
-use std::{future::pending, net::SocketAddr, time::Duration};
+use crate::metrics::{self, Exposure};
+use std::{future::pending, time::Duration};
 use tokio::{task::JoinSet, time::sleep};
 use tracing::warn;
 
@@ -10,11 +10,11 @@ use tracing::warn;
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Serves in `tasks`, and so for as long as they are.
-pub(super) fn start(tasks: &mut JoinSet<()>, telemetry: Telemetry, address: SocketAddr) {
+pub(super) fn start(tasks: &mut JoinSet<()>, telemetry: Telemetry, exposure: Exposure) {
     tasks.spawn(async move {
         let mut said = None;
         loop {
-            match metrics::serve(telemetry.clone(), address).await {
+            match metrics::serve(telemetry.clone(), exposure).await {
                 Ok(_serving) => pending().await,
                 Err(problem) => {
                     let text = format!(

@@ -49,10 +49,18 @@ struct Now {
     /// What it waits for before it can begin; `None` once it has read everything.
     waits_for: Option<String>,
     services: u64,
-    /// Size of each Eip and how much of it is used.
-    eips: BTreeMap<String, (u64, u64)>,
+    eips: BTreeMap<String, EipNow>,
     /// Warnings that stand, by reason.
     warnings: BTreeMap<String, u64>,
+}
+
+/// An Eip.
+#[derive(Debug, Default)]
+struct EipNow {
+    addresses: u64,
+    used: u64,
+    /// Services that have something of it.
+    services: u64,
 }
 
 /// What the API server asks.
@@ -120,11 +128,21 @@ impl Telemetry {
     pub(super) fn read(&self, records: &Records) {
         let number = |number: i64| u64::try_from(number).unwrap_or_default();
         let eips = records.eips.iter().map(|(name, eip)| {
-            let status = &eip.status;
-            (name.clone(), (number(status.pool_size), number(status.usage)))
+            let eip = EipNow {
+                addresses: number(eip.status.pool_size),
+                used: number(eip.status.usage),
+                services: 0,
+            };
+            (name.clone(), eip)
         });
+        let mut eips: BTreeMap<_, _> = eips.collect();
+        for name in records.services.values().filter_map(|service| service.label.as_ref()) {
+            if let Some(eip) = eips.get_mut(name) {
+                eip.services += 1;
+            }
+        }
         let mut now = self.now();
-        now.eips = eips.collect();
+        now.eips = eips;
         now.services = records.services.values().filter(|service| service.marked()).count() as u64;
     }
 
@@ -186,8 +204,12 @@ impl Watched for Telemetry {
         self.now().waits_for.clone()
     }
 
-    fn exposed(&self) -> Registry {
-        let mut registry = Registry::with_prefix("weir_controller");
+    fn exposed(&self, openelb: bool) -> Registry {
+        let mut whole = Registry::default();
+        if openelb {
+            whole.register_collector(Box::new(OpenElb(self.clone())));
+        }
+        let registry = whole.sub_registry_with_prefix("weir_controller");
         let shared = &self.shared;
         registry.register(
             "writes",
@@ -203,7 +225,7 @@ impl Watched for Telemetry {
             shared.plan.clone(),
         );
         registry.register_collector(Box::new(self.clone()));
-        registry
+        whole
     }
 }
 
@@ -226,12 +248,41 @@ impl Collector for Telemetry {
             family.put(&[("reason", reason.as_str())], *count)?;
         }
         let mut family = Written::gauge(encoder, "eip_addresses", "Addresses of an Eip")?;
-        for (eip, (size, _)) in &now.eips {
-            family.put(&[("eip", eip.as_str())], *size)?;
+        for (name, eip) in &now.eips {
+            family.put(&[("eip", name.as_str())], eip.addresses)?;
         }
         let mut family = Written::gauge(encoder, "eip_addresses_used", "Addresses of an Eip that are in use")?;
-        for (eip, (_, used)) in &now.eips {
-            family.put(&[("eip", eip.as_str())], *used)?;
+        for (name, eip) in &now.eips {
+            family.put(&[("eip", name.as_str())], eip.used)?;
+        }
+        Ok(())
+    }
+}
+
+/// What OpenELB's controller has, under its names.
+#[derive(Debug)]
+struct OpenElb(Telemetry);
+
+impl Collector for OpenElb {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        type Value = fn(&EipNow) -> u64;
+        let now = self.0.now();
+        let families: [(&str, &str, Value); 3] = [
+            ("addresses_total", "Addresses of an Eip", |eip| eip.addresses),
+            ("addresses_in_use_total", "Addresses of an Eip that are in use", |eip| {
+                eip.used
+            }),
+            (
+                "services_allocated_total",
+                "Services that have addresses of an Eip",
+                |eip| eip.services,
+            ),
+        ];
+        for (name, help, value) in families {
+            let mut family = Written::gauge(&mut encoder, name, help)?;
+            for (name, eip) in &now.eips {
+                family.put(&[("eipName", name.as_str())], value(eip))?;
+            }
         }
         Ok(())
     }

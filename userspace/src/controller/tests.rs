@@ -28,7 +28,7 @@ fn warning(reason: &str) -> Event {
 }
 
 /// One of everything.
-fn exposed() -> String {
+fn exposed(openelb: bool) -> String {
     let telemetry = Telemetry::default();
     telemetry.transitions(4);
     telemetry.wrote("record", Result::Written);
@@ -47,6 +47,7 @@ fn exposed() -> String {
         ..EipObject::default()
     };
     let marked = ServiceObject {
+        label: Some("pool".into()),
         finalizer: true,
         ..ServiceObject::default()
     };
@@ -56,18 +57,18 @@ fn exposed() -> String {
         eips: [("pool".into(), eip)].into(),
     });
     let mut written = String::new();
-    text::encode(&mut written, &telemetry.exposed()).unwrap();
+    text::encode(&mut written, &telemetry.exposed(openelb)).unwrap();
     written
 }
 
 #[test]
 fn the_page_about_metrics_lists_exactly_what_the_controller_exposes() {
-    assert_eq!(families_of(&exposed()), listed("weir_controller_"));
+    assert_eq!(families_of(&exposed(false)), listed("weir_controller_"));
 }
 
 #[test]
 fn what_is_told_is_exposed() {
-    let text = exposed();
+    let text = exposed(false);
     for line in [
         "weir_controller_leading 0\n",
         "weir_controller_lease_transitions_total 4\n",
@@ -80,6 +81,24 @@ fn what_is_told_is_exposed() {
         "weir_controller_eip_addresses_used{eip=\"pool\"} 7\n",
         "weir_controller_services 1\n",
         "weir_controller_plan_duration_seconds_count 1\n",
+    ] {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+}
+
+/// [G05]
+#[test]
+fn the_page_about_metrics_lists_what_is_exposed_by_openelbs_names() {
+    let (text, without) = (exposed(true), families_of(&exposed(false)));
+    let mut added = families_of(&text);
+    added.retain(|name, _| !without.contains_key(name));
+    let mut page = listed("addresses_");
+    page.extend(listed("services_"));
+    assert_eq!(added, page);
+    for line in [
+        "addresses_total{eipName=\"pool\"} 256\n",
+        "addresses_in_use_total{eipName=\"pool\"} 7\n",
+        "services_allocated_total{eipName=\"pool\"} 1\n",
     ] {
         assert!(text.contains(line), "no {line} in\n{text}");
     }

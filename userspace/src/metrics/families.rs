@@ -32,6 +32,11 @@ impl<'a> Family<'a> {
         Self::new(encoder, name, help, MetricType::Gauge)
     }
 
+    /// What only ever grows, under a name that does not say so (counters' names end in `_total`).
+    fn untyped(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) -> Result<Self, fmt::Error> {
+        Self::new(encoder, name, help, MetricType::Unknown)
+    }
+
     fn new(
         encoder: &'a mut DescriptorEncoder<'_>,
         name: &'a str,
@@ -74,6 +79,24 @@ pub fn encode(snapshot: &Snapshot, mut encoder: DescriptorEncoder<'_>) -> fmt::R
     reasons(snapshot, encoder)?;
     frontends(snapshot, encoder)?;
     backends(snapshot, encoder)
+}
+
+/// Writes those families of OpenELB's speaker that have a true value, without its label `ip`: what is counted is counted for all
+/// VIPs together. A request that is not answered here is for another node to answer, and is not counted by OpenELB either.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn encode_openelb(snapshot: &Snapshot, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    let encoder = &mut encoder;
+    let answers = [Reason::ArpReply, Reason::NeighborAdvertisement];
+    let answers = answers
+        .map(|reason| snapshot.counts.reason(reason).packets)
+        .iter()
+        .sum();
+    let help = "ARP requests and neighbour solicitations for VIPs that this node answers for";
+    Family::untyped(encoder, "requests_received", help)?.put_alone(answers)?;
+    Family::untyped(encoder, "responses_sent", "Answers to them")?.put_alone(answers)
 }
 
 fn agent(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

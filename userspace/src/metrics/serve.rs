@@ -7,14 +7,22 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use nix::sys::socket::{setsockopt, sockopt::Ipv6V6Only};
 use prometheus_client::{encoding::text, registry::Registry};
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
-use tokio::{net::TcpListener, sync::Mutex, task::AbortHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Mutex,
+    task::AbortHandle,
+};
 use tracing::{info, warn};
+
+/// Connections that may wait to be taken.
+const BACKLOG: u32 = 1024;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -44,8 +52,17 @@ pub trait Watched: Clone + Send + Sync + 'static {
     fn unwell(&self) -> Option<String>;
     /// Why it does not do yet what it is there for; `None` once it does.
     fn unready(&self) -> Option<String>;
-    /// Everything that is exposed.
-    fn exposed(&self) -> Registry;
+    /// Everything that is exposed; with `openelb`, also by the names that OpenELB has for it.
+    fn exposed(&self, openelb: bool) -> Registry;
+}
+
+/// Where metrics are served, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exposure {
+    /// Where.
+    pub address: SocketAddr,
+    /// Whether OpenELB's names are among them.
+    pub openelb: bool,
 }
 
 #[derive(Clone)]
@@ -55,16 +72,17 @@ struct Shared<W> {
     registry: Arc<Mutex<Arc<Registry>>>,
 }
 
-/// Starts to serve what `watched` says at `address`.
+/// Starts to serve what `watched` says.
 ///
 /// # Errors
 ///
 /// [`BindError`], when the address is taken or none of this host's.
-pub async fn serve<W: Watched>(watched: W, address: SocketAddr) -> Result<Serving, BindError> {
+pub async fn serve<W: Watched>(watched: W, exposure: Exposure) -> Result<Serving, BindError> {
+    let Exposure { address, openelb } = exposure;
     let failed = |source| BindError { address, source };
     let listener = listen(address).await.map_err(failed)?;
     info!(%address, "serving /metrics, /healthz and /readyz");
-    let registry = Arc::new(Mutex::new(Arc::new(watched.exposed())));
+    let registry = Arc::new(Mutex::new(Arc::new(watched.exposed(openelb))));
     let router = Router::new()
         .route("/metrics", get(metrics::<W>))
         .route("/healthz", get(healthz::<W>))
@@ -80,14 +98,25 @@ pub async fn serve<W: Watched>(watched: W, address: SocketAddr) -> Result<Servin
     })
 }
 
-/// A listener at `address`; where it is any of this host's (`::`) and the host has no IPv6, at any IPv4 address.
+/// A listener at `address`. Where that is any of this host's (`::`), also for IPv4, whatever the host's default is
+/// (`net.ipv6.bindv6only`), and for IPv4 alone where the host has no IPv6.
 ///
 /// # Errors
 ///
 /// As of the kernel.
 pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+    if address.ip() != Ipv6Addr::UNSPECIFIED {
+        return TcpListener::bind(address).await;
+    }
+    let both = || {
+        let socket = TcpSocket::new_v6()?;
+        setsockopt(&socket, Ipv6V6Only, &false)?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    match both() {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         bound => bound,

@@ -48,6 +48,31 @@ impl Maps {
     }
 }
 
+/// The same under OpenELB's names, as far as they have a true value here.
+#[derive(Debug)]
+pub struct OpenElb {
+    telemetry: Telemetry,
+}
+
+impl OpenElb {
+    /// Of the agent that tells `telemetry`.
+    pub const fn new(telemetry: Telemetry) -> Self {
+        Self { telemetry }
+    }
+}
+
+impl Collector for OpenElb {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(report) = self.telemetry.last_report() else {
+            return Ok(());
+        };
+        match Snapshot::read(report) {
+            Ok(snapshot) => families::encode_openelb(&snapshot, encoder),
+            Err(_) => Err(fmt::Error),
+        }
+    }
+}
+
 impl Collector for Maps {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Before the first report there is nothing to tell.

@@ -98,17 +98,19 @@ fn report() -> Report {
 }
 
 #[derive(Debug)]
-struct Fixed(Snapshot);
+struct Fixed(Snapshot, fn(&Snapshot, DescriptorEncoder<'_>) -> fmt::Result);
 
 impl Collector for Fixed {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        families::encode(&self.0, encoder)
+        (self.1)(&self.0, encoder)
     }
 }
 
 fn counts() -> Counts {
     let mut reasons = vec![Counter::default(); Reason::ALL.len()];
     reasons[Reason::Tunnel as usize] = Counter { packets: 7, bytes: 700 };
+    reasons[Reason::ArpReply as usize] = Counter { packets: 3, bytes: 180 };
+    reasons[Reason::NeighborAdvertisement as usize] = Counter { packets: 2, bytes: 172 };
     let frontend = |packets, syns| FrontendCounter {
         packets,
         bytes: packets * 100,
@@ -126,7 +128,7 @@ fn counts() -> Counts {
     )
 }
 
-fn exposed() -> String {
+fn snapshot() -> Snapshot {
     let mut fill = Fill {
         maps: vec![MapFill {
             map: "ROWS",
@@ -136,13 +138,17 @@ fn exposed() -> String {
         ..Fill::default()
     };
     fill.flows.live[2] = 9;
-    let telemetry = Telemetry::default();
-    telemetry.planned(Duration::from_millis(3));
-    let registry = telemetry.registry(Fixed(Snapshot {
+    Snapshot {
         report: Arc::new(report()),
         counts: counts(),
         fill,
-    }));
+    }
+}
+
+fn exposed() -> String {
+    let telemetry = Telemetry::default();
+    telemetry.planned(Duration::from_millis(3));
+    let registry = telemetry.registry(Fixed(snapshot(), families::encode));
     let mut written = String::new();
     text::encode(&mut written, &registry).unwrap();
     written
@@ -192,6 +198,21 @@ pub(crate) fn listed(prefix: &str) -> BTreeMap<String, (String, Vec<String>)> {
         (name, (cells[1].to_owned(), labels.collect()))
     })
     .collect()
+}
+
+/// [G05]
+#[test]
+fn the_page_about_metrics_lists_what_is_exposed_by_openelbs_names() {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Fixed(snapshot(), families::encode_openelb)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).unwrap();
+    let mut page = listed("requests_");
+    page.extend(listed("responses_"));
+    assert_eq!(families_of(&text), page);
+    for line in ["requests_received 5\n", "responses_sent 5\n"] {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use ::kube::{
     api::{DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
+use anyhow::Context;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Service};
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
@@ -40,8 +41,8 @@ pub struct Leaving {
 ///
 /// When a controller still leads, as it would write all of it again; when the API server refuses something.
 pub async fn cleanup(leaving: &Leaving) -> anyhow::Result<()> {
-    let (client, _) = kube::insisting_client().await?;
-    refuse_while_led(&client, leaving).await?;
+    let (client, server) = kube::insisting_client().await?;
+    refuse_while_led(&client, &server, leaving).await?;
     for round in 0..ROUNDS {
         let steps = planned(&client).await?;
         if steps.is_empty() {
@@ -65,9 +66,10 @@ pub async fn cleanup(leaving: &Leaving) -> anyhow::Result<()> {
 }
 
 /// A Lease that is renewed while we look is held.
-async fn refuse_while_led(client: &Client, leaving: &Leaving) -> anyhow::Result<()> {
+async fn refuse_while_led(client: &Client, server: &str, leaving: &Leaving) -> anyhow::Result<()> {
     let api = Api::<Lease>::namespaced(client.clone(), &leaving.namespace);
-    let Some(lease) = api.get_opt(&leaving.lease).await? else {
+    let lease = api.get_opt(&leaving.lease).await;
+    let Some(lease) = lease.with_context(|| format!("cannot read the Kubernetes API at {server}"))? else {
         return Ok(());
     };
     let spec = lease.spec.unwrap_or_default();
