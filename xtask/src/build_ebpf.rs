@@ -43,7 +43,7 @@ fn object_path(name: &str) -> PathBuf {
 
 fn compile(tools: &Tools) -> Result<()> {
     let linker_folder = tools.linker.parent().context("the linker has no folder")?;
-    let mut cargo = tools.toolchain.cargo_build();
+    let mut cargo = tools.toolchain.cargo("build");
     cargo
         .args([
             "--release",

@@ -8,6 +8,7 @@ mod demo;
 mod deploy;
 mod elf;
 mod helm;
+mod image;
 mod kernels;
 mod kube;
 mod libtest;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Verb {
-    /// Find or install the toolchain of the kernel half, the tools of the lab, and Go.
+    /// Find or install the toolchain of the kernel half, the tools of the lab and of images, and Go.
     Setup,
     /// Build the eBPF object; its path is the last line.
     BuildEbpf,
@@ -37,6 +38,8 @@ enum Verb {
     Ci,
     /// Write the CustomResourceDefinitions anew from their types.
     Crds,
+    /// Build the image, for amd64 and arm64, as an OCI image layout; its path is the last line.
+    Image(image::Args),
     /// Write deploy/weir.yaml anew from the chart.
     Deploy,
     /// Show Weir at work in a lab of network namespaces. Needs root.
@@ -60,6 +63,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Setup => {
             setup::run(setup::Scope::Kernels)?;
+            setup::images()?;
             setup::go().map(drop)
         }
         Verb::BuildEbpf => build_ebpf::run(),
@@ -68,6 +72,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Kube(args) => kube::run(&args),
         Verb::Ci => ci::run(),
         Verb::Crds => crds::run(),
+        Verb::Image(args) => image::run(&args),
         Verb::Deploy => deploy::run(),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -10,6 +10,7 @@ mod packages;
 mod toolchain;
 
 pub(crate) use go::{Go, find_or_install as go};
+pub(crate) use packages::{cross_compiler, images};
 pub(crate) use toolchain::Toolchain;
 
 use crate::process::say;

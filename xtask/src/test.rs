@@ -4,7 +4,9 @@
 //! The last two lines are for readers: `N passed, N failed` alone on a line, and the same by kind.
 
 use crate::{
-    build_ebpf, helm, kernels, kube,
+    build_ebpf, helm,
+    image::{self, Profile},
+    kernels, kube,
     libtest::{self, Count},
     process::{cargo, check, require_root, say},
     setup::{self, Scope},
@@ -93,8 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Scope::Everything
     };
     build_ebpf::build(&setup::run(scope)?)?;
-    // The lab starts the agent's binary, which no test target depends on.
-    check(cargo().args(["build", "--workspace", "--exclude", "weir-ebpf", "--bins"]))?;
+    binaries()?;
 
     let mut results = Vec::new();
     for &kind in kinds {
@@ -111,15 +112,27 @@ fn count(kind: Kind) -> Result<Count> {
     }
     let mut count = Count::default();
     if kind == Kind::Kube
-        && let Err(error) = kube::build().and_then(|_| helm::build())
+        && let Err(error) = kube::build().and_then(|_| helm::build()).and_then(|_| image())
     {
-        say(format!("no Kubernetes control plane, or no helm: {error:#}"));
+        say(format!("no Kubernetes control plane, no helm or no image: {error:#}"));
         return Ok(count.of_a_command_that(false));
     }
     for mut command in commands(kind)? {
         count += libtest::run(&mut command)?;
     }
     Ok(count)
+}
+
+/// The image's programs, and the one that other tests start, which cargo keeps in the same place as one of them.
+fn image() -> Result<()> {
+    setup::images()?;
+    image::build_all(Profile::Dev)?;
+    binaries()
+}
+
+/// The lab starts the agent's binary, which no test target depends on.
+fn binaries() -> Result<()> {
+    check(cargo().args(["build", "--workspace", "--exclude", "weir-ebpf", "--bins"]))
 }
 
 /// The test commands of a kind, which is not [`Kind::Kernels`]. What is no target of another kind is unit, so that a new test file is never forgotten.

@@ -42,21 +42,27 @@ impl ControlPlane {
     /// # Errors
     /// When it does not.
     pub fn kubectl_as(&self, namespace: &str, account: &str) -> Result<Kubectl> {
-        let token = self
-            .kubectl()
-            .run(&format!("create token {account} -n {namespace} --duration={LIFE}"))?;
+        let token = self.token(namespace, account)?;
         let name = format!("{namespace}-{account}");
         let kubeconfig = write(
             self.directory(),
             &name,
             self.server(),
             self.certificates(),
-            &format!("token: {}", token.trim()),
+            &format!("token: {token}"),
         )?;
         Kubectl::new(
             self.namespace(),
             &kubeconfig,
             &self.directory().join(format!("{name}-cache")),
         )
+    }
+
+    /// A token of a service account.
+    pub(super) fn token(&self, namespace: &str, account: &str) -> Result<String> {
+        let token = self
+            .kubectl()
+            .run(&format!("create token {account} -n {namespace} --duration={LIFE}"))?;
+        Ok(token.trim().to_owned())
     }
 }

@@ -8,7 +8,9 @@
 mod access;
 mod audit;
 mod certificates;
+mod container;
 mod helm;
+mod image;
 mod kubectl;
 mod programs;
 mod proxy;
@@ -16,7 +18,9 @@ mod servers;
 mod weir;
 
 pub use audit::Asked;
+pub use container::{Container, Running, Surroundings};
 pub use helm::{Helm, Manifests};
+pub use image::Image;
 pub use kubectl::Kubectl;
 pub use programs::program;
 pub use proxy::{KubeProxy, ProxyMode};

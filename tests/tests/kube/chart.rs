@@ -12,7 +12,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const NAMESPACE: &str = "weir-system";
 
 /// What a cluster with Prometheus' operator has; of its ServiceMonitors the tests need no more than that they are taken.
-const SERVICE_MONITORS: &str = "
+pub const SERVICE_MONITORS: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: servicemonitors.monitoring.coreos.com}

@@ -1,123 +1,37 @@
-//! What the manifests start, started as they say: their arguments, users and capabilities, in a mount namespace of its own with
-//! everything read-only but what they mount.
+//! What the manifests start, started as they say from the image there is: its static program with nothing beside it, their
+//! arguments, users and capabilities, everything read-only but what they mount.
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, names::NameServer};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    process::Command,
+    net::{IpAddr, SocketAddr},
 };
 use tests::{
-    kube::Manifests,
-    lab::{Family, Lab, Namespace, Node, agent, client, process::Process, wait},
+    kube::{Container, Image, Manifests, Running, Surroundings},
+    lab::{Family, Lab, Node, client, manifests, wait},
 };
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/weir.yaml");
-const NAMESPACE: &str = "weir-system";
+/// Architectures of images: of this machine's, and another's.
+pub const NATIVE: &str = if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    "amd64"
+};
+const FOREIGN: &str = if cfg!(target_arch = "aarch64") {
+    "amd64"
+} else {
+    "arm64"
+};
+/// The name by which the API server is looked for; its certificate has it.
+pub const API_SERVER: &str = "kubernetes.default.svc";
 
-/// What a container runtime does before a program: `$1`, capabilities of the bounding set; `$2`, its user; then pairs of folders,
-/// of the host and of the container, up to `--`.
-const RUNTIME: &str = r#"
-set -e
-capabilities=$1 user=$2; shift 2
-mount -t tmpfs none /var/lib
-mkdir /var/lib/weir
-while [ "$1" != -- ]; do mount --bind "$1" "$2"; shift 2; done
-shift
-mount -o remount,bind,ro /
-mount --bind /proc/sys /proc/sys
-mount -o remount,bind,ro /proc/sys
-exec setpriv --no-new-privs --reuid "$user" --regid "$user" --clear-groups --inh-caps "$capabilities" --bounding-set "$capabilities" "$@"
-"#;
+pub use tests::kube::WEIR_NAMESPACE as NAMESPACE;
 
-/// A container of the manifests.
-struct Container<'a> {
-    spec: &'a Value,
-    pod: &'a Value,
-}
-
-impl<'a> Container<'a> {
-    fn of(workload: &'a Value, list: &str) -> Result<Self> {
-        let pod = &workload["spec"]["template"]["spec"];
-        let spec = pod[list].get(0).with_context(|| format!("no {list}"))?;
-        Ok(Self { spec, pod })
-    }
-
-    /// As `setpriv` takes them.
-    fn capabilities(&self) -> Result<String> {
-        let security = &self.spec["securityContext"];
-        ensure!(
-            security["privileged"] != true && security["allowPrivilegeEscalation"] == false,
-            "{security}"
-        );
-        ensure!(security["readOnlyRootFilesystem"] == true, "{security}");
-        ensure!(
-            security["capabilities"]["drop"] == serde_json::json!(["ALL"]),
-            "{security}"
-        );
-        let added = security["capabilities"]["add"].as_array();
-        let added = added.into_iter().flatten().filter_map(Value::as_str);
-        Ok(std::iter::once("-all".to_owned())
-            .chain(added.map(|name| format!("+{}", name.to_lowercase())))
-            .collect::<Vec<_>>()
-            .join(","))
-    }
-
-    fn user(&self) -> Result<u64> {
-        let user = |of: &Value| of["securityContext"]["runAsUser"].as_u64();
-        user(self.spec).or_else(|| user(self.pod)).context("no user")
-    }
-
-    /// It, in the network of a host. `folders` are those of the host that stand for what the pod mounts.
-    fn command(&self, host: &Namespace, folders: &[(&Path, &str)]) -> Result<Command> {
-        let mounted: Vec<&str> = self.spec["volumeMounts"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|mount| mount["mountPath"].as_str())
-            .collect();
-        ensure!(
-            mounted.iter().copied().eq(folders.iter().map(|(_, at)| *at)),
-            "mounts {mounted:?}"
-        );
-        let mut command = host.command("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", RUNTIME, "sh"]);
-        command.arg(self.capabilities()?).arg(self.user()?.to_string());
-        for (host, at) in folders {
-            command.arg(host).arg(at);
-        }
-        command.arg("--").arg(agent::binary());
-        for argument in self.spec["args"].as_array().context("no args")? {
-            command.arg(argument.as_str().context("no text")?);
-        }
-        Ok(command)
-    }
-
-    /// Returns when every probe succeeds.
-    fn wait_for_probes(&self, process: &mut Process, host: &Namespace) -> Result<()> {
-        for name in ["startupProbe", "livenessProbe", "readinessProbe"] {
-            let probe = &self.spec[name]["httpGet"];
-            let path = probe["path"].as_str().with_context(|| format!("no {name}"))?;
-            let port = self.spec["ports"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|port| port["name"] == probe["port"]);
-            let port = port
-                .and_then(|port| port["containerPort"].as_u64())
-                .context("no such port")?;
-            let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), u16::try_from(port)?);
-            process.wait_until(name, || host.run(|| client::get(at, path)))?;
-        }
-        Ok(())
-    }
-}
-
-/// What the agent of a node mounts; pins are in a folder of the lab's.
-fn folders(lab: &Lab, node: &Node) -> Result<[(PathBuf, &'static str); 2]> {
+/// What an agent's pod has around it; pins are in a folder of the lab's.
+fn on_node<'a>(image: &'a Image, lab: &Lab, node: &'a Node) -> Result<Surroundings<'a>> {
     let folders = [
         (lab.pin_directory(node), "/sys/fs/bpf"),
         (lab.state_directory(node), "/var/lib/weir"),
@@ -125,96 +39,161 @@ fn folders(lab: &Lab, node: &Node) -> Result<[(PathBuf, &'static str); 2]> {
     for (folder, _) in &folders {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    Ok(folders)
+    Ok(Surroundings {
+        image,
+        host: &node.namespace,
+        folder: lab.directory().join(&node.name),
+        mounts: folders.map(|(folder, at)| (folder, at.to_owned())).into(),
+        environment: vec![("NODE_NAME", node.name.clone())],
+    })
 }
 
-fn start_agent(container: &Container<'_>, cluster: &Cluster, at: usize) -> Result<Process> {
-    let (lab, node) = (&cluster.lab, &cluster.lab.nodes[at]);
-    let folders = folders(lab, node)?;
-    let folders = folders.each_ref().map(|(host, at)| (host.as_path(), *at));
-    let mut command = container.command(&node.namespace, &folders)?;
-    command
-        .env("KUBECONFIG", cluster.kubeconfig()?)
-        .env("NODE_NAME", &node.name);
-    Process::start(
-        command,
-        "weir agent",
-        &lab.directory().join(&node.name).join("agent.log"),
-    )
+/// What the controller's pod has around it, beside the control plane; the names that `names` knows among it.
+pub fn beside_the_api<'a>(image: &'a Image, cluster: &'a Cluster, names: &NameServer) -> Result<Surroundings<'a>> {
+    let control_plane = &cluster.control_plane;
+    let mut around = Surroundings {
+        image,
+        host: control_plane.namespace(),
+        folder: control_plane.directory().to_owned(),
+        mounts: Vec::new(),
+        environment: vec![
+            ("OPENELB_NAMESPACE", NAMESPACE.to_owned()),
+            ("POD_NAME", "weir-controller-0".to_owned()),
+        ],
+    };
+    let settings = control_plane.directory().join("resolv.conf");
+    fs::write(&settings, format!("nameserver {}\n", names.address()))?;
+    around.mounts.push((settings, "/etc/resolv.conf".to_owned()));
+    around.in_cluster(control_plane, NAMESPACE, "weir-controller", API_SERVER)?;
+    Ok(around)
 }
 
-/// [G02 G04 G07] Controller and agents as `deploy/weir.yaml` starts them: a Service gets an address, clients are answered, also
-/// while agents are killed and started again.
+/// The controller of the manifests, once its probes succeed.
+pub fn start_controller(manifests: &Manifests, around: &Surroundings<'_>) -> Result<Running> {
+    let controller = Container::of(manifests.object("Deployment", "weir-controller")?, "containers")?;
+    ensure!(controller.user()? != 0, "the controller is root");
+    let mut leader = controller.start("weir-controller", around)?;
+    controller.wait_for_probes(&mut leader, around.host)?;
+    Ok(leader)
+}
+
+/// The address that a Service gets.
+pub fn address_of(cluster: &Cluster, service: &str) -> Result<IpAddr> {
+    wait::until("an address", || {
+        let service = cluster.control_plane.kubectl().get(&format!("service {service}"))?;
+        let address = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
+        Ok(address.context("none yet")?.parse()?)
+    })
+}
+
+/// Of the API server.
+pub fn api_server_address(cluster: &Cluster) -> Result<String> {
+    let server = cluster.control_plane.server();
+    let authority = server.strip_prefix("https://").context("no URL")?;
+    Ok(authority.parse::<SocketAddr>()?.ip().to_string())
+}
+
+/// An agent of `container`, once its probes succeed.
+pub fn start_agent(container: &Container<'_>, image: &Image, cluster: &Cluster, node: &Node) -> Result<Running> {
+    let mut around = on_node(image, &cluster.lab, node)?;
+    around.in_cluster(
+        &cluster.control_plane,
+        NAMESPACE,
+        "weir-agent",
+        &api_server_address(cluster)?,
+    )?;
+    let mut agent = container.start("weir-agent", &around)?;
+    container.wait_for_probes(&mut agent, &node.namespace)?;
+    Ok(agent)
+}
+
+fn apply(cluster: &Cluster) -> Result<Manifests> {
+    let kubectl = cluster.control_plane.kubectl();
+    kubectl.run(&format!("apply --server-side --force-conflicts -f {MANIFESTS}"))?;
+    Manifests::read_file(MANIFESTS)
+}
+
+/// [G02 G04 G07 G10] Controller and agents as `deploy/weir.yaml` starts them: a Service gets an address, clients are answered, also
+/// while agents are killed and started again, and `weir trace` in an agent's pod knows its own programs.
 #[test]
-fn g07_as_the_manifests_start_it() -> Result<()> {
+fn g07_g10_as_the_manifests_start_the_image() -> Result<()> {
     Cluster::play(|cluster| {
-        let manifests = Manifests::read_file(MANIFESTS)?;
-        let kubectl = cluster.control_plane.kubectl().clone();
-        kubectl.run(&format!("apply --server-side --force-conflicts -f {MANIFESTS}"))?;
-
-        let deployment = manifests.object("Deployment", "weir-controller")?;
-        let controller = Container::of(deployment, "containers")?;
-        ensure!(controller.pod["securityContext"]["runAsNonRoot"] == true && controller.user()? != 0);
-        let host = cluster.control_plane.namespace();
-        let account = cluster.control_plane.kubectl_as(NAMESPACE, "weir-controller")?;
-        let mut command = controller.command(host, &[])?;
-        command
-            .env("KUBECONFIG", account.kubeconfig())
-            .env("OPENELB_NAMESPACE", NAMESPACE)
-            .env("POD_NAME", "weir-controller-0");
-        let log = cluster.control_plane.directory().join("controller.log");
-        let mut leader = Process::start(command, "weir controller", &log)?;
-        controller.wait_for_probes(&mut leader, host)?;
+        let image = Image::unpack(NATIVE, &cluster.lab.directory().join("image"))?;
+        ensure!(image.content()?.trim() == "weir", "{}", image.content()?);
+        let manifests = apply(cluster)?;
+        let server = api_server_address(cluster)?;
+        let names = NameServer::start(cluster.control_plane.namespace(), API_SERVER, server.parse()?)?;
+        let _leader = start_controller(&manifests, &beside_the_api(&image, cluster, &names)?)?;
+        ensure!(names.asked() > 0, "the API server was not looked for by its name");
 
         let daemon_set = manifests.object("DaemonSet", "weir-agent")?;
         let check = Container::of(daemon_set, "initContainers")?;
         let container = Container::of(daemon_set, "containers")?;
-        let look = |cluster: &Cluster, at: usize| -> Result<String> {
+        let start = |at: usize| start_agent(&container, &image, cluster, &cluster.lab.nodes[at]);
+        let look = |at: usize| {
             let node = &cluster.lab.nodes[at];
-            let folders = folders(&cluster.lab, node)?;
-            let folders = folders.each_ref().map(|(host, at)| (host.as_path(), *at));
-            agent::finished(&mut check.command(&node.namespace, &folders)?)
+            check.finish("weir-check", &on_node(&image, &cluster.lab, node)?)
         };
         let mut agents = Vec::new();
         for at in 0..cluster.lab.nodes.len() {
-            let found = look(cluster, at)?;
+            let found = look(at)?;
             ensure!(found.contains("no XDP program yet"), "{found}");
-            let mut agent = start_agent(&container, cluster, at)?;
-            container.wait_for_probes(&mut agent, &cluster.lab.nodes[at].namespace)?;
-            agents.push(agent);
+            agents.push(start(at)?);
         }
 
-        kubectl.apply(
-            &tests::lab::manifests::Service::new("web")
-                .from_eip("lan-ipv4", Family::V4)
-                .with(cluster.lab.pods()),
-        )?;
-        let address = wait::until("an address", || {
-            let service = kubectl.get("service web")?;
-            let address = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
-            Ok(SocketAddr::new(
-                address.context("none yet")?.parse()?,
-                tests::lab::manifests::HTTP,
-            ))
-        })?;
-        let answered = |cluster: &Cluster| wait::until("an answer", || cluster.lab.client.run(|| client::ask(address)));
-        answered(cluster)?;
+        let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
+        cluster.control_plane.kubectl().apply(&web.with(cluster.lab.pods()))?;
+        let address = SocketAddr::new(address_of(cluster, "web")?, manifests::HTTP);
+        let answered = || wait::until("an answer", || cluster.lab.client.run(|| client::ask(address)));
+        answered()?;
 
+        let question = ["trace", "--from=203.0.113.7:4242", "--syn", "--output=json"].map(str::to_owned);
+        let question = [&question[..], &[format!("--to={address}")]].concat();
         for (at, agent) in agents.iter_mut().enumerate() {
+            let around = on_node(&image, &cluster.lab, &cluster.lab.nodes[at])?;
+            let said = container.finish_with("weir-trace", &around, &question)?;
+            let said: Value = serde_json::from_str(&said)?;
+            ensure!(said["same_code"] == true && said["agrees"] == true, "{said:#}");
             agent.kill()?;
             // What it left in the kernel goes on, and is adopted by the next.
-            answered(cluster)?;
-            let found = look(cluster, at)?;
+            answered()?;
+            let found = look(at)?;
             ensure!(found.contains("runs weir's XDP program"), "{found}");
-            *agent = start_agent(&container, cluster, at)?;
-            container.wait_for_probes(agent, &cluster.lab.nodes[at].namespace)?;
+            *agent = start(at)?;
             ensure!(
                 agent.log().contains("took over the XDP link of an earlier agent"),
                 "{}",
                 agent.log()
             );
         }
-        answered(cluster)?;
-        leader.kill().map(drop)
+        answered().map(drop)
+    })
+}
+
+/// [G10] The image for another machine, on that machine's processor as qemu has it. Qemu knows no BPF, so no agent can run; the
+/// programs that it would load are the same for both.
+#[test]
+fn g10_the_image_for_another_machine() -> Result<()> {
+    Cluster::play(|cluster| {
+        let image = Image::unpack(FOREIGN, &cluster.lab.directory().join("image"))?;
+        ensure!(image.content()?.trim() == "weir", "{}", image.content()?);
+        let manifests = apply(cluster)?;
+        let daemon_set = manifests.object("DaemonSet", "weir-agent")?;
+        let check = Container::of(daemon_set, "initContainers")?;
+        let around = on_node(&image, &cluster.lab, &cluster.lab.nodes[0])?;
+        let version = check.finish_with("weir-version", &around, &["--version".to_owned()])?;
+        ensure!(
+            version.trim() == concat!("weir ", env!("CARGO_PKG_VERSION")),
+            "{version}"
+        );
+        let found = check.finish("weir-check", &around)?;
+        ensure!(found.contains("no XDP program yet"), "{found}");
+
+        let server = api_server_address(cluster)?;
+        let names = NameServer::start(cluster.control_plane.namespace(), API_SERVER, server.parse()?)?;
+        let _leader = start_controller(&manifests, &beside_the_api(&image, cluster, &names)?)?;
+        let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
+        cluster.control_plane.kubectl().apply(&web.with(cluster.lab.pods()))?;
+        address_of(cluster, "web").map(drop)
     })
 }

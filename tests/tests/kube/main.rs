@@ -17,6 +17,8 @@ mod deploy;
 mod eips;
 mod killing;
 mod kube_proxy;
+mod monitors;
+mod names;
 mod objects;
 mod outages;
 mod requests;

@@ -35,6 +35,13 @@ const EMULATION: [(&str, &str); 6] = [
     ("setpriv", "util-linux"),
 ];
 
+/// Programs of the image's tests.
+const IMAGES: [(&str, &str); 3] = [
+    ("skopeo", "skopeo"),
+    ("crun", "crun"),
+    ("qemu-aarch64-static", "qemu-user-static"),
+];
+
 /// Installs the packages of the lab's programs that are missing; false when none is.
 pub(super) fn lab() -> Result<bool> {
     install_missing(&PROGRAMS)
@@ -43,6 +50,24 @@ pub(super) fn lab() -> Result<bool> {
 /// As [`lab`], for `cargo xtask kernels`.
 pub(super) fn kernels() -> Result<bool> {
     install_missing(&EMULATION)
+}
+
+/// As [`lab`], for the tests of the image: what reads images, runs containers, and is another machine's processor.
+pub(crate) fn images() -> Result<bool> {
+    install_missing(&IMAGES)
+}
+
+/// The C compiler, linker and static C library for another machine, by the names that kernel and Debian have for it.
+pub(crate) fn cross_compiler(machine: &str, architecture: &str) -> Result<bool> {
+    let library = format!("/usr/{machine}-linux-gnu/lib/libc.a");
+    if find(&format!("{machine}-linux-gnu-gcc")).is_some() && Path::new(&library).is_file() {
+        return Ok(false);
+    }
+    install(&[
+        &format!("gcc-{}-linux-gnu", machine.replace('_', "-")),
+        &format!("libc6-dev-{architecture}-cross"),
+    ])?;
+    Ok(true)
 }
 
 fn install_missing(programs: &[(&str, &str)]) -> Result<bool> {

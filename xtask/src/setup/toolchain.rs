@@ -30,13 +30,13 @@ enum Origin {
 }
 
 impl Toolchain {
-    /// `cargo build` of this toolchain, with a clean environment, in the repository's root.
-    pub(crate) fn cargo_build(&self) -> Command {
+    /// cargo's `verb`, of this toolchain, with a clean environment, in the repository's root.
+    pub(crate) fn cargo(&self, verb: &str) -> Command {
         let mut command = without_outer_build(self.origin.program("cargo"));
         if self.origin == Origin::Distribution {
             command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
         }
-        command.current_dir(crate::workspace::root()).arg("build");
+        command.current_dir(crate::workspace::root()).arg(verb);
         command
     }
 
