@@ -35,7 +35,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 use weir_core::{
-    controller::{Action, Freshness, Said, World, plan},
+    controller::{Action, Fresh, Freshness, Said, World, plan},
     lease::Timing,
     model::{Rules, ServiceKey},
 };
@@ -43,8 +43,11 @@ use write::{Object, Writer};
 
 /// A write that no snapshot shows by then is planned anew.
 const UNSEEN: Duration = Duration::from_secs(2);
-/// Between two looks at whether a snapshot is as new as the API server.
-const AGAIN: Duration = Duration::from_millis(50);
+/// Between two lists of the Services: the first time, and the longest; twice as long each time, for as long as one follows the
+/// other.
+const LISTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// What a list had and no snapshot has by then is looked for in another list.
+const AWAITED: Duration = Duration::from_secs(2);
 /// Waits after a write that the API server refused for another reason than its age: the first, and the longest.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -125,6 +128,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         service,
         tell_service,
         freshness: Freshness::default(),
+        listed: Instant::now(),
+        pause: Duration::ZERO,
         said: Said::default(),
         unseen: BTreeMap::new(),
         unseen_until: Instant::now(),
@@ -177,6 +182,9 @@ struct Controller {
     service: Option<ServiceKey>,
     tell_service: watch::Sender<bool>,
     freshness: Freshness,
+    /// When the Services were listed last, and how long they are not after that.
+    listed: Instant,
+    pause: Duration,
     said: Said,
     /// Objects that were written, with the version that they had before, until a snapshot has another.
     unseen: BTreeMap<Object, String>,
@@ -257,7 +265,7 @@ impl Controller {
             return world;
         }
         self.unseen.clear();
-        let give = self.freshness.observe(&world) || self.compare(&world).await;
+        let give = self.is_fresh(&world).await;
         let world = world.giving(give);
         let begun = Instant::now();
         let planned = plan(&world);
@@ -324,17 +332,36 @@ impl Controller {
         self.wake_at(now + UNSEEN);
     }
 
-    /// Whether the Services of a snapshot are those of the API server.
-    async fn compare(&mut self, world: &World) -> bool {
-        match self.writer.service_versions().await {
-            Ok(now) if self.freshness.compare(world, &now) => true,
-            Ok(_) => {
-                self.wake_at(Instant::now() + AGAIN);
-                false
+    /// Whether addresses may be given out by a snapshot; else it is looked at again later.
+    async fn is_fresh(&mut self, world: &World) -> bool {
+        let at = match self.freshness.observe(world) {
+            Fresh::Yes => return true,
+            Fresh::Unlisted => self.listed + self.pause,
+            // The next snapshot may have what is missing.
+            Fresh::Awaited => self.listed + AWAITED,
+        };
+        let now = Instant::now();
+        if now < at {
+            self.wake_at(at);
+            return false;
+        }
+        let (first, longest) = LISTS;
+        let follows = now < at + self.pause;
+        self.pause = if follows { (self.pause * 2).min(longest) } else { first };
+        let versions = self.writer.service_versions().await;
+        self.listed = Instant::now();
+        match versions {
+            Ok(versions) => {
+                let fresh = self.freshness.listed(world, versions) == Fresh::Yes;
+                if !fresh {
+                    self.wake_at(self.listed + AWAITED);
+                }
+                fresh
             }
             Err(error) => {
                 warn!("cannot list the Services, so no addresses are given out: {error}");
-                self.wake_at(Instant::now() + REFUSED.0);
+                self.pause = REFUSED.0;
+                self.wake_at(self.listed + REFUSED.0);
                 false
             }
         }

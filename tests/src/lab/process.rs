@@ -73,6 +73,22 @@ impl Process {
         Ok(self.child.wait()?)
     }
 
+    /// Stops it in the middle of whatever it does (SIGSTOP).
+    ///
+    /// # Errors
+    /// When it is already gone.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it is already gone.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Waits until it ends by itself.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -118,6 +119,31 @@ impl Cluster {
         let body = self.control_plane.namespace().run(|| client::get(address, path))?;
         Ok(String::from_utf8(body)?)
     }
+}
+
+/// The addresses of the Services of namespace default that show one, by `namespace/name`.
+pub fn shown(kubectl: &Kubectl) -> Result<BTreeMap<String, String>> {
+    let services = kubectl.get("services")?;
+    let all = services["items"].as_array().into_iter().flatten();
+    let shown = all.filter_map(|service| {
+        let address = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str()?;
+        let name = service["metadata"]["name"].as_str()?;
+        Some((format!("default/{name}"), address.to_owned()))
+    });
+    Ok(shown.collect())
+}
+
+/// What Services show, if each has an address of its own and the Eip `pool` has the same in its book.
+pub fn shown_and_recorded(kubectl: &Kubectl) -> Result<BTreeMap<String, String>> {
+    let shown = shown(kubectl)?;
+    let eip = kubectl.get("eip pool")?;
+    let used: BTreeMap<String, String> = serde_json::from_value(eip["status"]["used"].clone())?;
+    let holders: BTreeMap<&String, &String> = shown.iter().map(|(name, address)| (address, name)).collect();
+    ensure!(
+        holders.len() == shown.len() && used.iter().eq(holders),
+        "recorded {used:?}, shown {shown:?}"
+    );
+    Ok(shown)
 }
 
 /// The Eip `pool`.

@@ -1,6 +1,6 @@
 //! `weir controller`, with the rights it is delivered with: who gets which address, what is written, and who leads.
 
-use crate::controlled::{Cluster, LABEL, pool, service};
+use crate::controlled::{Cluster, LABEL, pool, service, shown_and_recorded};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tests::lab::wait;
@@ -196,6 +196,53 @@ fn g06_a_lease_is_renewed_by_one_request_each() -> Result<()> {
     ensure!(
         lease["spec"]["holderIdentity"] == "only" && lease["spec"]["leaseTransitions"] == 0,
         "{lease}"
+    );
+    Ok(())
+}
+
+/// [B18 G06] What has gone from a book is given out when the Services have been listed once more: once for many, in pages, and
+/// not again.
+#[test]
+fn b18_many_releases_are_few_lists_of_the_services() -> Result<()> {
+    /// Services that have all the addresses there are, and then others.
+    const SERVICES: usize = 64;
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&pool("10.10.1.0/26"))?;
+    let _controller = cluster.start_with("only", &["--no-webhook"])?;
+    let all = |prefix: &str| -> String {
+        (0..SERVICES)
+            .map(|number| service(&format!("{prefix}{number}"), &[(LABEL, "pool")]))
+            .collect()
+    };
+    let have = |prefix: &str| {
+        wait::until("every Service to have an address", || {
+            let now = shown_and_recorded(kubectl)?;
+            let ours = now.keys().filter(|key| key.starts_with(&format!("default/{prefix}")));
+            ensure!(ours.count() == SERVICES, "{now:?}");
+            Ok(())
+        })
+    };
+    let lists = || -> Result<usize> {
+        let asked = cluster.control_plane.asked()?;
+        let lists = asked
+            .iter()
+            .filter(|it| (&*it.account, &*it.verb, &*it.resource) == ("weir-controller", "list", "services"));
+        let whole = lists.clone().find(|list| !list.uri.contains("limit="));
+        ensure!(whole.is_none(), "{whole:?}");
+        Ok(lists.count())
+    };
+    kubectl.apply(&all("a"))?;
+    have("a")?;
+    let before = lists()?;
+    kubectl.apply(&all("b"))?;
+    let gone: String = (0..SERVICES).map(|number| format!(" a{number}")).collect();
+    kubectl.run(&format!("delete service --wait=false{gone}"))?;
+    have("b")?;
+    let after = lists()?;
+    ensure!(
+        before < after && after - before <= SERVICES / 4,
+        "{before} lists before {SERVICES} releases, {after} after"
     );
     Ok(())
 }

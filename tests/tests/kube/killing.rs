@@ -1,6 +1,6 @@
 //! Controllers that are killed at any moment, between any two writes: no address is lost or given twice.
 
-use crate::controlled::{Cluster, pool, service};
+use crate::controlled::{Cluster, pool, service, shown};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use std::{
@@ -25,18 +25,6 @@ impl Random {
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % end as u64).unwrap_or_default()
     }
-}
-
-/// The address of each Service that shows one.
-fn shown(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
-    let services = cluster.kubectl().get("services")?;
-    let all = services["items"].as_array().into_iter().flatten();
-    let shown = all.filter_map(|service| {
-        let address = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str()?;
-        let name = service["metadata"]["name"].as_str()?;
-        Some((format!("default/{name}"), address.to_owned()))
-    });
-    Ok(shown.collect())
 }
 
 fn check_not_doubled(shown: &BTreeMap<String, String>) -> Result<()> {
@@ -64,7 +52,7 @@ fn b24_controllers_killed_between_any_two_writes_lose_and_double_nothing() -> Re
         kubectl.apply(&names[1..].iter().map(|name| in_pool(name)).collect::<String>())?;
         thread::sleep(Duration::from_millis(random.below(250) as u64));
         controller.kill()?;
-        let now = shown(&cluster)?;
+        let now = shown(kubectl)?;
         check_not_doubled(&now)?;
         // Nobody but those who were deleted has another address than before, or none.
         for (name, address) in &last {
@@ -81,7 +69,7 @@ fn b24_controllers_killed_between_any_two_writes_lose_and_double_nothing() -> Re
     let all: String = (0..SERVICES).map(|index| in_pool(&format!("s{index}"))).collect();
     wait::until("all Services to be there", || kubectl.apply(&all))?;
     wait::until("every address to be given out, and recorded so", || {
-        let now = shown(&cluster)?;
+        let now = shown(kubectl)?;
         check_not_doubled(&now)?;
         ensure!(now.len() == ADDRESSES, "{now:?}");
         let eip = kubectl.get("eip pool")?;

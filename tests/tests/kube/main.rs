@@ -26,5 +26,6 @@ mod rules;
 mod samples;
 mod silence;
 mod status;
+mod stopped;
 mod takeover;
 mod webhook;

@@ -40,7 +40,7 @@ mod tell;
 mod tests;
 
 pub use events::{Event, Said};
-pub use freshness::Freshness;
+pub use freshness::{Fresh, Freshness};
 pub use objects::{
     EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, READY, SERVED, SERVICE_FINALIZER, ServiceObject, StatusCondition,
     World,

@@ -23,6 +23,8 @@ use weir_core::{
 };
 use weir_crds::Eip;
 
+/// Objects in one answer to a list.
+const PAGE: u32 = 500;
 /// Requests under way at once.
 const AT_ONCE: usize = 16;
 
@@ -163,18 +165,24 @@ impl Writer {
 
     /// The versions of all Services, as they are now.
     pub(super) async fn service_versions(&self) -> Result<BTreeMap<ServiceKey, String>, kube::Error> {
-        let list = Api::<Service>::all(self.client.clone())
-            .list_metadata(&ListParams::default())
-            .await?;
-        let versions = list.items.into_iter().map(|service| {
-            let metadata = service.metadata;
-            let key = ServiceKey {
-                namespace: metadata.namespace.unwrap_or_default(),
-                name: metadata.name.unwrap_or_default(),
-            };
-            (key, metadata.resource_version.unwrap_or_default())
-        });
-        Ok(versions.collect())
+        let api = Api::<Service>::all(self.client.clone());
+        let mut params = ListParams::default().limit(PAGE);
+        let mut versions = BTreeMap::new();
+        loop {
+            let page = api.list_metadata(&params).await?;
+            versions.extend(page.items.into_iter().map(|service| {
+                let metadata = service.metadata;
+                let key = ServiceKey {
+                    namespace: metadata.namespace.unwrap_or_default(),
+                    name: metadata.name.unwrap_or_default(),
+                };
+                (key, metadata.resource_version.unwrap_or_default())
+            }));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => return Ok(versions),
+            }
+        }
     }
 
     /// Whether the books of the snapshot are those of the API server.

@@ -189,13 +189,6 @@ impl World {
             .map(|(name, eip)| (name.as_str(), eip.resource_version.as_str()))
     }
 
-    /// Versions of the Services.
-    pub fn service_versions(&self) -> impl Iterator<Item = (&ServiceKey, &str)> {
-        self.services
-            .iter()
-            .map(|(key, service)| (key, service.resource_version.as_str()))
-    }
-
     /// Every Service with what it asks for and what is written into it.
     pub(super) fn services(&self) -> impl Iterator<Item = (&ServiceKey, &Service, &ServiceObject)> {
         self.services

@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
 };
 use weir_core::{
-    controller::{Action, EipStatus, Freshness, World, plan},
+    controller::{Action, EipStatus, Fresh, Freshness, World, plan},
     ipam,
     model::{Automatic, Cluster, Service, ServiceKey},
 };
@@ -113,8 +113,8 @@ impl Controller {
     }
 
     fn plan(&mut self, server: &Server) {
-        let give = self.freshness.observe(&self.world(server, false));
-        self.world = self.world(server, give);
+        let fresh = self.freshness.observe(&self.world(server, false));
+        self.world = self.world(server, fresh == Fresh::Yes);
         self.todo = plan(&self.world).actions;
         self.todo.reverse();
         self.confirmed = None;
@@ -127,7 +127,7 @@ impl Controller {
         let now = now
             .map(|(key, (_, object))| (key.clone(), object.resource_version.clone()))
             .collect();
-        self.freshness.compare(&world, &now);
+        self.freshness.listed(&world, now);
     }
 
     /// Does the next thing of what it has planned; gives whether it changed anything.
