@@ -4,6 +4,7 @@ use super::{ControlPlane, Kubectl, certificates::Certificates};
 use anyhow::{Context, Result};
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -35,7 +36,76 @@ fn write(folder: &Path, name: &str, server: &str, certificates: &Certificates, u
     Ok(path)
 }
 
+/// What a pod has of its ServiceAccount, in a folder that is changed as kubelet changes it: what is new is put beside what is
+/// there, and one link is turned from that to this.
+#[derive(Debug)]
+pub struct Mounted {
+    folder: PathBuf,
+    authority: PathBuf,
+    namespace: String,
+    turns: u32,
+}
+
+impl Mounted {
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes `token` its token.
+    ///
+    /// # Errors
+    /// When files cannot be written.
+    pub fn turn_to(&mut self, token: &str) -> Result<()> {
+        self.turns += 1;
+        let next = format!("..turn_{}", self.turns);
+        let folder = self.folder.join(&next);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        fs::write(folder.join("token"), token)?;
+        fs::write(folder.join("namespace"), &self.namespace)?;
+        fs::copy(&self.authority, folder.join("ca.crt"))?;
+        symlink(&next, self.folder.join("..next"))?;
+        fs::rename(self.folder.join("..next"), self.folder.join("..data"))?;
+        if self.turns == 1 {
+            for name in ["token", "namespace", "ca.crt"] {
+                symlink(Path::new("..data").join(name), self.folder.join(name))?;
+            }
+            return Ok(());
+        }
+        fs::remove_dir_all(self.folder.join(format!("..turn_{}", self.turns - 1)))?;
+        Ok(())
+    }
+}
+
 impl ControlPlane {
+    /// A token of a service account that is good for as long as the Secret `secret`, which is made, is there.
+    ///
+    /// # Errors
+    /// When the account does not exist.
+    pub fn token_bound_to(&self, namespace: &str, account: &str, secret: &str) -> Result<String> {
+        let kubectl = self.kubectl();
+        kubectl.run(&format!("create secret generic -n {namespace} {secret}"))?;
+        let token = kubectl.run(&format!(
+            "create token {account} -n {namespace} --bound-object-kind=Secret --bound-object-name={secret}"
+        ))?;
+        Ok(token.trim().to_owned())
+    }
+
+    /// The folder of a pod's ServiceAccount, with this token.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn mounted(&self, namespace: &str, name: &str, token: &str) -> Result<Mounted> {
+        let mut mounted = Mounted {
+            folder: self.directory().join(name),
+            authority: self.certificates().authority.clone(),
+            namespace: namespace.into(),
+            turns: 0,
+        };
+        mounted.turn_to(token)?;
+        Ok(mounted)
+    }
+
     /// kubectl as a service account, by a token as a pod would have (TokenRequest), so with that account's rights alone. The
     /// account has to exist.
     ///

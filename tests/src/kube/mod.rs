@@ -17,6 +17,7 @@ mod proxy;
 mod servers;
 mod weir;
 
+pub use access::Mounted;
 pub use audit::Asked;
 pub use container::{Container, Running, Surroundings};
 pub use helm::{Helm, Manifests};

@@ -4,11 +4,16 @@ use super::{Lab, Node, process::Process, status::Status, wait::patience};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
+
+/// Puts its first argument where pods find their ServiceAccount, and becomes the others.
+const IN_POD: &str = "at=/var/run/secrets/kubernetes.io/serviceaccount && mount -t tmpfs none /var/run && mkdir -p $at && \
+                      mount --bind \"$1\" $at && shift && exec \"$@\"";
 
 /// A running agent. Dropping it kills it.
 #[derive(Debug)]
@@ -69,6 +74,33 @@ impl Agent {
         let mut command = command(&binary(), lab, node, "agent");
         command
             .env("KUBECONFIG", kubeconfig)
+            .env("NODE_NAME", &node.name)
+            .args(["--interface", "eth0", "--log-level", "weir=debug"]);
+        Ok(Self {
+            process: Process::start(command, "weir agent", &log(lab, node))?,
+            node: node.name.clone(),
+        })
+    }
+
+    /// As [`Agent::launch_in_cluster`], but as in a pod: with `mounted` where a pod finds its ServiceAccount, in a mount namespace of its
+    /// own, and the API server's address in the environment.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn launch_in_pod(lab: &Lab, node: &Node, server: SocketAddr, mounted: &Path) -> Result<Self> {
+        let program = binary();
+        let mut command = node.namespace.command("unshare");
+        command
+            .args(["--mount", "--propagation=private", "--", "sh", "-c", IN_POD, "sh"])
+            .arg(mounted)
+            .arg(&program);
+        tell(&mut command, lab, node, "agent");
+        command
+            .env_remove("KUBECONFIG")
+            // Where nobody's kubeconfig is.
+            .env("HOME", mounted)
+            .env("KUBERNETES_SERVICE_HOST", server.ip().to_string())
+            .env("KUBERNETES_SERVICE_PORT", server.port().to_string())
             .env("NODE_NAME", &node.name)
             .args(["--interface", "eth0", "--log-level", "weir=debug"]);
         Ok(Self {
@@ -227,9 +259,13 @@ pub(super) fn weir(lab: &Lab, node: &Node, verb: &str) -> Command {
 
 fn command(program: &Path, lab: &Lab, node: &Node, verb: &str) -> Command {
     let mut command = node.namespace.command(&program.to_string_lossy());
+    tell(&mut command, lab, node, verb);
+    command
+}
+
+fn tell(command: &mut Command, lab: &Lab, node: &Node, verb: &str) {
     command.arg(verb).arg("--pin-dir").arg(lab.pin_directory(node));
     command.arg("--state-dir").arg(lab.state_directory(node));
-    command
 }
 
 /// Runs a command to its end and returns its standard output.
