@@ -37,7 +37,7 @@ use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::info;
 use weir_core::{
     model::{Cluster, Condition},
     plan::{Memo, Plan, ThisNode},
@@ -128,7 +128,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
             () = sleep_until(report_at), if agent.report_at.is_some() => agent.report_late(&queries).await,
             _ = retry.tick() => agent.retry(&source).await,
-            _ = look.tick() => agent.look_at_flows(),
+            _ = look.tick() => agent.flow_table.begin(),
+            due = agent.flow_table.ended() => agent.restep |= due,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -271,17 +272,6 @@ impl Agent {
     fn wake(&mut self) {
         self.wake_at = None;
         self.restep = true;
-    }
-
-    /// Finds out whether flows have room, and whose go on.
-    fn look_at_flows(&mut self) {
-        match self.flow_table.look() {
-            Ok(changed) => self.restep |= changed,
-            Err(problem) => warn!(
-                problem = &problem as &dyn std::error::Error,
-                "the flow table cannot be read; trying again"
-            ),
-        }
     }
 
     async fn retry(&mut self, source: &Source) {

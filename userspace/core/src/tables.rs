@@ -58,7 +58,7 @@ mod step;
 mod tests;
 mod wanted;
 
-use crate::model::Condition;
+use crate::{model::Condition, plan::BackendKey};
 use announced::Announced;
 use backends::Backends;
 use directory::Directory;
@@ -70,8 +70,8 @@ use weir_common::abi::{
     Address, Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind,
 };
 
-/// One store into one map. Each is a single map element; the applier carries them out in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One store into one map. Each is a single map element, but for [`Self::NewRows`]; the applier carries them out in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// `FILTER[index] = word`.
     Filter { index: u32, word: u64 },
@@ -93,6 +93,8 @@ pub enum Write {
     RemoveSource { key: SourceKey },
     /// `ROWS[index] = row`.
     Row { index: u32, row: Row },
+    /// `ROWS[first..] = rows`: a range that nothing leads to yet. Thousands of frontends have millions of rows.
+    NewRows { first: u32, rows: Box<[Row]> },
     /// `HISTORY[index] = past`; one word of it differs from what is there, unless nothing leads to the row yet.
     Past { index: u32, past: Past },
     /// `BACKENDS[id] = backend`.
@@ -146,6 +148,21 @@ pub struct LivePod {
     pub port: [u8; 2],
     /// IP protocol.
     pub protocol: u8,
+}
+
+impl From<&BackendKey> for LivePod {
+    fn from(key: &BackendKey) -> Self {
+        let Key {
+            address,
+            port,
+            protocol,
+        } = Key::from(key);
+        Self {
+            address,
+            port,
+            protocol,
+        }
+    }
 }
 
 /// What writes depend on besides the plan and the links.

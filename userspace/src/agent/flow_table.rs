@@ -1,4 +1,7 @@
 //! Watches `FLOWS`: whether it has room, and which pods of this node have flows that go on.
+//!
+//! A look takes milliseconds, so it is taken beside the agent's own work. A backend that goes meanwhile counts as one that
+//! has flows until a look that began later says otherwise.
 
 use crate::apply::bpf::{
     self, config,
@@ -7,8 +10,17 @@ use crate::apply::bpf::{
     pins::PinDir,
     sweep::{self, Swept},
 };
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
-use tokio::time::Instant;
+use std::{
+    collections::BTreeSet,
+    mem,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::Instant,
+};
+use tracing::warn;
 use weir_common::verdict::Reason;
 use weir_core::{
     model::{Condition, ObjectRef},
@@ -28,8 +40,20 @@ pub struct FlowTable {
     /// Packets of new flows refused so far; none before the first look.
     refused: Option<u64>,
     last_refusal: Option<Instant>,
-    live: BTreeSet<LivePod>,
+    /// Pods that were seen to have flows.
+    seen: BTreeSet<LivePod>,
+    /// Pods of which that is assumed: since before the look under way began, and since.
+    assumed: [BTreeSet<LivePod>; 2],
+    under_way: Option<JoinHandle<Result<Looked, bpf::Error>>>,
     problem: Option<&'static str>,
+}
+
+/// What one look finds.
+#[derive(Debug)]
+pub struct Looked {
+    swept: Swept,
+    /// Packets of new flows refused so far.
+    refused: u64,
 }
 
 impl FlowTable {
@@ -41,33 +65,73 @@ impl FlowTable {
             pin_dir,
             refused: None,
             last_refusal: None,
-            live: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            assumed: [const { BTreeSet::new() }; 2],
+            under_way: None,
             problem: None,
         }
     }
 
     /// Pods of this node that have flows which go on.
     #[must_use]
-    pub const fn live(&self) -> &BTreeSet<LivePod> {
-        &self.live
+    pub fn live(&self) -> impl Iterator<Item = &LivePod> {
+        self.seen.iter().chain(self.assumed.iter().flatten())
     }
 
-    /// Looks now. Whether [`Self::condition`] is another.
-    ///
-    /// # Errors
-    ///
-    /// What the maps say; then all is as it was.
-    pub fn look(&mut self) -> Result<bool, bpf::Error> {
-        let config = fill::read_config(&PinDir::new(&self.pin_dir))?;
-        let refused = Counters::open(&self.pin_dir)?
-            .read(0, 0)?
-            .reason(Reason::FlowTableFull)
-            .packets;
-        let swept = sweep::sweep(&self.pin_dir, &config, config::now())?;
-        Ok(self.take(swept, refused, Instant::now()))
+    /// These have flows, until a look that begins later says otherwise.
+    pub fn assume(&mut self, pods: impl IntoIterator<Item = LivePod>) {
+        let [_, since] = &mut self.assumed;
+        since.extend(pods);
     }
 
-    fn take(&mut self, swept: Swept, refused: u64, now: Instant) -> bool {
+    /// Looks now, and waits for it. Whether another step is due, or [`Self::condition`] is another.
+    pub fn look(&mut self) -> bool {
+        self.under_way = None;
+        self.enter_assumed();
+        let looked = look(&self.pin_dir);
+        self.take(looked)
+    }
+
+    /// Begins to look, unless a look is under way. Needs a runtime.
+    pub fn begin(&mut self) {
+        if self.under_way.is_none() {
+            self.enter_assumed();
+            let pin_dir = self.pin_dir.clone();
+            self.under_way = Some(spawn_blocking(move || look(&pin_dir)));
+        }
+    }
+
+    /// Waits until the look under way ends, for ever if there is none; gives what [`Self::look`] does. May be dropped at any
+    /// time.
+    pub async fn ended(&mut self) -> bool {
+        let Some(task) = &mut self.under_way else {
+            return std::future::pending().await;
+        };
+        let ended = task.await;
+        self.under_way = None;
+        // One that panicked has said so; the next one comes.
+        ended.is_ok_and(|looked| self.take(looked))
+    }
+
+    fn enter_assumed(&mut self) {
+        let [before, since] = &mut self.assumed;
+        before.append(since);
+    }
+
+    fn take(&mut self, looked: Result<Looked, bpf::Error>) -> bool {
+        match looked {
+            Ok(Looked { swept, refused }) => self.enter(swept, refused, Instant::now()),
+            Err(problem) => {
+                warn!(
+                    problem = &problem as &dyn std::error::Error,
+                    "the flow table cannot be read; trying again"
+                );
+                false
+            }
+        }
+    }
+
+    fn enter(&mut self, swept: Swept, refused: u64, now: Instant) -> bool {
         if self.refused.replace(refused).is_some_and(|before| refused > before) {
             self.last_refusal = Some(now);
         }
@@ -78,11 +142,14 @@ impl FlowTable {
         } else {
             None
         };
-        // Who is live needs no step of its own: what has to stay is there, and what may go can wait for the next one.
         let changed = self.problem != problem;
         self.problem = problem;
-        self.live = swept.pods;
-        changed
+        self.seen = swept.pods;
+        let [before, _] = &mut self.assumed;
+        let assumed = mem::take(before);
+        // What is kept for those that were taken for live can go. Who else is live needs no step of its own: what has to stay
+        // is there, and what may go can wait for the next one.
+        changed || !assumed.is_subset(&self.seen)
     }
 
     /// What is wrong.
@@ -96,6 +163,16 @@ impl FlowTable {
         let object = ObjectRef::cluster_scoped("Node", &self.node);
         Some(Condition::new(object, "--max-flow-buckets", "FlowTableFull", message))
     }
+}
+
+fn look(pin_dir: &Path) -> Result<Looked, bpf::Error> {
+    let config = fill::read_config(&PinDir::new(pin_dir))?;
+    let refused = Counters::open(pin_dir)?
+        .read(0, 0)?
+        .reason(Reason::FlowTableFull)
+        .packets;
+    let swept = sweep::sweep(pin_dir, &config, config::now())?;
+    Ok(Looked { swept, refused })
 }
 
 #[cfg(test)]
@@ -115,25 +192,56 @@ mod tests {
     fn a_full_table_is_a_condition_that_names_the_remedy() {
         let mut table = FlowTable::new("node-1".into(), "/nowhere".into());
         let now = Instant::now();
-        assert!(!table.take(swept(90), 7, now), "what was refused before is no news");
+        assert!(!table.enter(swept(90), 7, now), "what was refused before is no news");
         assert_eq!(table.condition(), None);
-        assert!(table.take(swept(91), 7, now));
+        assert!(table.enter(swept(91), 7, now));
         let condition = table.condition().unwrap();
         assert_eq!(
             (&*condition.reason, &*condition.field),
             ("FlowTableFull", "--max-flow-buckets")
         );
-        assert!(table.take(swept(10), 7, now) && table.condition().is_none());
+        assert!(table.enter(swept(10), 7, now) && table.condition().is_none());
     }
 
     #[test]
     fn a_refusal_is_told_for_a_while() {
         let mut table = FlowTable::new("node-1".into(), "/nowhere".into());
         let now = Instant::now();
-        table.take(swept(1), 7, now);
-        assert!(table.take(swept(1), 8, now));
+        table.enter(swept(1), 7, now);
+        assert!(table.enter(swept(1), 8, now));
         assert!(table.condition().unwrap().message.contains("refused"));
-        assert!(!table.take(swept(1), 8, now + TELL / 2));
-        assert!(table.take(swept(1), 8, now + TELL) && table.condition().is_none());
+        assert!(!table.enter(swept(1), 8, now + TELL / 2));
+        assert!(table.enter(swept(1), 8, now + TELL) && table.condition().is_none());
+    }
+
+    #[test]
+    fn who_goes_counts_as_live_until_a_look_that_began_later() {
+        let pod = LivePod {
+            address: weir_common::abi::Address::from_v4([10, 0, 0, 1]),
+            port: 80_u16.to_be_bytes(),
+            protocol: 6,
+        };
+        let mut table = FlowTable::new("node-1".into(), "/nowhere".into());
+        let now = Instant::now();
+        let live = |table: &FlowTable| table.live().copied().collect::<Vec<_>>();
+
+        table.enter_assumed();
+        table.assume([pod]);
+        assert!(!table.enter(swept(1), 7, now), "the look began before");
+        assert_eq!(live(&table), [pod]);
+
+        table.enter_assumed();
+        assert_eq!(live(&table), [pod]);
+        assert!(table.enter(swept(1), 7, now), "it has no flow, so a step is due");
+        assert_eq!(live(&table), []);
+
+        table.assume([pod]);
+        table.enter_assumed();
+        let with_flow = Swept {
+            pods: BTreeSet::from([pod]),
+            ..swept(1)
+        };
+        assert!(!table.enter(with_flow, 7, now));
+        assert_eq!(live(&table), [pod]);
     }
 }

@@ -4,7 +4,7 @@ use super::{Agent, replace};
 use crate::source::netlink::Wanted;
 use std::sync::Arc;
 use tokio::time::Instant;
-use weir_core::plan::Plan;
+use weir_core::{plan::Plan, tables::LivePod};
 
 impl Agent {
     /// Plans anew; whatever follows from another plan is due then.
@@ -23,8 +23,9 @@ impl Agent {
         self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
         self.restep |= self.plan.as_deref() != Some(&next);
         // What goes now must not take along a flow that has begun since the last look.
-        if self.plan.as_ref().is_none_or(|last| lets_go(last, &next)) {
-            self.look_at_flows();
+        match &self.plan {
+            None => self.restep |= self.flow_table.look(),
+            Some(last) => self.flow_table.assume(let_go(last, &next)),
         }
         self.plan = Some(Arc::new(next));
     }
@@ -40,8 +41,8 @@ fn wanted_by(plan: &Plan) -> Wanted {
     }
 }
 
-/// Whether `next` takes a backend of this node from a frontend.
-fn lets_go(last: &Plan, next: &Plan) -> bool {
+/// The backends of this node that `next` takes from a frontend.
+fn let_go(last: &Plan, next: &Plan) -> impl Iterator<Item = LivePod> {
     let changed = last
         .frontends
         .iter()
@@ -49,7 +50,7 @@ fn lets_go(last: &Plan, next: &Plan) -> bool {
             Some(next) if Arc::ptr_eq(last, next) => None,
             next => Some((last, next)),
         });
-    let mut lost = changed.flat_map(|(last, next)| {
+    let lost = changed.flat_map(|(last, next)| {
         let all = last
             .backends
             .keys()
@@ -59,5 +60,5 @@ fn lets_go(last: &Plan, next: &Plan) -> bool {
             !next.is_some_and(|next| next.backends.contains_key(*backend) || next.draining.contains_key(*backend))
         })
     });
-    lost.next().is_some()
+    lost.map(LivePod::from)
 }

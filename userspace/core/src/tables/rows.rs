@@ -270,15 +270,13 @@ impl Rows {
     }
 
     fn fill(&mut self, base: u32, rows: &[Owners], writes: &mut Vec<Write>) -> Table {
-        for (index, owners) in (base..).zip(rows) {
-            if owners.past != Past::default() {
-                writes.push(Write::Past {
-                    index,
-                    past: owners.past,
-                });
-            }
-            writes.push(Write::Row { index, row: owners.row });
-        }
+        let pasts = (base..).zip(rows).map(|(index, owners)| (index, owners.past));
+        let pasts = pasts.filter(|(_, past)| *past != Past::default());
+        writes.extend(pasts.map(|(index, past)| Write::Past { index, past }));
+        writes.push(Write::NewRows {
+            first: base,
+            rows: rows.iter().map(|owners| owners.row).collect(),
+        });
         self.table(base, rows)
     }
 

@@ -180,6 +180,10 @@ impl Maps {
                 .map_err(Error::map("write", "SOURCES")),
             Write::RemoveSource { key } => removed(self.sources.remove(&trie_key(key)), "SOURCES"),
             Write::Row { index, row } => self.rows.store(index, &[bytemuck::must_cast(row)]),
+            Write::NewRows { first, ref rows } => {
+                let mut all = (first..).zip(rows);
+                all.try_for_each(|(index, row)| self.rows.store(index, &[bytemuck::must_cast(*row)]))
+            }
             Write::Past { index, past } => self
                 .history
                 .store(index, &bytemuck::must_cast::<Past, [u64; size_of::<Past>() / 8]>(past)),

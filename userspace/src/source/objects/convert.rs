@@ -170,7 +170,9 @@ pub(in crate::source) fn endpoint_slice(slice: EndpointSlice) -> Converted {
         })
     });
     let ports = ports.collect();
-    let endpoints = slice.endpoints.into_iter().enumerate().filter_map(|(index, endpoint)| {
+    let mut endpoints = Vec::with_capacity(slice.endpoints.len());
+    // Not collected: that would reuse the room of the objects read, which is ten times as much.
+    endpoints.extend(slice.endpoints.into_iter().enumerate().filter_map(|(index, endpoint)| {
         let address = faults.address(&format!("endpoints[{index}].addresses[0]"), endpoint.addresses.first()?)?;
         let conditions = endpoint.conditions.unwrap_or_default();
         // Kubernetes: an unknown readiness counts as ready; serving is readiness regardless of termination.
@@ -182,11 +184,11 @@ pub(in crate::source) fn endpoint_slice(slice: EndpointSlice) -> Converted {
             serving: conditions.serving.unwrap_or(ready),
             terminating: conditions.terminating.unwrap_or(false),
         })
-    });
+    }));
     let object = model::EndpointSlice {
         annotations: slice.metadata.annotations.unwrap_or_default(),
         ports,
-        endpoints: endpoints.collect(),
+        endpoints,
     };
     let faults = faults.conditions;
     (identity, Object::EndpointSlice(key, object.into()), faults)

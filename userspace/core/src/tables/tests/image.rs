@@ -65,6 +65,10 @@ impl Image {
                     .unwrap_or_else(|| panic!("{key:?} is removed and not there"));
             }
             Write::Row { index, row } => self.rows[index as usize] = row,
+            Write::NewRows { first, ref rows } => {
+                let first = first as usize;
+                self.rows[first..first + rows.len()].copy_from_slice(rows);
+            }
             Write::Past { index, past } => self.history[index as usize] = past,
             Write::Backend { id, backend } => self.backends[id as usize] = backend,
             Write::Node { id, node } => self.nodes[id as usize] = node,
