@@ -1,15 +1,15 @@
 //! Looking up keys in order: one walk instead of a search for each.
 
-use std::{cmp::Ordering, collections::btree_map::Iter, iter::Peekable};
+use std::{cmp::Ordering, iter::Peekable};
 
 /// A map that is asked for greater and greater keys.
-pub(crate) struct Ascending<'a, K, V> {
-    rest: Peekable<Iter<'a, K, V>>,
+pub(crate) struct Ascending<I: Iterator> {
+    rest: Peekable<I>,
 }
 
-impl<'a, K: Ord, V> Ascending<'a, K, V> {
+impl<'a, K: Ord + 'a, V: 'a, I: Iterator<Item = (&'a K, &'a V)>> Ascending<I> {
     /// Over the entries of a map.
-    pub(crate) fn new(entries: Iter<'a, K, V>) -> Self {
+    pub(crate) fn new(entries: I) -> Self {
         Self {
             rest: entries.peekable(),
         }

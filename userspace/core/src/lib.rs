@@ -19,6 +19,9 @@ pub mod lease;
 pub mod links;
 pub mod model;
 pub mod plan;
+mod shared_map;
 pub mod standing;
 pub mod tables;
 pub mod takeover;
+
+pub use shared_map::SharedMap;

@@ -4,8 +4,8 @@
 //! which objects were read nor a repeated object can change a plan. What an annotation means is decided by the planner
 //! ([`crate::ipam`]), not by a source: sources hand annotations over as they are.
 //!
-//! What can be large is behind an [`Arc`]. A source that hands over the same one again for what has not changed makes
-//! comparing snapshots and planning again cheap; nothing else depends on it.
+//! What can be large is behind an [`Arc`], and what can be many is in a [`SharedMap`]. A source that hands over the same ones
+//! again for what has not changed makes comparing snapshots and planning again cheap; nothing else depends on it.
 
 mod condition;
 mod key;
@@ -13,6 +13,7 @@ mod key;
 pub use condition::{Condition, ObjectRef, reason};
 pub use key::{KeyError, ServiceKey};
 
+use crate::SharedMap;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,9 +34,9 @@ pub struct Cluster {
     /// Eips by name.
     pub eips: BTreeMap<String, Eip>,
     /// Services by namespace and name; all of them, also those that are none of ours.
-    pub services: BTreeMap<ServiceKey, Arc<Service>>,
+    pub services: SharedMap<ServiceKey, Arc<Service>>,
     /// EndpointSlices by the Service they belong to, then by their own name.
-    pub endpoint_slices: BTreeMap<ServiceKey, Slices>,
+    pub endpoint_slices: SharedMap<ServiceKey, Slices>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// Labels of namespaces by name; a namespace that is missing has none.

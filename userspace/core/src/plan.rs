@@ -11,6 +11,7 @@ mod keys;
 mod memo;
 mod nodes;
 mod policy;
+mod serving;
 mod sources;
 mod vips;
 mod weights;
@@ -21,7 +22,10 @@ pub use memo::Memo;
 pub use policy::{Limits, Policy};
 pub use sources::Sources;
 
-use crate::model::{Addresses, Cluster, ServiceKey};
+use crate::{
+    SharedMap,
+    model::{Addresses, Cluster, ServiceKey},
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -40,9 +44,9 @@ pub struct Plan {
     /// The address other nodes send tunnel packets to; `None` if this node is not in the cluster's node list.
     pub tunnel_address: Option<IpAddr>,
     /// Addresses given out, with who answers for each.
-    pub vips: BTreeMap<IpAddr, Arc<Vip>>,
+    pub vips: SharedMap<IpAddr, Arc<Vip>>,
     /// What is served at them.
-    pub frontends: BTreeMap<FrontendKey, Arc<Frontend>>,
+    pub frontends: SharedMap<FrontendKey, Arc<Frontend>>,
     /// Other nodes: tunnel address by name.
     pub nodes: BTreeMap<String, IpAddr>,
     /// Addresses of each Service.

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 use weir_core::{
+    SharedMap,
     model::{
         Cluster, Condition, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node, ObjectRef,
         PortProtocol, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy, reason,
@@ -257,7 +258,7 @@ fn changes() -> impl Strategy<Value = Vec<(Part, Cluster)>> {
     vec((part, cluster()), 1..12)
 }
 
-fn exchange<V: Clone>(to: &mut BTreeMap<ServiceKey, V>, from: &BTreeMap<ServiceKey, V>, index: usize) {
+fn exchange<V: Clone>(to: &mut SharedMap<ServiceKey, V>, from: &SharedMap<ServiceKey, V>, index: usize) {
     let key = ServiceKey {
         namespace: "apps".into(),
         name: format!("svc-{index}"),

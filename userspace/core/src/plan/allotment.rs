@@ -2,6 +2,7 @@
 
 use super::frontends::Lost;
 use crate::{
+    SharedMap,
     ipam::{self, Allocations, Pools},
     model::{Addresses, Automatic, Cluster, Condition, Eip, Family, Rules, Service, ServiceKey},
 };
@@ -32,7 +33,7 @@ pub(super) struct Allotment {
 #[derive(Debug, PartialEq, Eq)]
 struct Basis {
     eips: BTreeMap<String, Eip>,
-    services: BTreeMap<ServiceKey, Arc<Service>>,
+    services: SharedMap<ServiceKey, Arc<Service>>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     previous: Arc<Addresses>,
     automatic: Automatic,

@@ -1,9 +1,8 @@
 //! Every address given out, with the node that answers for it.
 
-use super::{Condition, ThisNode, Vip, frontends::Delivery, nodes::Nodes};
+use super::{Condition, ThisNode, Vip, nodes::Nodes, serving::Deliveries};
 use crate::{
-    ascending::Ascending,
-    election,
+    SharedMap, election,
     ipam::Pools,
     model::{Mode, ObjectRef, reason},
 };
@@ -13,75 +12,116 @@ use std::{
     sync::Arc,
 };
 
-/// The VIPs of the last plan, and where each could be served; an address without a delivery has no backend.
+/// The VIPs of the last plan.
 #[derive(Debug, Default)]
 pub(super) struct Vips {
-    elected: BTreeMap<IpAddr, (Option<Arc<Delivery>>, Arc<Vip>)>,
+    all: SharedMap<IpAddr, Arc<Vip>>,
+    /// Those that could be served and have no owner, by Eip.
+    unowned: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Eips whose addresses nobody is elected for.
+    unannounced: BTreeSet<String>,
+}
+
+/// What owners follow from, besides where an address can be served.
+pub(super) struct Election<'a> {
+    pub this: &'a ThisNode,
+    pub nodes: &'a Nodes,
+    pub pools: &'a Pools<'a>,
+    /// The Eip of each address.
+    pub eips: &'a BTreeMap<IpAddr, String>,
 }
 
 impl Vips {
-    /// Elects an owner for each of `eips` (the Eip of each address); again only where the delivery is another than in
-    /// the last call, which was for the same node and the same eligible ones.
-    pub(super) fn elect(
-        &mut self,
-        this: &ThisNode,
-        nodes: &Nodes,
-        pools: &Pools<'_>,
-        eips: &BTreeMap<IpAddr, String>,
-        deliveries: &BTreeMap<IpAddr, Arc<Delivery>>,
-        conditions: &mut Vec<Condition>,
-    ) -> BTreeMap<IpAddr, Arc<Vip>> {
-        let last = std::mem::take(&mut self.elected);
-        let (mut last, mut deliveries) = (Ascending::new(last.iter()), Ascending::new(deliveries.iter()));
-        let mut elected = Vec::with_capacity(eips.len());
-        let mut unowned: BTreeMap<&str, (IpAddr, usize)> = BTreeMap::new();
-        let mut unannounced: BTreeSet<&str> = BTreeSet::new();
-        for (address, eip) in eips {
-            let delivery = deliveries.get(address);
-            let Some(pool) = pools.named(eip) else { continue };
-            // Until VRRP is spoken, `vip` is served the way `layer2` is: one owner that answers ARP and NDP.
-            let elects = pool.eip.mode != Mode::Bgp;
-            let delivery = delivery.filter(|_| elects);
-            let interface = pool.eip.interface.as_ref().filter(|_| elects);
-            let as_before = |(before, vip): &&(Option<Arc<Delivery>>, Arc<Vip>)| {
-                before.as_ref() == delivery
-                    && vip.eip == pool.name
-                    && vip.mode == pool.eip.mode
-                    && vip.interface.as_ref() == interface
-            };
-            let vip = last.get(address).filter(as_before).map(|(_, vip)| vip.clone());
-            let vip = vip.unwrap_or_else(|| {
-                let possible = |delivery: &Arc<Delivery>| {
-                    let eligible = nodes.eligible.iter().map(AsRef::as_ref);
-                    election::owner(eligible.filter(|node| delivery.possible_at(node)), *address)
-                };
-                let owner = delivery.and_then(possible);
-                Arc::new(Vip {
-                    eip: pool.name.into(),
-                    mode: pool.eip.mode,
-                    interface: interface.cloned(),
-                    owned: owner == Some(this.name.as_str()),
-                    owner: owner.map(str::to_owned),
-                })
-            });
-            if delivery.is_some() && vip.owner.is_none() {
-                unowned.entry(pool.name).or_insert((*address, 0)).1 += 1;
-            }
-            if !elects {
-                unannounced.insert(pool.name);
-            }
-            elected.push((*address, (delivery.cloned(), vip)));
-        }
-        conditions.extend(unannounced.into_iter().map(not_announced));
-        conditions.extend(unowned.into_iter().map(no_eligible_node));
-        self.elected = elected.into_iter().collect();
-        let vips = self.elected.iter();
-        vips.map(|(address, (_, vip))| (*address, vip.clone())).collect()
+    pub(super) const fn all(&self) -> &SharedMap<IpAddr, Arc<Vip>> {
+        &self.all
     }
 
-    /// Forgets who owns what.
-    pub(super) fn forget(&mut self) {
-        self.elected.clear();
+    /// Finds an owner for every address, if it is not as `is_as_before`, which is about nodes and where it can be served.
+    pub(super) fn elect_all(
+        &mut self,
+        election: &Election<'_>,
+        deliveries: &Deliveries,
+        is_as_before: impl Fn(&IpAddr) -> bool,
+    ) {
+        let former = std::mem::take(self);
+        let mut all = Vec::with_capacity(election.eips.len());
+        for address in election.eips.keys() {
+            let before = former.all.get(address).filter(|_| is_as_before(address));
+            let vip = self.elect_one(election, deliveries, *address, before);
+            // What is equal stays the same one.
+            let vip = vip.map(|vip| {
+                former
+                    .all
+                    .get(address)
+                    .filter(|before| **before == vip)
+                    .cloned()
+                    .unwrap_or(vip)
+            });
+            all.extend(vip.map(|vip| (*address, vip)));
+        }
+        self.all = all.into_iter().collect();
+        if self.all == former.all {
+            self.all = former.all;
+        }
+    }
+
+    /// Finds an owner again for those that can be served elsewhere than before.
+    pub(super) fn elect(&mut self, election: &Election<'_>, deliveries: &Deliveries, delivered: &BTreeSet<IpAddr>) {
+        for address in delivered {
+            for unowned in self.unowned.values_mut() {
+                unowned.remove(address);
+            }
+            let vip = self.elect_one(election, deliveries, *address, None);
+            if let Some(vip) = vip.filter(|vip| self.all.get(address) != Some(vip)) {
+                self.all.insert(*address, vip);
+            }
+        }
+    }
+
+    /// One VIP, as `before` if that is of the same Eip; `None` if its Eip is none.
+    fn elect_one(
+        &mut self,
+        election: &Election<'_>,
+        deliveries: &Deliveries,
+        address: IpAddr,
+        before: Option<&Arc<Vip>>,
+    ) -> Option<Arc<Vip>> {
+        let pool = election.pools.named(election.eips.get(&address)?)?;
+        // Until VRRP is spoken, `vip` is served the way `layer2` is: one owner that answers ARP and NDP.
+        let elects = pool.eip.mode != Mode::Bgp;
+        let delivery = deliveries.get(&address).filter(|_| elects);
+        let interface = pool.eip.interface.as_ref().filter(|_| elects);
+        let as_before =
+            |vip: &&Arc<Vip>| vip.eip == pool.name && vip.mode == pool.eip.mode && vip.interface.as_ref() == interface;
+        let vip = before.filter(as_before).cloned().unwrap_or_else(|| {
+            let owner = delivery.and_then(|delivery| {
+                let eligible = election.nodes.eligible.iter().map(AsRef::as_ref);
+                election::owner(eligible.filter(|node| delivery.possible_at(node)), address)
+            });
+            Arc::new(Vip {
+                eip: pool.name.into(),
+                mode: pool.eip.mode,
+                interface: interface.cloned(),
+                owned: owner == Some(election.this.name.as_str()),
+                owner: owner.map(str::to_owned),
+            })
+        });
+        if delivery.is_some() && vip.owner.is_none() {
+            self.unowned.entry(pool.name.into()).or_default().insert(address);
+        }
+        if !elects && !self.unannounced.contains(pool.name) {
+            self.unannounced.insert(pool.name.into());
+        }
+        Some(vip)
+    }
+
+    /// What is wrong with Eips, as far as announcing goes.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = Condition> {
+        let unowned = self.unowned.iter().filter_map(|(eip, addresses)| {
+            let first = addresses.first()?;
+            Some(no_eligible_node((eip, (*first, addresses.len()))))
+        });
+        self.unannounced.iter().map(|eip| not_announced(eip)).chain(unowned)
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     refusal::{Refusal, interface_missing, refused},
 };
 use crate::{
+    SharedMap,
     links::Links,
     model::{Condition, Mode, ObjectRef},
     plan::Vip,
@@ -37,7 +38,7 @@ pub(super) struct Basis {
     pub known: BTreeSet<Address>,
     /// The VIPs among them at which something is served.
     pub served: BTreeSet<Address>,
-    pub vips: BTreeMap<IpAddr, Arc<Vip>>,
+    pub vips: SharedMap<IpAddr, Arc<Vip>>,
     pub links: Links,
 }
 

@@ -9,7 +9,7 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    ascending::Ascending,
+    SharedMap,
     model::Protocol,
     plan::{BackendKey, Frontend, FrontendKey, Plan, Vip},
 };
@@ -34,8 +34,8 @@ pub(super) enum Role {
 pub(super) struct Wanted {
     basis: Basis,
     /// The plan's own.
-    planned: BTreeMap<FrontendKey, Arc<Frontend>>,
-    vips: BTreeMap<IpAddr, Arc<Vip>>,
+    planned: SharedMap<FrontendKey, Arc<Frontend>>,
+    vips: SharedMap<IpAddr, Arc<Vip>>,
     pub frontends: BTreeMap<Key, WantedFrontend>,
     /// What frontends say of backends, and how many of them.
     uses: BTreeMap<Use, u32>,
@@ -97,21 +97,13 @@ impl Wanted {
     pub fn enter(&mut self, plan: &Plan) -> Vec<Key> {
         let mut touched = Vec::new();
         let former = std::mem::replace(&mut self.vips, plan.vips.clone());
-        let addresses = former.keys().filter(|address| !self.vips.contains_key(*address));
-        let addresses = addresses.chain(self.vips.keys().filter(|address| !former.contains_key(*address)));
-        touched.extend(addresses.map(|address| Key::address(address_of(*address))));
+        let come_or_gone = plan.vips.changes_since(&former);
+        let come_or_gone = come_or_gone.filter(|(_, last, next)| last.is_none() || next.is_none());
+        touched.extend(come_or_gone.map(|(address, ..)| Key::address(address_of(*address))));
 
         let former = std::mem::replace(&mut self.planned, plan.frontends.clone());
-        let mut before = Ascending::new(former.iter());
-        for (name, next) in &plan.frontends {
-            let last = before.get(name);
-            if last != Some(next) {
-                self.change(name, last, Some(next), &mut touched);
-            }
-        }
-        let mut next = Ascending::new(plan.frontends.iter());
-        for (name, last) in former.iter().filter(|(name, _)| next.get(name).is_none()) {
-            self.change(name, Some(last), None, &mut touched);
+        for (name, last, next) in plan.frontends.changes_since(&former) {
+            self.change(name, last, next, &mut touched);
         }
         touched
     }
@@ -195,7 +187,8 @@ impl Wanted {
         };
         Key::address(address).addresses().any(|address| {
             let all = end(address, 0, Protocol::Tcp)..=end(address, u16::MAX, Protocol::Udp);
-            self.vips.contains_key(&address) && self.planned.range(all).next().is_some()
+            let mut planned = self.planned.iter_from(all.start());
+            self.vips.contains_key(&address) && planned.next().is_some_and(|(name, _)| all.contains(name))
         })
     }
 

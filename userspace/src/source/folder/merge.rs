@@ -122,7 +122,7 @@ fn insert(manifests: &mut Manifests, identity: &Identity, object: Object) {
             cluster.services.insert(key, service);
         }
         Object::EndpointSlice(service, slice) => {
-            cluster.endpoint_slices.entry(service).or_default().insert(name, slice);
+            cluster.endpoint_slices.or_default(service).insert(name, slice);
         }
         Object::Node(node) => drop(cluster.nodes.insert(name, node)),
         Object::Namespace(labels) => drop(cluster.namespaces.insert(name, labels)),

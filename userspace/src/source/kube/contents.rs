@@ -8,7 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
 };
-use weir_core::model::{Automatic, Cluster, Condition, ServiceKey, Slices};
+use weir_core::{
+    SharedMap,
+    model::{Automatic, Cluster, Condition, ServiceKey, Slices},
+};
 
 /// An object as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +31,7 @@ pub(super) struct Contents {
     /// Without faults. Has the EndpointSlices only of Services that it has.
     cluster: Cluster,
     /// EndpointSlices of other Services: one may become of interest, and then its slices are not told again.
-    unclaimed: BTreeMap<ServiceKey, Slices>,
+    unclaimed: SharedMap<ServiceKey, Slices>,
     /// Which Service an EndpointSlice belongs to.
     slices: BTreeMap<Identity, ServiceKey>,
     faults: BTreeMap<Identity, Vec<Condition>>,
@@ -43,7 +46,7 @@ impl Contents {
                 automatic,
                 ..Cluster::default()
             },
-            unclaimed: BTreeMap::new(),
+            unclaimed: SharedMap::new(),
             slices: BTreeMap::new(),
             faults: BTreeMap::new(),
             records: Records::default(),
@@ -89,7 +92,7 @@ impl Contents {
                     let slices = self.unclaimed.remove_entry(&key);
                     self.cluster.endpoint_slices.extend(slices);
                 }
-                put(&mut self.cluster.services, key, service)
+                put_shared(&mut self.cluster.services, key, service)
             }
             Some(Object::EndpointSlice(service, slice)) => {
                 let former = self.slices.insert(identity.clone(), service.clone());
@@ -102,7 +105,10 @@ impl Contents {
                 } else {
                     &mut self.unclaimed
                 };
-                let differs = put(of.entry(service).or_default(), name, slice);
+                let differs = of.get(&service).and_then(|slices| slices.get(&name)) != Some(&slice);
+                if differs {
+                    of.or_default(service).insert(name, slice);
+                }
                 moved || claimed && differs
             }
             // Nobody follows them.
@@ -196,7 +202,16 @@ fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool
     }
 }
 
-fn take(of: &mut BTreeMap<ServiceKey, Slices>, service: &ServiceKey, name: &str) -> bool {
+/// The same, without parting what others share if there was.
+fn put_shared<K: Ord + Clone, V: PartialEq + Clone>(map: &mut SharedMap<K, V>, key: K, value: V) -> bool {
+    let differs = map.get(&key) != Some(&value);
+    if differs {
+        map.insert(key, value);
+    }
+    differs
+}
+
+fn take(of: &mut SharedMap<ServiceKey, Slices>, service: &ServiceKey, name: &str) -> bool {
     let Some(slices) = of.get_mut(service) else {
         return false;
     };
