@@ -34,10 +34,10 @@ pub(super) struct Announced {
 /// All that the two maps follow from.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Basis {
-    /// The addresses that packets are looked up for.
-    pub known: BTreeSet<Address>,
-    /// The VIPs among them at which something is served.
-    pub served: BTreeSet<Address>,
+    /// Where tunnel packets are looked up.
+    pub tunnel: Option<Address>,
+    /// The addresses at which something is served, with how many frontends.
+    pub served: SharedMap<Address, u32>,
     pub vips: SharedMap<IpAddr, Arc<Vip>>,
     pub links: Links,
 }
@@ -51,13 +51,13 @@ struct Wanted {
 impl Wanted {
     fn new(basis: &Basis, conditions: &mut Vec<Condition>) -> Self {
         let Basis {
-            known,
+            tunnel,
             served,
             vips,
             links,
         } = basis;
         let mut filter = vec![0; FILTER_WORDS as usize];
-        for address in known {
+        for address in served.keys().chain(tunnel) {
             let (index, bit) = hash::filter_bit(hash::address(address));
             filter[index as usize] |= bit;
         }
@@ -67,7 +67,7 @@ impl Wanted {
             // Until VRRP is spoken, `vip` is served as `layer2` is.
             let answers = vip.owned && matches!(vip.mode, Mode::Layer2 | Mode::Vip);
             let name = vip.interface.as_ref().filter(|_| answers);
-            let Some(name) = name.filter(|_| served.contains(&address_of(*address))) else {
+            let Some(name) = name.filter(|_| served.contains_key(&address_of(*address))) else {
                 continue;
             };
             let Some(interface) = links.interfaces.get(name) else {
@@ -131,18 +131,19 @@ impl Announced {
 
     /// The keys of the VIPs that `basis` does not serve any more.
     pub fn no_longer_served(&self, basis: &Basis) -> Vec<Key> {
-        let last = self
+        let changes = self
             .last
             .iter()
-            .flat_map(|(last, _)| last.served.difference(&basis.served));
-        last.map(|address| Key::address(*address)).collect()
+            .flat_map(|(last, _)| basis.served.changes_since(&last.served));
+        let gone = changes.filter(|(_, _, now)| now.is_none());
+        gone.map(|(address, ..)| Key::address(*address)).collect()
     }
 
     /// Whether something is served at a VIP.
     pub fn serves(&self, address: &Address) -> bool {
         self.last
             .as_ref()
-            .is_some_and(|(last, _)| last.served.contains(address))
+            .is_some_and(|(last, _)| last.served.contains_key(address))
     }
 
     /// Takes nothing for known any more.

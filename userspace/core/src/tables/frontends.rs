@@ -17,6 +17,7 @@ use super::{
     wanted::{Role, Wanted, WantedFrontend, members},
 };
 use crate::{
+    SharedMap,
     ascending::Ascending,
     model::{Condition, ObjectRef},
 };
@@ -29,6 +30,14 @@ pub(super) struct Frontends {
     rows: Rows,
     sources: SourcePrefixes,
     held: BTreeMap<Key, Held>,
+    /// Those of which something did not fit: they are tried again with each step.
+    lacking: BTreeSet<Key>,
+    /// Those with rows that remember former owners.
+    remembering: BTreeSet<Key>,
+    /// How many are served at each address.
+    served: SharedMap<Address, u32>,
+    /// What the sizes of tables followed from in the last step; `None` while that is not known.
+    halvings: Option<u32>,
     /// Rows did not suffice in the last step: spare ones are to be given up.
     short: bool,
     /// The next step gives up spare rows where this one did not.
@@ -45,8 +54,8 @@ struct Held {
     from: Option<Source>,
     /// When its rows last changed hands; `None` when that is not known.
     changed: Option<u64>,
-    /// Something of it did not fit: it is tried again with each step.
-    lacking: bool,
+    /// Counted in [`Frontends::served`].
+    served: bool,
 }
 
 impl Held {
@@ -62,11 +71,10 @@ impl Held {
         is_udp(key) && self.table.remembers() && self.forget_in(settings) == 0
     }
 
-    /// Whether there is something to do though the plan says what it said before: its table is to have another size,
-    /// something could not be had, or a former owner `moved` or is to be forgotten.
+    /// Whether there is something to do though the plan says what it said before: its table is to have another size, or a
+    /// former owner `moved` or is to be forgotten.
     fn is_due(&self, key: &Key, size: usize, moved: &BTreeSet<u32>, settings: &Settings) -> bool {
-        self.lacking
-            || self.from.as_ref().is_none_or(|source| source.size != size)
+        self.from.as_ref().is_none_or(|source| source.size != size)
             || self.table.remembers_any(moved)
             || self.is_to_forget(key, settings)
     }
@@ -122,6 +130,10 @@ impl Frontends {
             rows: Rows::new(u32::try_from(rows).unwrap_or(u32::MAX), backends.max(1)),
             sources: SourcePrefixes::default(),
             held: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            remembering: BTreeSet::new(),
+            served: SharedMap::new(),
+            halvings: None,
             short: false,
             retry: false,
             standings: vec![None; backends],
@@ -148,16 +160,15 @@ impl Frontends {
             self.ids.release();
             return false;
         };
-        self.held.insert(
-            *key,
-            Held {
-                id: entry.id,
-                table,
-                from: None,
-                changed: None,
-                lacking: false,
-            },
-        );
+        let held = Held {
+            id: entry.id,
+            table,
+            from: None,
+            changed: None,
+            served: false,
+        };
+        self.held.insert(*key, held);
+        self.note_remembering(key);
         true
     }
 
@@ -190,15 +201,23 @@ impl Frontends {
             self.rows
                 .review(&mut held.table, Memory::Planned.orders(&self.standings), writes);
         }
+        self.remembering
+            .retain(|key| self.held.get(key).is_some_and(|held| held.table.remembers()));
+    }
+
+    fn note_remembering(&mut self, key: &Key) {
+        if self.held.get(key).is_some_and(|held| held.table.remembers()) {
+            self.remembering.insert(*key);
+        } else {
+            self.remembering.remove(key);
+        }
     }
 
     /// Seconds until a row is to forget.
     pub fn forget_in(&self, settings: &Settings) -> Option<u64> {
-        let remembering = self
-            .held
-            .iter()
-            .filter(|(key, held)| is_udp(key) && held.table.remembers());
-        remembering.map(|(_, held)| held.forget_in(settings)).min()
+        let remembering = self.remembering.iter().filter(|key| is_udp(key));
+        let held = remembering.filter_map(|key| self.held.get(key));
+        held.map(|held| held.forget_in(settings)).min()
     }
 
     /// Takes over what the plan says of those of `keys` that are backends; gives the ids of which it says something else.
@@ -216,7 +235,7 @@ impl Frontends {
 
     /// Brings the rows and policies of the wanted frontends for which `has_room` up to date, and says with `point` what the
     /// directory is to hold, each time right after the rows and prefixes it leads to. Of those that are as they were but for
-    /// `touched` keys only these are looked at. Gives the addresses at which something is served.
+    /// `touched` keys only these are looked at.
     pub fn update(
         &mut self,
         (wanted, touched): (&Wanted, &BTreeMap<Key, Option<Role>>),
@@ -225,33 +244,69 @@ impl Frontends {
         settings: &Settings,
         outcome: &mut Outcome<'_>,
         mut point: impl FnMut(DirectoryEntry, &mut Vec<Write>),
-    ) -> BTreeSet<Address> {
+    ) {
         let moved = self.enter_standings(touched.keys(), wanted, backends);
-        let sizes = wanted.sizes(self.rows.capacity());
-        let shrink = self.short || self.demand(wanted, &sizes) > self.rows.capacity();
+        let halvings = wanted.halvings(self.rows.capacity());
+        let same_sizes = self.halvings.replace(halvings) == Some(halvings);
+        let mut looked_at: BTreeSet<Key> = touched.keys().copied().collect();
+        looked_at.extend(self.lacking.iter().chain(&self.remembering));
+        if self.short || !same_sizes {
+            looked_at.extend(wanted.frontends.keys());
+        }
+        let grows = |key: &Key| {
+            let size = wanted.frontends.get(key).map_or(0, |frontend| frontend.size(halvings));
+            self.held.get(key).map_or(0, |held| held.table.len()) < size
+        };
+        let grow = looked_at.iter().any(grows);
+        let shrink = self.short || grow && self.demand(wanted, halvings) > self.rows.capacity();
+        if shrink {
+            looked_at.extend(wanted.frontends.keys());
+        }
         self.short = false;
-        let mut served = Vec::with_capacity(sizes.len());
-        let mut due = Vec::new();
-        let mut held = Ascending::new(self.held.iter());
-        for ((key, frontend), size) in wanted.frontends.iter().zip(sizes).filter(|((key, _), _)| has_room(key)) {
+        for key in looked_at {
+            let Some(frontend) = wanted.frontends.get(&key) else {
+                self.lacking.remove(&key);
+                self.set_served(&key, false);
+                continue;
+            };
+            let size = frontend.size(halvings);
             let is_due = |held: &Held| {
                 let spare = shrink && held.table.len() > size;
-                spare || held.is_due(key, size, &moved, settings) || touched.contains_key(key)
+                spare || held.is_due(&key, size, &moved, settings)
             };
-            if held.get(key).is_none_or(is_due) {
-                due.push((key, frontend, size));
+            let due = touched.contains_key(&key) || self.lacking.contains(&key);
+            let served = if !has_room(&key) {
+                false
+            } else if due || self.held.get(&key).is_none_or(is_due) {
+                let one = (&key, frontend);
+                let entry = self.update_one(one, (size, shrink), backends, &moved, settings, outcome);
+                self.note_remembering(&key);
+                let served = entry.is_some();
+                entry.into_iter().for_each(|entry| point(entry, outcome.writes));
+                served
             } else {
-                served.push(key.address);
-            }
-        }
-        for (key, frontend, size) in due {
-            if let Some(entry) = self.update_one((key, frontend), (size, shrink), backends, &moved, settings, outcome) {
-                served.push(key.address);
-                point(entry, outcome.writes);
-            }
+                true
+            };
+            self.set_served(&key, served);
         }
         self.retry = self.short && !shrink;
-        served.into_iter().collect()
+    }
+
+    fn set_served(&mut self, key: &Key, served: bool) {
+        let Some(held) = self.held.get_mut(key).filter(|held| held.served != served) else {
+            return;
+        };
+        held.served = served;
+        let count = self.served.or_default(key.address);
+        *count = if served { *count + 1 } else { *count - 1 };
+        if *count == 0 {
+            self.served.remove(&key.address);
+        }
+    }
+
+    /// The addresses at which something is served, with how many frontends.
+    pub const fn served(&self) -> &SharedMap<Address, u32> {
+        &self.served
     }
 
     /// Gives what the directory is to hold; `None` if there is no room for the frontend.
@@ -269,6 +324,7 @@ impl Frontends {
             && let Err(refusal) = self.enter(key, Source::new(&members, size, backends), outcome.writes)
         {
             outcome.refuse(frontend, refusal, format!("{} is not served", frontend.name));
+            self.lacking.insert(*key);
             return None;
         }
         let held = self.held.get_mut(key)?;
@@ -295,9 +351,9 @@ impl Frontends {
             let order = Memory::Nothing.orders(&self.standings);
             self.rows.review(&mut held.table, order, outcome.writes);
         }
-        held.lacking = held.from.as_ref().is_none_or(|source| !source.is(&members, size));
+        let mut lacking = held.from.as_ref().is_none_or(|source| !source.is(&members, size));
         if held.table.len() < size {
-            (self.short, held.lacking) = (true, true);
+            (self.short, lacking) = (true, true);
             let rows = held.table.len();
             let what = format!("{} is spread over {rows} rows instead of {size}", frontend.name);
             outcome.refuse(frontend, Refusal::Rows, what);
@@ -305,10 +361,15 @@ impl Frontends {
         let policy = &frontend.frontend.policy;
         let mut entry = with_policy(entry(key, held.id, &held.table), policy, settings);
         if !self.sources.update(held.id, &policy.sources, outcome.writes) {
-            held.lacking = true;
+            lacking = true;
             entry.policies |= policy::SOURCES | policy::ALLOW_LISTED;
             let what = format!("{} refuses everybody, as its source ranges do not fit", frontend.name);
             outcome.refuse(frontend, Refusal::Sources, what);
+        }
+        if lacking {
+            self.lacking.insert(*key);
+        } else {
+            self.lacking.remove(key);
         }
         Some(entry)
     }
@@ -330,24 +391,30 @@ impl Frontends {
             table,
             from: Some(source),
             changed: None,
-            lacking: false,
+            served: false,
         };
         self.held.insert(*key, held);
         Ok(())
     }
 
     /// Rows in use at the end of an update that gives nothing up.
-    fn demand(&self, wanted: &Wanted, sizes: &[usize]) -> usize {
+    fn demand(&self, wanted: &Wanted, halvings: u32) -> usize {
         let in_use: usize = self.held.values().map(|held| held.table.len()).sum();
         let mut held = Ascending::new(self.held.iter());
-        let grows = |(key, size): &(&Key, &usize)| held.get(key).is_none_or(|held| held.table.len() < **size);
-        let new = wanted.frontends.keys().zip(sizes).filter(grows);
+        let sizes = wanted
+            .frontends
+            .iter()
+            .map(|(key, frontend)| (key, frontend.size(halvings)));
+        let new = sizes.filter(|(key, size)| held.get(*key).is_none_or(|held| held.table.len() < *size));
         in_use + new.map(|(_, size)| size).sum::<usize>()
     }
 
     /// Retires those of `keys` that are no frontends any more, once the directory does not lead to them.
     pub fn sweep<'k>(&mut self, keys: impl Iterator<Item = &'k Key>, wanted: &Wanted) {
         for key in keys.filter(|key| !wanted.frontends.contains_key(key)) {
+            self.set_served(key, false);
+            self.lacking.remove(key);
+            self.remembering.remove(key);
             if let Some(gone) = self.held.remove(key) {
                 self.ids.retire(gone.id);
                 self.sources.remove(gone.id);

@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
-use weir_common::abi::{Address, DirectoryEntry, kind, protocol};
+use weir_common::abi::{DirectoryEntry, kind, protocol};
 
 /// The keys that a step looks at, with what each is to be.
 type Touched = BTreeMap<Key, Option<Role>>;
@@ -43,8 +43,8 @@ impl Tables {
         self.enter_backends(&touched, &mut step);
         let no_room = self.make_room(&touched, plan, &mut step);
         self.enter_support(&touched, &mut step.writes);
-        let served = self.enter_frontends(&touched, &no_room, settings, &mut step);
-        let no_longer = self.announce(served, plan, links, &mut step);
+        self.enter_frontends(&touched, &no_room, settings, &mut step);
+        let no_longer = self.announce(plan, links, &mut step);
         self.remove_unwanted(&touched, &no_longer, plan, &mut step.writes);
         self.remember_lacking(touched, no_longer);
         step.conditions.sort();
@@ -158,20 +158,14 @@ impl Tables {
         }
     }
 
-    /// Frontends with their rows, then the VIPs; gives the addresses at which something is served.
-    fn enter_frontends(
-        &mut self,
-        touched: &Touched,
-        no_room: &BTreeSet<Key>,
-        settings: &Settings,
-        step: &mut Step,
-    ) -> BTreeSet<Address> {
+    /// Frontends with their rows, then the VIPs.
+    fn enter_frontends(&mut self, touched: &Touched, no_room: &BTreeSet<Key>, settings: &Settings, step: &mut Step) {
         let directory = &mut self.directory;
         let mut outcome = Outcome {
             writes: &mut step.writes,
             conditions: &mut step.conditions,
         };
-        let served = self.frontends.update(
+        self.frontends.update(
             (&self.wanted, touched),
             &self.backends,
             |key| !no_room.contains(key),
@@ -181,24 +175,23 @@ impl Tables {
         );
         step.forget_in = self.frontends.forget_in(settings);
         for (key, _) in touched.iter().filter(|(_, role)| **role == Some(Role::Vip)) {
-            if served.contains(&key.address) {
+            if self.frontends.served().contains_key(&key.address) {
                 directory.set(entry(key, kind::VIP, 0), &mut step.writes);
             }
         }
-        served
     }
 
     /// Opens filter and responders for what is there now, and closes them for what is about to go. Gives the keys of the
     /// addresses at which nothing is served any more.
-    fn announce(&mut self, served: BTreeSet<Address>, plan: &Plan, links: &Links, step: &mut Step) -> Vec<Key> {
+    fn announce(&mut self, plan: &Plan, links: &Links, step: &mut Step) -> Vec<Key> {
         let tunnel = self
             .wanted
             .basis()
             .tunnel
             .filter(|key| self.directory.kind(key).is_some());
         let basis = announced::Basis {
-            known: served.iter().copied().chain(tunnel.map(|key| key.address)).collect(),
-            served,
+            tunnel: tunnel.map(|key| key.address),
+            served: self.frontends.served().clone(),
             vips: plan.vips.clone(),
             links: links.clone(),
         };

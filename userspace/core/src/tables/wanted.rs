@@ -37,6 +37,8 @@ pub(super) struct Wanted {
     planned: SharedMap<FrontendKey, Arc<Frontend>>,
     vips: SharedMap<IpAddr, Arc<Vip>>,
     pub frontends: BTreeMap<Key, WantedFrontend>,
+    /// How many frontends ask for tables of each size.
+    sizes: BTreeMap<usize, usize>,
     /// What frontends say of backends, and how many of them.
     uses: BTreeMap<Use, u32>,
     /// The name that comes before all others.
@@ -147,10 +149,7 @@ impl Wanted {
                 frontend: frontend.clone(),
                 members: members(frontend).len(),
             });
-            match wanted {
-                Some(wanted) => drop(self.frontends.insert(key, wanted)),
-                None => drop(self.frontends.remove(&key)),
-            }
+            self.put(key, wanted);
             roles.push((key, role));
         }
         roles.into_iter().collect()
@@ -213,19 +212,42 @@ impl Wanted {
         })
     }
 
-    /// Size of each frontend's table, in the order of `frontends`: what its backends ask for, halved for all alike
-    /// until two thirds of `capacity` rows suffice (so that halving or doubling all has room beside what it replaces).
-    /// Nodes with the same plan and capacity choose alike.
-    pub fn sizes(&self, capacity: usize) -> Vec<usize> {
-        let members = self.frontends.values().map(|frontend| frontend.members);
-        let mut sizes: Vec<usize> = members.map(rendezvous::size).collect();
-        let budget = capacity / 3 * 2;
-        let halved = |size: usize, times: u32| (size >> times).max(1);
-        let fits = |times: &u32| sizes.iter().map(|&size| halved(size, *times)).sum::<usize>() <= budget;
-        let times = (0..16).find(fits).unwrap_or(16);
-        sizes.iter_mut().for_each(|size| *size = halved(*size, times));
-        sizes
+    /// How often the tables of all frontends alike are halved until two thirds of `capacity` rows suffice (so that halving or
+    /// doubling all has room beside what it replaces). Nodes with the same plan and capacity choose alike.
+    pub fn halvings(&self, capacity: usize) -> u32 {
+        let rows = |halvings| -> usize {
+            let all = self.sizes.iter();
+            all.map(|(size, count)| halved(*size, halvings) * count).sum()
+        };
+        (0..16)
+            .find(|halvings| rows(*halvings) <= capacity / 3 * 2)
+            .unwrap_or(16)
     }
+
+    fn put(&mut self, key: Key, frontend: Option<WantedFrontend>) {
+        if let Some(frontend) = &frontend {
+            *self.sizes.entry(frontend.size(0)).or_default() += 1;
+        }
+        let former = match frontend {
+            Some(frontend) => self.frontends.insert(key, frontend),
+            None => self.frontends.remove(&key),
+        };
+        let size = former.map(|former| former.size(0));
+        if let Some(count) = size.and_then(|size| self.sizes.get_mut(&size)) {
+            *count -= 1;
+        }
+    }
+}
+
+impl WantedFrontend {
+    /// Number of rows of its table: what its backends ask for, halved so often.
+    pub fn size(&self, halvings: u32) -> usize {
+        halved(rendezvous::size(self.members), halvings)
+    }
+}
+
+fn halved(size: usize, halvings: u32) -> usize {
+    (size >> halvings).max(1)
 }
 
 fn uses(frontend: &Frontend) -> impl Iterator<Item = Use> {
