@@ -12,6 +12,7 @@ mod flow_table;
 mod interfaces;
 mod planning;
 mod programming;
+mod reporting;
 mod settling;
 mod source;
 mod standings;
@@ -28,6 +29,7 @@ use conditions::Conditions;
 use exposing::Exposing;
 use flow_table::FlowTable;
 use interfaces::Interfaces;
+use reporting::Reporting;
 use source::Source;
 pub use source::{Origin, SourceError};
 use standings::Standings;
@@ -118,7 +120,6 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         agent.telemetry.beat();
         agent.advance(&queries).await;
         let wake_at = agent.wake_at.unwrap_or_else(Instant::now);
-        let report_at = agent.report_at.unwrap_or_else(Instant::now);
         tokio::select! {
             () = source.changed() => agent.hear(&mut source, Instant::now()),
             changed = networks.changed() => {
@@ -126,7 +127,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
                 agent.set_network(networks.borrow_and_update().clone());
             }
             () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
-            () = sleep_until(report_at), if agent.report_at.is_some() => agent.report_late(&queries).await,
+            () = agent.reporting.ready() => agent.report_late(&queries).await,
             _ = retry.tick() => agent.retry(&source).await,
             _ = look.tick() => agent.flow_table.begin(),
             due = agent.flow_table.ended() => agent.restep |= due,
@@ -134,6 +135,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             _ = interrupt.recv() => break,
         }
     }
+    agent.reporting.ended().await;
     info!(
         pin_dir = %pin_dir.display(),
         "stopping; the data path stays in place and goes on forwarding, the next weir adopts it (`weir run --detach` removes it)"
@@ -153,7 +155,7 @@ struct Agent {
     /// What is wrong with the source.
     source_conditions: Vec<Condition>,
     interfaces: Interfaces,
-    reporter: Reporter,
+    reporting: Reporting,
     /// `None` where there is nobody to tell.
     standings: Option<Standings>,
     telemetry: Telemetry,
@@ -177,9 +179,6 @@ struct Agent {
     changed: Option<Instant>,
     /// When to look again without anything having changed.
     wake_at: Option<Instant>,
-    /// Before when nothing is reported, and when to report what was put off for that.
-    report_free: Instant,
-    report_at: Option<Instant>,
     /// The start of the tables' clock.
     started: Instant,
     /// Until when the first step waits for next hops; from the first plan on, however late that is.
@@ -195,6 +194,14 @@ impl Agent {
     ) -> Result<Self, Error> {
         let tables = dataplane.with_contents(Tables::adopt)?;
         let options = &settings.dataplane;
+        let telemetry = Telemetry::default();
+        let reporter = Reporter::new(
+            &settings.state_dir,
+            &settings.node,
+            &options.pin_dir,
+            options.tunnel_port,
+            dataplane.adopted(),
+        );
         Ok(Self {
             this: ThisNode {
                 name: settings.node.clone(),
@@ -208,15 +215,9 @@ impl Agent {
             conditions: Conditions::default(),
             source_conditions: Vec::new(),
             interfaces: Interfaces::new(settings.interfaces.clone()),
-            reporter: Reporter::new(
-                &settings.state_dir,
-                &settings.node,
-                &options.pin_dir,
-                options.tunnel_port,
-                dataplane.adopted(),
-            ),
+            reporting: Reporting::new(reporter, telemetry.clone()),
             standings,
-            telemetry: Telemetry::default(),
+            telemetry,
             exposing: Exposing::new(settings.node.clone(), settings.metrics),
             flow_table: FlowTable::new(settings.node.clone(), options.pin_dir.clone()),
             wanted,
@@ -230,8 +231,6 @@ impl Agent {
             retry: false,
             changed: Some(Instant::now()),
             wake_at: None,
-            report_free: Instant::now(),
-            report_at: None,
             started: Instant::now(),
             patience: None,
             settings,

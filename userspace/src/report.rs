@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use weir_common::abi::LAYOUT_VERSION;
 use weir_core::{
     model::{Condition, Mode, Protocol, ServiceKey},
     plan::{Plan, Policy},
-    tables::Tables,
+    tables::Programmed,
 };
 
 const FILE: &str = "status.json";
@@ -178,7 +179,7 @@ pub struct BackendReport {
     /// Pod port.
     pub port: u16,
     /// Node it runs on.
-    pub node: String,
+    pub node: Arc<str>,
     /// Whether that is this node.
     pub local: bool,
     /// Its share of new flows; 0 when it gets none.
@@ -269,12 +270,12 @@ impl Reporter {
         }
     }
 
-    /// What is true now.
+    /// What is true now: `plan` by the ids of `programmed`, over `network`.
     #[must_use]
     pub fn report(
         &self,
         plan: &Plan,
-        tables: &Tables,
+        programmed: &Programmed,
         network: &Network,
         interfaces: Vec<InterfaceReport>,
         conditions: Vec<Condition>,
@@ -282,9 +283,9 @@ impl Reporter {
         Report {
             tunnel_address: plan.tunnel_address,
             interfaces,
-            nodes: parts::nodes(plan, tables, network),
+            nodes: parts::nodes(plan, programmed, network),
             vips: parts::vips(plan),
-            frontends: parts::frontends(plan, tables, network),
+            frontends: parts::frontends(plan, programmed, network),
             conditions,
             ..self.nothing()
         }

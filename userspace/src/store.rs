@@ -4,7 +4,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, BufWriter},
     path::{Path, PathBuf},
 };
 
@@ -75,13 +75,14 @@ pub fn lock(folder: &Path) -> Result<Flock<File>, Error> {
 pub fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed("create", folder))?;
-    let text = serde_json::to_vec_pretty(value).map_err(|source| Error::Format {
-        path: path.to_owned(),
-        source,
-    })?;
     let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh).map_err(failed("create", &fresh))?;
-    file.write_all(&text).map_err(failed("write", &fresh))?;
+    let file = File::create(&fresh).map_err(failed("create", &fresh))?;
+    // What is told of thousands of Services has tens of megabytes: it is never there as one text.
+    let mut out = BufWriter::new(file);
+    serde_json::to_writer(&mut out, value).map_err(|error| failed("write", &fresh)(error.into()))?;
+    let file = out
+        .into_inner()
+        .map_err(|error| failed("write", &fresh)(error.into_error()))?;
     if durability == Durability::Synced {
         file.sync_all().map_err(failed("write", &fresh))?;
     }

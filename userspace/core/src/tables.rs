@@ -47,6 +47,7 @@ mod key;
 mod nodes;
 mod owners;
 mod policies;
+mod programmed;
 mod ranges;
 mod refusal;
 mod rendezvous;
@@ -65,6 +66,7 @@ use directory::Directory;
 use frontends::Frontends;
 use key::Key;
 use nodes::Nodes;
+pub use programmed::Programmed;
 use wanted::Wanted;
 use weir_common::abi::{
     Address, Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind,

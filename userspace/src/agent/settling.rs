@@ -1,23 +1,22 @@
 //! What comes after the maps: interfaces are taken and let go, and what is true now is told.
 
-use super::{Agent, allocations::Allocations, replace, source::Source};
+use super::{Agent, allocations::Allocations, replace, reporting::Contents, source::Source};
 use crate::{
     apply::bpf,
-    report::Report,
     source::netlink::{Device, Network, Queries},
 };
 use std::sync::Arc;
-use tokio::time::Instant;
 use tracing::warn;
 use weir_core::{model::Cluster, plan::Plan, standing::standings as standings_of};
 
-/// With more frontends than this, a report is so large that it is not made after every change,
-const MANY: usize = 256;
-/// but after this many times as long as the last one took.
-const SHARE: u32 = 20;
-
 impl Agent {
-    pub(super) async fn settle_interfaces(&mut self, queries: &Queries, plan: &Plan, network: &Network, attach: bool) {
+    pub(super) async fn settle_interfaces(
+        &mut self,
+        queries: &Queries,
+        plan: &Arc<Plan>,
+        network: &Arc<Network>,
+        attach: bool,
+    ) {
         let mut devices = list(queries).await;
         if attach {
             self.interfaces.attach(&mut self.dataplane, network, &devices);
@@ -60,11 +59,11 @@ impl Agent {
         let conditions = self.source_conditions.clone();
         if replace(&mut self.waiting, Some((awaited.clone(), conditions.clone()))) {
             self.conditions.replace(conditions.iter().cloned());
-            self.write(&self.reporter.waiting(awaited, conditions));
+            self.reporting.waiting(awaited, conditions);
         }
     }
 
-    fn report(&mut self, plan: &Plan, network: &Network, devices: &[Device]) {
+    fn report(&mut self, plan: &Arc<Plan>, network: &Arc<Network>, devices: &[Device]) {
         let Some(stepped) = &self.stepped else { return };
         let conditions = plan.conditions.iter().chain(stepped).cloned();
         let conditions = conditions.chain(self.interfaces.conditions());
@@ -72,40 +71,23 @@ impl Agent {
         let conditions = conditions.chain(self.source_conditions.iter().cloned());
         let conditions = conditions.chain(self.flow_table.condition());
         self.conditions.replace(conditions.chain(self.exposing.condition()));
-        if Instant::now() < self.report_free {
-            self.report_at = Some(self.report_free);
-            return;
-        }
-        self.report_at = None;
-        let begun = Instant::now();
-        let interfaces = self.interfaces.report(&self.dataplane, network, devices);
-        let conditions = self.conditions.current().cloned().collect();
-        let report = self
-            .reporter
-            .report(plan, &self.tables, network, interfaces, conditions);
-        self.write(&report);
-        self.telemetry.report(Arc::new(report));
-        if plan.frontends.len() > MANY {
-            self.report_free = Instant::now() + begun.elapsed() * SHARE;
+        if self.reporting.is_free() {
+            self.reporting.begin(Contents {
+                plan: plan.clone(),
+                programmed: self.tables.programmed(),
+                network: network.clone(),
+                interfaces: self.interfaces.report(&self.dataplane, network, devices),
+                conditions: self.conditions.current().cloned().collect(),
+            });
         }
     }
 
     /// Reports what was put off.
     pub(super) async fn report_late(&mut self, queries: &Queries) {
-        self.report_at = None;
         let (Some(plan), Some(network)) = (self.plan.clone(), self.network.clone()) else {
             return;
         };
         self.report(&plan, &network, &list(queries).await);
-    }
-
-    fn write(&self, report: &Report) {
-        if let Err(problem) = self.reporter.write(report) {
-            warn!(
-                problem = &problem as &dyn std::error::Error,
-                "`weir status` will show an older state"
-            );
-        }
     }
 }
 

@@ -6,14 +6,14 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use weir_core::{
     model::ServiceKey,
     plan::{BackendKey, Plan, Vip},
-    tables::Tables,
+    tables::Programmed,
 };
 
-pub(super) fn nodes(plan: &Plan, tables: &Tables, network: &Network) -> Vec<NodeReport> {
+pub(super) fn nodes(plan: &Plan, programmed: &Programmed, network: &Network) -> Vec<NodeReport> {
     let report = |(name, address): (&String, &IpAddr)| NodeReport {
         name: name.clone(),
         address: *address,
-        id: tables.node_id(*address),
+        id: programmed.node_id(*address),
         reachable: network.links.next_hops.contains_key(address),
     };
     plan.nodes.iter().map(report).collect()
@@ -38,7 +38,7 @@ pub(super) fn vips(plan: &Plan) -> Vec<VipReport> {
     plan.vips.iter().map(report).collect()
 }
 
-pub(super) fn frontends(plan: &Plan, tables: &Tables, network: &Network) -> Vec<FrontendReport> {
+pub(super) fn frontends(plan: &Plan, programmed: &Programmed, network: &Network) -> Vec<FrontendReport> {
     let backend = |key: &BackendKey, weight: u32| {
         let reachable = key.local
             || plan
@@ -48,7 +48,7 @@ pub(super) fn frontends(plan: &Plan, tables: &Tables, network: &Network) -> Vec<
         BackendReport {
             address: key.address,
             port: key.port,
-            node: key.node.to_string(),
+            node: key.node.clone(),
             local: key.local,
             weight,
             state: match weight {
@@ -56,7 +56,7 @@ pub(super) fn frontends(plan: &Plan, tables: &Tables, network: &Network) -> Vec<
                 0 => BackendState::Draining,
                 _ => BackendState::Serving,
             },
-            id: tables.backend_id(key),
+            id: programmed.backend_id(key),
         }
     };
     plan.frontends
@@ -68,7 +68,7 @@ pub(super) fn frontends(plan: &Plan, tables: &Tables, network: &Network) -> Vec<
             service: frontend.service.clone(),
             port_name: frontend.port_name.clone(),
             policy: frontend.policy.clone(),
-            id: tables.frontend_id(key),
+            id: programmed.frontend_id(key),
             backends: frontend
                 .backends
                 .iter()

@@ -229,7 +229,7 @@ fn backend(frontend: &CountedFrontend, counted: &CountedBackend) -> Vec<String> 
     let node = if own.local {
         format!("{} (this node)", own.node)
     } else {
-        own.node.clone()
+        own.node.to_string()
     };
     vec![
         name(frontend),

@@ -5,13 +5,14 @@
 //! turns up on another node, or that gets no new flows any more, changes in one store.
 
 use super::{Write, frontends::Frontends, ids::Ids, key::Key, nodes::Nodes, standing::Standing, wanted::Wanted};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::SharedMap;
+use std::collections::BTreeSet;
 use weir_common::abi::{Address, BACKEND_DRAINING, BACKEND_LOCAL, Backend};
 
 #[derive(Debug)]
 pub(super) struct Backends {
     ids: Ids,
-    held: BTreeMap<Key, Held>,
+    held: SharedMap<Key, Held>,
     /// Those that the plan does not have: rows, or flows, may still name them.
     unplanned: BTreeSet<Key>,
     /// Those of this node that have flows which go on.
@@ -19,8 +20,8 @@ pub(super) struct Backends {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Held {
-    id: u32,
+pub(super) struct Held {
+    pub id: u32,
     flags: u8,
     node: u32,
 }
@@ -30,11 +31,11 @@ impl Backends {
     pub fn adopt(contents: &[Backend], nodes: &Nodes, repairs: &mut Vec<Write>) -> Self {
         let mut adopted = Self {
             ids: Ids::new(1, contents.len() as u32),
-            held: BTreeMap::new(),
+            held: SharedMap::new(),
             unplanned: BTreeSet::new(),
             live: BTreeSet::new(),
         };
-        let known = nodes.ids();
+        let known: BTreeSet<u32> = nodes.ids().map(|(_, id)| id).collect();
         for (id, backend) in (0..)
             .zip(contents)
             .filter(|(_, backend)| **backend != Backend::default())
@@ -162,6 +163,11 @@ impl Backends {
     /// All of them.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         self.held.keys().copied()
+    }
+
+    /// What the map holds, by key.
+    pub const fn held(&self) -> &SharedMap<Key, Held> {
+        &self.held
     }
 
     /// The id of a backend.

@@ -30,6 +30,8 @@ pub(super) struct Frontends {
     rows: Rows,
     sources: SourcePrefixes,
     held: BTreeMap<Key, Held>,
+    /// The id of each.
+    by_key: SharedMap<Key, u32>,
     /// Those of which something did not fit: they are tried again with each step.
     lacking: BTreeSet<Key>,
     /// Those with rows that remember former owners.
@@ -130,6 +132,7 @@ impl Frontends {
             rows: Rows::new(u32::try_from(rows).unwrap_or(u32::MAX), backends.max(1)),
             sources: SourcePrefixes::default(),
             held: BTreeMap::new(),
+            by_key: SharedMap::new(),
             lacking: BTreeSet::new(),
             remembering: BTreeSet::new(),
             served: SharedMap::new(),
@@ -167,6 +170,7 @@ impl Frontends {
             changed: None,
             served: false,
         };
+        self.by_key.insert(*key, held.id);
         self.held.insert(*key, held);
         self.note_remembering(key);
         true
@@ -393,6 +397,7 @@ impl Frontends {
             changed: None,
             served: false,
         };
+        self.by_key.insert(*key, held.id);
         self.held.insert(*key, held);
         Ok(())
     }
@@ -415,6 +420,7 @@ impl Frontends {
             self.set_served(key, false);
             self.lacking.remove(key);
             self.remembering.remove(key);
+            self.by_key.remove(key);
             if let Some(gone) = self.held.remove(key) {
                 self.ids.retire(gone.id);
                 self.sources.remove(gone.id);
@@ -430,7 +436,12 @@ impl Frontends {
 
     /// The id of a frontend.
     pub fn id(&self, key: &Key) -> Option<u32> {
-        self.held.get(key).map(|held| held.id)
+        self.by_key.get(key).copied()
+    }
+
+    /// The id of each.
+    pub const fn ids(&self) -> &SharedMap<Key, u32> {
+        &self.by_key
     }
 
     /// Whether a row names backend `id`.

@@ -113,9 +113,9 @@ impl Nodes {
         self.held.get(address).map(|(id, _)| *id)
     }
 
-    /// Whether `id` is in use.
-    pub fn ids(&self) -> BTreeSet<u32> {
-        self.held.values().map(|(id, _)| *id).collect()
+    /// The id of each node.
+    pub fn ids(&self) -> impl Iterator<Item = (Address, u32)> {
+        self.held.iter().map(|(address, (id, _))| (*address, *id))
     }
 }
 

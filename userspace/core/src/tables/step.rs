@@ -10,7 +10,7 @@ use super::{
 use crate::{
     links::Links,
     model::{Condition, ObjectRef},
-    plan::{BackendKey, FrontendKey, Plan},
+    plan::Plan,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -235,24 +235,6 @@ impl Tables {
             without_entry || self.backends.id(key).is_none() && self.wanted.backend(key).is_some()
         };
         self.lacking = touched.into_iter().filter(lacks).map(|(key, _)| key).collect();
-    }
-
-    /// The id of a frontend that is programmed; it indexes `FRONTEND_COUNTERS`.
-    #[must_use]
-    pub fn frontend_id(&self, name: &FrontendKey) -> Option<u32> {
-        self.frontends.id(&Key::from(name))
-    }
-
-    /// The id of a backend, of the plan or remembered; it indexes `BACKENDS` and `BACKEND_COUNTERS`.
-    #[must_use]
-    pub fn backend_id(&self, backend: &BackendKey) -> Option<u32> {
-        self.backends.id(&Key::from(backend))
-    }
-
-    /// The id of the node with this tunnel address; it indexes `NODES`.
-    #[must_use]
-    pub fn node_id(&self, address: IpAddr) -> Option<u32> {
-        self.nodes.id(&address_of(address))
     }
 }
 

@@ -83,7 +83,10 @@ impl Run {
         }
         if limit >= step.writes.len() {
             for name in &between.kept {
-                assert!(self.tables.frontend_id(name).is_some(), "{name} was pushed out");
+                assert!(
+                    self.tables.programmed().frontend_id(name).is_some(),
+                    "{name} was pushed out"
+                );
             }
             self.check_reuse(&before);
             self.earlier.clone_from(&self.plans);

@@ -110,7 +110,7 @@ fn a_flapping_endpoint_is_remembered_and_so_is_who_stood_in() {
     let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 16, 16);
     let mut tables = image.adopt();
     let (a, b) = (pods(0..1), pods(1..2));
-    let id = |tables: &Tables, pods: &[BackendKey]| tables.backend_id(&pods[0]).unwrap();
+    let id = |tables: &Tables, pods: &[BackendKey]| tables.programmed().backend_id(&pods[0]).unwrap();
     settle(&mut tables, &mut image, &plan([(1, &a[..])]));
     let a_id = id(&tables, &a);
     settle(&mut tables, &mut image, &plan([(1, &b[..])]));
@@ -200,7 +200,9 @@ fn frontends_that_find_no_rows_are_named_and_the_others_served() {
     assert_eq!(reasons(&step), ["RowsFull"].into());
     assert_eq!(step.conditions.len(), 2);
     assert_eq!(
-        (0..6).filter_map(|index| tables.frontend_id(&frontend(index))).count(),
+        (0..6)
+            .filter_map(|index| tables.programmed().frontend_id(&frontend(index)))
+            .count(),
         4
     );
     let found = |index: &u32| image.entry(&Key::from(&frontend(*index))).is_some();
@@ -217,7 +219,9 @@ fn frontends_that_find_no_rows_are_named_and_the_others_served() {
 }
 
 fn with_id(tables: &Tables, pods: &[BackendKey]) -> usize {
-    pods.iter().filter_map(|pod| tables.backend_id(pod)).count()
+    pods.iter()
+        .filter_map(|pod| tables.programmed().backend_id(pod))
+        .count()
 }
 
 #[test]
@@ -264,7 +268,13 @@ fn nodes_without_id_are_named_and_their_backends_unreachable() {
     let step = settle(&mut tables, &mut image, &plan);
     assert_eq!(reasons(&step), ["NodesFull"].into());
     assert_eq!(step.conditions.len(), 2);
-    assert_eq!(plan.nodes.values().filter_map(|node| tables.node_id(*node)).count(), 2);
+    assert_eq!(
+        plan.nodes
+            .values()
+            .filter_map(|node| tables.programmed().node_id(*node))
+            .count(),
+        2
+    );
     assert_eq!(image.backends[rows(&image, 1)[0].current as usize].node, 0);
 }
 
@@ -284,7 +294,7 @@ fn what_finds_no_slot_is_named() {
         .collect();
     assert_eq!(objects, ["Eip", "Node", "Service"].map(String::from).into());
     assert_eq!(step.conditions.len(), 5);
-    assert_eq!(tables.frontend_id(&frontend(1)), None);
+    assert_eq!(tables.programmed().frontend_id(&frontend(1)), None);
     assert!(image.filter.iter().all(|word| *word == 0) && image.responders.is_empty());
 }
 
@@ -306,7 +316,7 @@ fn a_missing_interface_is_said_once_for_each_eip() {
     let expected = "Eip pool, spec.interface: InterfaceMissing: 10.0.0.2 is owned by this node, which has no interface eth9; \
                     correct spec.interface or add the interface.";
     assert_eq!(said, [expected]);
-    assert!((1..5).all(|index| tables.frontend_id(&frontend(index)).is_some()));
+    assert!((1..5).all(|index| tables.programmed().frontend_id(&frontend(index)).is_some()));
     assert_eq!(image.responders.len(), 1);
 }
 
@@ -317,7 +327,7 @@ fn reachability_is_a_matter_of_nodes_alone() {
     let pods = pods(0..3);
     let plan = plan([(1, &pods[..])]);
     settle(&mut tables, &mut image, &plan);
-    let id = tables.node_id(node_address("node-b")).unwrap();
+    let id = tables.programmed().node_id(node_address("node-b")).unwrap();
     let hop = &links().next_hops[&node_address("node-b")];
     let node = image.nodes[id as usize];
     assert_eq!(
