@@ -242,7 +242,7 @@ impl Agent {
     fn hear(&mut self, source: &mut Source, seen: Instant) {
         if let Some(cluster) = source.read() {
             self.set_cluster(cluster, seen);
-            if let (Some(standings), Some(records)) = (&self.standings, source.records()) {
+            if let (Some(standings), Some(records)) = (&mut self.standings, source.records()) {
                 standings.are(records);
             }
         }

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod apply;
+mod arenas;
 pub mod causes;
 pub mod check;
 pub mod cli;

@@ -73,7 +73,6 @@ impl FlowTable {
     }
 
     /// Pods of this node that have flows which go on.
-    #[must_use]
     pub fn live(&self) -> impl Iterator<Item = &LivePod> {
         self.seen.iter().chain(self.assumed.iter().flatten())
     }

@@ -20,7 +20,13 @@ impl Agent {
         if let Some(allocations) = &mut self.allocations {
             self.restep |= allocations.save(next.memory());
         }
-        self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
+        if self
+            .plan
+            .as_ref()
+            .is_none_or(|last| last.nodes != next.nodes || last.vips != next.vips)
+        {
+            self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
+        }
         self.restep |= self.plan.as_deref() != Some(&next);
         // What goes now must not take along a flow that has begun since the last look.
         match &self.plan {

@@ -54,6 +54,8 @@ pub struct Standings {
     node: String,
     wanted: watch::Sender<Wanted>,
     said: watch::Sender<ByEip>,
+    /// The count of changes of Eips up to which `said` goes.
+    seen: Option<u64>,
     /// Ends the writer when this is dropped.
     _writer: JoinSet<()>,
 }
@@ -78,12 +80,16 @@ impl Standings {
             node: node.to_owned(),
             wanted,
             said,
+            seen: None,
             _writer: tasks,
         }
     }
 
     /// What the API says that this node says. An Eip that is not there is not written.
-    pub fn are(&self, records: &Records) {
+    pub fn are(&mut self, records: &Records) {
+        if self.seen.replace(records.eip_changes) == Some(records.eip_changes) {
+            return;
+        }
         let eips = records.eips.iter();
         let said = eips.map(|(name, eip)| (name.clone(), eip.nodes.get(&self.node).cloned().unwrap_or_default()));
         self.said.send_if_modified(|before| replace(before, said.collect()));

@@ -9,6 +9,7 @@ use crate::{
         config::DEFAULT_SELECTION_SEED,
         detach,
     },
+    arenas,
     metrics::Exposure,
     source::default_route,
 };
@@ -162,6 +163,7 @@ impl Serve {
                 log: self.kernel_log.level(),
             },
         };
+        arenas::share();
         // Two threads: a plan being made must not keep netlink waiting.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -20,6 +20,8 @@ pub struct Records {
     pub services: BTreeMap<ServiceKey, ServiceObject>,
     /// Eips by name.
     pub eips: BTreeMap<String, EipObject>,
+    /// How often one of the Eips was found to be another.
+    pub eip_changes: u64,
 }
 
 /// What is written into one object.
@@ -34,7 +36,14 @@ impl Records {
     pub(super) fn set(&mut self, identity: &Identity, record: Record) -> bool {
         match record {
             Record::Service(service) => self.services.insert(key(identity), service.clone()).as_ref() != Some(&service),
-            Record::Eip(eip) => self.eips.insert(identity.name.clone(), eip.clone()).as_ref() != Some(&eip),
+            Record::Eip(eip) => {
+                let differs = self.eips.get(&identity.name) != Some(&eip);
+                if differs {
+                    self.eips.insert(identity.name.clone(), eip);
+                    self.eip_changes += 1;
+                }
+                differs
+            }
         }
     }
 
@@ -42,7 +51,10 @@ impl Records {
     pub(super) fn remove(&mut self, identity: &Identity) {
         match &*identity.kind {
             "Service" => drop(self.services.remove(&key(identity))),
-            "Eip" => drop(self.eips.remove(&identity.name)),
+            "Eip" => {
+                self.eips.remove(&identity.name);
+                self.eip_changes += 1;
+            }
             _ => {}
         }
     }
