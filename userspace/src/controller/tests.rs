@@ -55,6 +55,7 @@ fn exposed(openelb: bool) -> String {
     telemetry.read(&Records {
         services: services.map(|(key, object)| (key.parse().unwrap(), object)).into(),
         eips: [("pool".into(), eip)].into(),
+        ..Records::default()
     });
     let mut written = String::new();
     text::encode(&mut written, &telemetry.exposed(openelb)).unwrap();
