@@ -10,6 +10,7 @@ mod conditions;
 mod exposing;
 mod flow_table;
 mod interfaces;
+mod lease;
 mod planning;
 mod programming;
 mod reporting;
@@ -108,7 +109,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (wanted, wanted_seen) = watch::channel(Wanted::default());
     let (mut networks, queries) = netlink::start(wanted_seen)?;
     let pin_dir = settings.dataplane.pin_dir.clone();
-    let standings = client.map(|client| Standings::start(client, &settings.node));
+    let standings = match (&settings.from, client) {
+        (Origin::Kube { namespace, lease }, Some(client)) => {
+            Some(Standings::start(client, &settings.node, namespace, *lease))
+        }
+        _ => None,
+    };
     let mut agent = Agent::new(settings, dataplane, wanted, standings)?;
 
     let mut retry = interval(RETRY);
@@ -210,7 +216,7 @@ impl Agent {
             tables,
             allocations: match settings.from {
                 Origin::Folder(_) => Some(Allocations::read(&settings.state_dir)),
-                Origin::Kube => None,
+                Origin::Kube { .. } => None,
             },
             conditions: Conditions::default(),
             source_conditions: Vec::new(),
@@ -275,6 +281,9 @@ impl Agent {
 
     async fn retry(&mut self, source: &Source) {
         self.retry = true;
+        if let Some(standings) = &self.standings {
+            standings.beat();
+        }
         if self.stepped.is_none() && self.started.elapsed() >= RETRY {
             self.report_waiting(source);
         }

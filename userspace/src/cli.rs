@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use controller::Controller;
 use serve::Serve;
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use weir_common::{abi::protocol, verdict::Reason};
 
 /// Where the agent's own files are, unless it is told otherwise.
@@ -88,6 +88,12 @@ impl Run {
 struct Agent {
     #[command(flatten)]
     serve: Serve,
+    /// Namespace of the Lease that says that this agent lives; the controllers' own.
+    #[arg(long, value_name = "NAME", env = "OPENELB_NAMESPACE", default_value = "weir-system")]
+    namespace: String,
+    /// After how many seconds of silence the controller takes this agent for gone, at least; the more nodes, the later.
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u16).range(3..))]
+    lease_seconds: u16,
 }
 
 #[derive(Debug, Args)]
@@ -215,7 +221,13 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(run) => run.run(),
-            Command::Agent(agent) => agent.serve.run(Origin::Kube),
+            Command::Agent(agent) => {
+                let lease = Duration::from_secs(agent.lease_seconds.into());
+                agent.serve.run(Origin::Kube {
+                    namespace: agent.namespace,
+                    lease,
+                })
+            }
             Command::Controller(controller) => controller.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Cleanup(cleanup) => cleanup.run(),

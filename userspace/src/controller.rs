@@ -2,13 +2,14 @@
 //!
 //! One task: it waits for a snapshot of the objects, lets the core plan, makes the writes, and waits for the next snapshot,
 //! which has them. Every write rests on the version that it was planned from; one that comes too late is refused by the API
-//! server and planned anew. At rest nothing is written but the Lease, by which one controller of several leads.
+//! server and planned anew. At rest nothing is written but the Lease by which one controller of several leads; agents write theirs.
 //!
 //! It decides nothing itself ([`weir_core::controller`]) and keeps nothing: whoever leads next goes on from the objects.
 
 mod election;
 mod events;
 mod exposing;
+mod listening;
 mod telemetry;
 mod tell;
 #[cfg(test)]
@@ -24,7 +25,11 @@ use crate::{
 };
 use election::Leading;
 use events::Speaker;
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
 use telemetry::Telemetry;
 use tell::Teller;
 use tokio::{
@@ -35,7 +40,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 use weir_core::{
-    controller::{Action, Fresh, Freshness, Said, World, plan},
+    controller::{Action, Fresh, Freshness, Liveness, Said, World, plan},
     lease::Timing,
     model::{Rules, ServiceKey},
 };
@@ -108,6 +113,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         namespace: settings.namespace.clone(),
         name: webhook.service.clone(),
     });
+    let mut looks = listening::start(&mut servers, &client, &settings.namespace, leading.clone());
     let around = webhook::Surroundings {
         client: client.clone(),
         namespace: settings.namespace,
@@ -130,6 +136,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         freshness: Freshness::default(),
         listed: Instant::now(),
         pause: Duration::ZERO,
+        liveness: Liveness::default(),
+        started: Instant::now(),
         said: Said::default(),
         unseen: BTreeMap::new(),
         unseen_until: Instant::now(),
@@ -153,6 +161,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
                 }
             }
             changed = leading.changed() => if changed.is_err() { break },
+            Ok(()) = looks.changed() => controller.listen(&looks.borrow_and_update().clone()),
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => controller.woken(),
             () = sleep(HEARTBEAT) => {}
             _ = terminate.recv() => break,
@@ -185,6 +194,9 @@ struct Controller {
     /// When the Services were listed last, and how long they are not after that.
     listed: Instant,
     pause: Duration,
+    /// Which agents speak, and the start of the clock for it.
+    liveness: Liveness,
+    started: Instant,
     said: Said,
     /// Objects that were written, with the version that they had before, until a snapshot has another.
     unseen: BTreeMap<Object, String>,
@@ -227,6 +239,21 @@ impl Controller {
         }));
     }
 
+    /// Takes in what the agents' Leases say.
+    fn listen(&mut self, look: &listening::Look) {
+        let Some(world) = &self.world else { return };
+        let before = self.silent();
+        match look {
+            Some(leases) => self.liveness.look(self.started.elapsed(), leases, world.nodes()),
+            None => self.liveness.look_failed(),
+        }
+        self.due |= self.silent() != before;
+    }
+
+    fn silent(&self) -> BTreeSet<String> {
+        self.liveness.silent().map(str::to_owned).collect()
+    }
+
     /// It is time to look again.
     fn woken(&mut self) {
         self.wake = None;
@@ -240,6 +267,7 @@ impl Controller {
             self.said = Said::default();
             self.unseen.clear();
             self.teller.forget();
+            self.liveness = Liveness::default();
             self.backoff.clear();
             self.due = true;
             return;
@@ -266,7 +294,7 @@ impl Controller {
         }
         self.unseen.clear();
         let give = self.is_fresh(&world).await;
-        let world = world.giving(give);
+        let world = world.giving(give).not_hearing(self.silent());
         let begun = Instant::now();
         let planned = plan(&world);
         self.telemetry.planned(begun.elapsed(), &planned.warnings);

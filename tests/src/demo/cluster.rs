@@ -120,16 +120,17 @@ pub(super) fn install(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl("apply -f crds/yaml")?;
     cluster.kubectl(&format!("create namespace {WEIR_NAMESPACE}"))?;
     cluster.kubeconfig = cluster.control_plane.give_controller_rights()?;
-    let agents = cluster.control_plane.give_agent_rights()?;
+    cluster.control_plane.give_agent_rights()?;
     for file in ["rbac-controller", "rbac-agent"] {
         report::command("admin", &format!("kubectl apply -f deploy/{file}.yaml"), "");
     }
     cluster.start_controller("controller-a")?;
     cluster.start_controller("controller-b")?;
     for node in &cluster.lab.nodes {
+        let agent = cluster.control_plane.as_agent_of(&node.name)?;
         cluster
             .agents
-            .push(Agent::launch_in_cluster(&cluster.lab, node, &agents)?);
+            .push(Agent::launch_in_cluster(&cluster.lab, node, agent.kubeconfig())?);
     }
     for agent in &mut cluster.agents {
         agent.wait_until_ready(&cluster.lab)?;

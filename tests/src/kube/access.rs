@@ -2,6 +2,7 @@
 
 use super::{ControlPlane, Kubectl, certificates::Certificates};
 use anyhow::{Context, Result};
+use serde_json::json;
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -112,11 +113,23 @@ impl ControlPlane {
     /// # Errors
     /// When it does not.
     pub fn kubectl_as(&self, namespace: &str, account: &str) -> Result<Kubectl> {
-        let token = self.token(namespace, account)?;
-        let name = format!("{namespace}-{account}");
+        let token = self.token(namespace, account, None)?;
+        self.with_token(&format!("{namespace}-{account}"), &token)
+    }
+
+    /// The same by the token of a pod on `node`.
+    ///
+    /// # Errors
+    /// When the account does not exist.
+    pub fn kubectl_on(&self, namespace: &str, account: &str, node: &str) -> Result<Kubectl> {
+        let token = self.token(namespace, account, Some(node))?;
+        self.with_token(&format!("{namespace}-{account}-{node}"), &token)
+    }
+
+    fn with_token(&self, name: &str, token: &str) -> Result<Kubectl> {
         let kubeconfig = write(
             self.directory(),
-            &name,
+            name,
             self.server(),
             self.certificates(),
             &format!("token: {token}"),
@@ -128,11 +141,24 @@ impl ControlPlane {
         )
     }
 
-    /// A token of a service account.
-    pub(super) fn token(&self, namespace: &str, account: &str) -> Result<String> {
-        let token = self
-            .kubectl()
-            .run(&format!("create token {account} -n {namespace} --duration={LIFE}"))?;
-        Ok(token.trim().to_owned())
+    /// A token of a service account; with a node it is bound to a pod there, which is made, and says which node that is.
+    pub(super) fn token(&self, namespace: &str, account: &str, node: Option<&str>) -> Result<String> {
+        let mut line = format!("create token {account} -n {namespace} --duration={LIFE}");
+        if let Some(node) = node {
+            let name = format!("{account}-{node}");
+            let pod = json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {
+                    "nodeName": node,
+                    "serviceAccountName": account,
+                    "containers": [{"name": "agent", "image": "weir"}],
+                },
+            });
+            self.kubectl().apply(&format!("{pod}\n"))?;
+            line += &format!(" --bound-object-kind=Pod --bound-object-name={name}");
+        }
+        Ok(self.kubectl().run(&line)?.trim().to_owned())
     }
 }

@@ -52,7 +52,9 @@ impl Surroundings<'_> {
         account: &str,
         host: &str,
     ) -> Result<()> {
-        let folder = control_plane.account_folder(namespace, account)?;
+        let mut environment = self.environment.iter();
+        let node = environment.find(|(name, _)| *name == "NODE_NAME");
+        let folder = control_plane.account_folder(namespace, account, node.map(|(_, node)| node.as_str()))?;
         self.mounts.push((folder, ACCOUNT.to_owned()));
         let port = control_plane.server().rsplit(':').next().unwrap_or_default().to_owned();
         self.environment.push(("KUBERNETES_SERVICE_HOST", host.to_owned()));
@@ -288,12 +290,13 @@ impl Drop for Running {
 
 impl ControlPlane {
     /// A folder with token, authority and namespace, as pods of that account have it mounted.
-    fn account_folder(&self, namespace: &str, account: &str) -> Result<PathBuf> {
-        let folder: PathBuf = self.directory().join(format!("{namespace}-{account}-account"));
+    fn account_folder(&self, namespace: &str, account: &str, node: Option<&str>) -> Result<PathBuf> {
+        let place = node.unwrap_or("anywhere");
+        let folder: PathBuf = self.directory().join(format!("{namespace}-{account}-{place}-account"));
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let authority = fs::read_to_string(&self.certificates().authority)?;
         for (name, text) in [
-            ("token", self.token(namespace, account)?),
+            ("token", self.token(namespace, account, node)?),
             ("ca.crt", authority),
             ("namespace", namespace.to_owned()),
         ] {

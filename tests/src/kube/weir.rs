@@ -1,6 +1,6 @@
 //! Weir on a control plane: the rights it is delivered with, and controllers that have them.
 
-use super::ControlPlane;
+use super::{ControlPlane, Kubectl};
 use crate::lab::{Namespace, agent, process::Process};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,30 @@ impl ControlPlane {
     /// # Errors
     /// When the API server does not take them.
     pub fn give_controller_rights(&self) -> Result<PathBuf> {
-        self.give_rights("weir-controller", "rbac-controller.yaml")
+        self.give_rights("rbac-controller.yaml")?;
+        let account = self.kubectl_as(NAMESPACE, "weir-controller")?;
+        Ok(account.kubeconfig().to_owned())
     }
 
-    /// The same for `weir agent`.
+    /// Gives `weir agent` its rights.
     ///
     /// # Errors
     /// As above.
-    pub fn give_agent_rights(&self) -> Result<PathBuf> {
-        self.give_rights("weir-agent", "rbac-agent.yaml")
+    pub fn give_agent_rights(&self) -> Result<()> {
+        self.give_rights("rbac-agent.yaml")
     }
 
-    fn give_rights(&self, account: &str, file: &str) -> Result<PathBuf> {
+    /// kubectl as the agent of `node`, with the token of its pod.
+    ///
+    /// # Errors
+    /// When agents have no rights yet.
+    pub fn as_agent_of(&self, node: &str) -> Result<Kubectl> {
+        self.kubectl_on(NAMESPACE, "weir-agent", node)
+    }
+
+    fn give_rights(&self, file: &str) -> Result<()> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
-        self.kubectl().run(&format!("apply -f {folder}/{file}"))?;
-        let account = self.kubectl_as(NAMESPACE, account)?;
-        Ok(account.kubeconfig().to_owned())
+        self.kubectl().run(&format!("apply -f {folder}/{file}")).map(drop)
     }
 
     /// Starts a controller beside the control plane.

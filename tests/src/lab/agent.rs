@@ -71,11 +71,20 @@ impl Agent {
     /// # Errors
     /// When there is no such program.
     pub fn launch_in_cluster(lab: &Lab, node: &Node, kubeconfig: &Path) -> Result<Self> {
+        Self::launch_in_cluster_with(lab, node, kubeconfig, &[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn launch_in_cluster_with(lab: &Lab, node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = command(&binary(), lab, node, "agent");
         command
             .env("KUBECONFIG", kubeconfig)
             .env("NODE_NAME", &node.name)
-            .args(["--interface", "eth0", "--log-level", "weir=debug"]);
+            .args(["--interface", "eth0", "--log-level", "weir=debug"])
+            .args(arguments);
         Ok(Self {
             process: Process::start(command, "weir agent", &log(lab, node))?,
             node: node.name.clone(),

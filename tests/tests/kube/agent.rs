@@ -75,7 +75,7 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
         servers::make_file(&cluster.lab, "image", LENGTH)?;
         let web = cluster.serve("web", WEB)?;
         cluster.start_agents()?;
-        let kubeconfig = cluster.kubeconfig()?;
+        let kubeconfig = cluster.kubeconfig(&cluster.lab.nodes[0].name)?;
         let all: Vec<String> = cluster.pods().into_iter().map(str::to_owned).collect();
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         cluster.answered_by(Family::V4, WEB, &all)?;

@@ -214,12 +214,14 @@ fn g01_definitions_are_taken_over_updated_and_kept() -> Result<()> {
 /// [G03 G07] The rights of the chart are those that the other tests run with, in whatever namespace.
 #[test]
 fn g07_the_rights_are_those_of_the_tests() -> Result<()> {
-    const KINDS: [&str; 5] = [
+    const KINDS: [&str; 7] = [
         "ServiceAccount",
         "ClusterRole",
         "ClusterRoleBinding",
         "Role",
         "RoleBinding",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
     ];
     let control_plane = ControlPlane::start()?;
     for namespace in [NAMESPACE, "openelb-system"] {
@@ -228,6 +230,7 @@ fn g07_the_rights_are_those_of_the_tests() -> Result<()> {
         for file in ["rbac-agent", "rbac-controller"] {
             let text = fs::read_to_string(format!("{ROOT}/deploy/{file}.yaml"))?;
             let text = text.replace(&format!("namespace: {NAMESPACE}"), &format!("namespace: {namespace}"));
+            let text = text.replace(&format!(":{NAMESPACE}:"), &format!(":{namespace}:"));
             expected.extend(Manifests::read(&text)?.objects().cloned());
         }
         let rights = rendered

@@ -70,12 +70,17 @@ impl Cluster {
 
     /// Starts an agent on each node, with the rights there are.
     pub fn launch_agents(&mut self) -> Result<()> {
-        let kubeconfig = self.kubeconfig()?;
-        for node in &self.lab.nodes {
-            self.agents
-                .push(Agent::launch_in_cluster(&self.lab, node, &kubeconfig)?);
+        for at in 0..self.lab.nodes.len() {
+            let agent = self.launch_agent(at)?;
+            self.agents.push(agent);
         }
         Ok(())
+    }
+
+    /// Starts an agent on the node at this place.
+    pub fn launch_agent(&self, at: usize) -> Result<Agent> {
+        let node = &self.lab.nodes[at];
+        Agent::launch_in_cluster(&self.lab, node, &self.kubeconfig(&node.name)?)
     }
 
     /// Returns when each has made its plan true.
@@ -84,9 +89,9 @@ impl Cluster {
         agents.iter_mut().try_for_each(|agent| agent.wait_until_ready(lab))
     }
 
-    /// With the token of the agents' ServiceAccount.
-    pub fn kubeconfig(&self) -> Result<PathBuf> {
-        let kubectl = self.control_plane.kubectl_as(NAMESPACE, "weir-agent")?;
+    /// With the token of the agent's pod on `node`.
+    pub fn kubeconfig(&self, node: &str) -> Result<PathBuf> {
+        let kubectl = self.control_plane.as_agent_of(node)?;
         Ok(kubectl.kubeconfig().to_owned())
     }
 

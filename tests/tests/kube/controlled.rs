@@ -113,6 +113,13 @@ impl Cluster {
         })
     }
 
+    /// Whether there is no event about a Service of namespace default for this reason.
+    pub fn has_no_event(&self, service: &str, reason: &str) -> Result<bool> {
+        let events = self.kubectl().get("events")?;
+        let mut all = events["items"].as_array().into_iter().flatten();
+        Ok(all.all(|event| event["involvedObject"]["name"] != service || event["reason"] != reason))
+    }
+
     /// What a controller says at this path of its port for metrics.
     pub fn asks(&self, port: u16, path: &str) -> Result<String> {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);

@@ -102,3 +102,105 @@ fn b12_b13_b15_b19_b21_b23_requests_are_met_changed_and_remembered() -> Result<(
     }
     Ok(())
 }
+
+/// [B01 B06 B14 B21 B26 B27 B28]
+#[test]
+fn b01_b06_b14_b21_b26_b27_b28_requests_of_every_form() -> Result<()> {
+    const BALANCER: &str = "lb.kubesphere.io/v1alpha1";
+    const PROTOCOL: &str = "protocol.openelb.kubesphere.io/v1alpha1";
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&pool("10.10.1.0/28"))?;
+    kubectl.patch("eip pool", &json!({"spec": {"namespaces": ["default"]}}))?;
+    kubectl.apply(&pool("fd10:10:1::/64").replace("\"pool\"", "\"six\""))?;
+    let _controller = cluster.start_with("one", &["--no-webhook"])?;
+    let failed = |name: &str, text: &str| {
+        cluster.has_event(name, "Warning", "AssignIPFailed", text)?;
+        cluster.shows(name, None).map(drop)
+    };
+
+    // Not ours: without the annotation, and with one that names nobody we know, which is said but nothing is written.
+    let plain = with_spec("plain", &[], &json!({}))?.replace(BALANCER, "example.com/other");
+    kubectl.apply(&plain)?;
+    kubectl.apply(&service("misspelt", &[(BALANCER, "OpenELB")]))?;
+    cluster.has_event("misspelt", "Warning", "OtherBalancer", "the annotation says `OpenELB`")?;
+    kubectl.apply(&service("ours", &[]))?;
+    cluster.shows("ours", Some("10.10.1.0"))?;
+    for name in ["plain", "misspelt"] {
+        let object = kubectl.get(&format!("service {name}"))?;
+        ensure!(object["status"] == json!({"loadBalancer": {}}), "{object}");
+        ensure!(object["metadata"].get("finalizers").is_none(), "{object}");
+        ensure!(object["metadata"].get("labels").is_none(), "{object}");
+    }
+    kubectl.run(&format!("annotate --overwrite service misspelt {BALANCER}=openelb"))?;
+    cluster.shows("misspelt", Some("10.10.1.1"))?;
+
+    // What cannot be had.
+    kubectl.apply(&service("outside", &[(LABEL, "pool"), (ADDRESS, "10.20.0.1")]))?;
+    failed("outside", "10.20.0.1")?;
+    let four = json!({"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
+    kubectl.apply(&with_spec("four", &[(LABEL, "six")], &four)?)?;
+    failed("four", "Eip six has no IPv4 addresses")?;
+    kubectl.apply(&service(
+        "proxy",
+        &[("node-proxy.openelb.kubesphere.io/type", "daemonset")],
+    ))?;
+    cluster.has_event("proxy", "Warning", "NodeProxyUnsupported", "gets nothing")?;
+    let proxy = cluster.shows("proxy", None)?;
+    ensure!(
+        proxy["metadata"]["annotations"].as_object().map(serde_json::Map::len) == Some(3),
+        "{proxy}"
+    );
+
+    // OpenELB's former name, and the annotation for the protocol.
+    let porter = [
+        (BALANCER, "porter"),
+        ("eip.porter.kubesphere.io/v1alpha2", "pool"),
+        ("eip.porter.kubesphere.io/v1alpha1", "10.10.1.9"),
+    ];
+    kubectl.apply(&service("porter", &porter))?;
+    cluster.shows("porter", Some("10.10.1.9"))?;
+    kubectl.apply(&service("bgp", &[(LABEL, "pool"), (PROTOCOL, "bgp")]))?;
+    cluster.shows("bgp", Some("10.10.1.2"))?;
+    cluster.has_event("bgp", "Warning", "ProtocolIgnored", "announced by layer2")?;
+    kubectl.apply(&service("layer2", &[(LABEL, "pool"), (PROTOCOL, "layer2")]))?;
+    cluster.shows("layer2", Some("10.10.1.3"))?;
+    ensure!(cluster.has_no_event("layer2", "ProtocolIgnored")?);
+
+    // Disabled, the Eip keeps whom it has, however they asked, and takes nobody new, however they ask.
+    let field = |name: &str, address: &str| with_spec(name, &[], &json!({"loadBalancerIP": address}));
+    kubectl.apply(&service("by-address", &[(ADDRESS, "10.10.1.10")]))?;
+    kubectl.apply(&field("by-field", "10.10.1.11")?)?;
+    let before = [
+        ("ours", "10.10.1.0"),
+        ("layer2", "10.10.1.3"),
+        ("porter", "10.10.1.9"),
+        ("by-address", "10.10.1.10"),
+        ("by-field", "10.10.1.11"),
+    ];
+    for (name, address) in before {
+        cluster.shows(name, Some(address))?;
+    }
+    kubectl.patch("eip pool", &json!({"spec": {"disable": true}}))?;
+    kubectl.apply(&service("late-by-namespace", &[]))?;
+    kubectl.apply(&service("late-by-name", &[(LABEL, "pool")]))?;
+    kubectl.apply(&service("late-by-both", &[(LABEL, "pool"), (ADDRESS, "10.10.1.12")]))?;
+    kubectl.apply(&service("late-by-address", &[(ADDRESS, "10.10.1.13")]))?;
+    kubectl.apply(&field("late-by-field", "10.10.1.14")?)?;
+    failed("late-by-namespace", "no enabled Eip")?;
+    for name in ["late-by-name", "late-by-both", "late-by-address", "late-by-field"] {
+        failed(name, "spec.disable")?;
+    }
+    for (name, address) in before {
+        cluster.shows(name, Some(address))?;
+    }
+    kubectl.patch("eip pool", &json!({"spec": {"disable": false}}))?;
+    for (name, address) in [
+        ("late-by-both", "10.10.1.12"),
+        ("late-by-address", "10.10.1.13"),
+        ("late-by-field", "10.10.1.14"),
+    ] {
+        cluster.shows(name, Some(address))?;
+    }
+    Ok(())
+}

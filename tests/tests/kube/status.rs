@@ -1,10 +1,10 @@
 //! What statuses say: agents how Eips stand on their nodes, the controller why something is not served.
 
 use crate::cluster::Cluster;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{collections::BTreeSet, thread, time::Duration};
-use tests::lab::{Family, address::vip, manifests, process::Process, wait};
+use tests::lab::{Agent, Family, address::vip, manifests, process::Process, wait};
 
 /// The controller gives out the lowest address.
 const LOWEST: u8 = 0;
@@ -138,6 +138,25 @@ fn why_a_service_is_not_served_is_said_in_its_status_and_by_an_event() -> Result
         })?;
         kubectl.apply(&web.endpoints(cluster.lab.pods()))?;
         is_served(cluster, "web", "True", "Served")?;
+        // What is wrong with an EndpointSlice is said of its Service.
+        kubectl.run("annotate endpointslice web-ipv4 lb.weir.dev/weight=heavy")?;
+        let condition = is_served(cluster, "web", "True", "InvalidValue")?;
+        let wanted = "EndpointSlice web-ipv4 metadata.annotations[lb.weir.dev/weight]: `heavy` is not a weight";
+        ensure!(
+            condition["message"].as_str().is_some_and(|text| text.contains(wanted)),
+            "{condition}"
+        );
+        wait::until("an event", || {
+            let events = kubectl.get("events")?;
+            let mut all = events["items"].as_array().into_iter().flatten();
+            let said = all.any(|event| {
+                event["type"] == "Warning" && event["message"].as_str().is_some_and(|text| text.contains(wanted))
+            });
+            ensure!(said, "{events}");
+            Ok(())
+        })?;
+        kubectl.run("annotate endpointslice web-ipv4 lb.weir.dev/weight-")?;
+        is_served(cluster, "web", "True", "Served")?;
         // No longer ours, nothing of ours is left.
         kubectl.run("annotate service web lb.kubesphere.io/v1alpha1-")?;
         wait::until("the end of the condition", || {
@@ -149,5 +168,93 @@ fn why_a_service_is_not_served_is_said_in_its_status_and_by_an_event() -> Result
             );
             Ok(())
         })
+    })
+}
+
+/// [A16] A node stays Ready and its agent is gone, as when a DaemonSet no longer wants it, or it cannot start.
+#[test]
+fn a16_an_agent_that_is_gone_has_no_say_and_at_rest_only_leases_are_written() -> Result<()> {
+    Cluster::play(|cluster| {
+        let kubeconfig = cluster.control_plane.give_controller_rights()?;
+        let _controller = cluster.control_plane.start_controller(&kubeconfig, "one", &[])?;
+        cluster.control_plane.give_agent_rights()?;
+        let start = |cluster: &Cluster, at: usize| -> Result<Agent> {
+            let node = &cluster.lab.nodes[at];
+            let kubeconfig = cluster.kubeconfig(&node.name)?;
+            let mut agent = Agent::launch_in_cluster_with(&cluster.lab, node, &kubeconfig, &["--lease-seconds", "6"])?;
+            agent.wait_until_ready(&cluster.lab)?;
+            Ok(agent)
+        };
+        let mut agents = [Some(start(cluster, 0)?), Some(start(cluster, 1)?)];
+        let kubectl = cluster.control_plane.kubectl().clone();
+        let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
+        kubectl.apply(&web.with(cluster.lab.pods()))?;
+        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
+        let address = vip(Family::V4, LOWEST).to_string();
+        let eip_says = |message: &str, nodes: usize| {
+            wait::until("what the Eip says", || {
+                let eip = kubectl.get("eip lan-ipv4")?;
+                let entries = eip["status"]["nodes"].as_object().cloned().unwrap_or_default();
+                let ready = condition(&eip, "Ready").cloned().unwrap_or_default();
+                ensure!(
+                    entries.len() == nodes && ready["message"].as_str().is_some_and(|text| text.contains(message)),
+                    "{}",
+                    eip["status"]
+                );
+                ensure!(eip["status"]["ready"] == (nodes > 0), "{}", eip["status"]);
+                Ok(entries)
+            })
+        };
+        let announcer = wait::until("an announcer", || {
+            let entries = eip_says("2 nodes serve it.", 2)?;
+            let at = cluster
+                .lab
+                .nodes
+                .iter()
+                .position(|node| entries[&node.name]["announces"][0] == *address);
+            at.with_context(|| format!("{entries:?}"))
+        })?;
+
+        let others = |cluster: &Cluster| -> Result<(Vec<String>, usize)> {
+            let asked = cluster.control_plane.asked()?;
+            let writes = asked
+                .iter()
+                .filter(|asked| !["get", "list", "watch"].contains(&&*asked.verb));
+            let (leases, others): (Vec<_>, Vec<_>) = writes.partition(|asked| asked.resource == "leases");
+            let agents = leases.iter().filter(|asked| asked.account == "weir-agent");
+            Ok((
+                others.iter().map(|asked| format!("{asked:?}")).collect(),
+                agents.count(),
+            ))
+        };
+        thread::sleep(Duration::from_secs(3));
+        let (before, renewed) = others(cluster)?;
+        thread::sleep(Duration::from_secs(8));
+        let (after, renewals) = others(cluster)?;
+        ensure!(after == before, "{:?}", &after[before.len()..]);
+        ensure!(renewals > renewed, "no agent has renewed its Lease");
+        let lease = kubectl.get(&format!(
+            "lease weir-agent-{} -n weir-system",
+            cluster.lab.nodes[announcer].name
+        ))?;
+        ensure!(lease["metadata"]["ownerReferences"][0]["kind"] == "Node", "{lease}");
+
+        if let Some(agent) = agents[announcer].take() {
+            agent.kill()?;
+        }
+        let left = eip_says("One node serves it.", 1)?;
+        ensure!(!left.contains_key(&cluster.lab.nodes[announcer].name), "{left:?}");
+        let unserved = is_served(cluster, "web", "False", "NotAnnounced")?;
+        ensure!(unserved["message"].to_string().contains(&address), "{unserved}");
+        // What it left in the kernel forwards all the same.
+        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
+
+        if let Some(agent) = agents[1 - announcer].take() {
+            agent.kill()?;
+        }
+        eip_says("no node has said that it serves this Eip", 0)?;
+        agents[announcer] = Some(start(cluster, announcer)?);
+        eip_says("One node serves it.", 1)?;
+        is_served(cluster, "web", "True", "Served").map(drop)
     })
 }

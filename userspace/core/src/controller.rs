@@ -31,6 +31,7 @@
 
 mod events;
 mod freshness;
+mod liveness;
 mod objects;
 mod record;
 mod serve;
@@ -41,6 +42,7 @@ mod tests;
 
 pub use events::{Event, Said};
 pub use freshness::{Fresh, Freshness};
+pub use liveness::{AGENT_LEASES, AgentLease, Liveness, renewal};
 pub use objects::{
     EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, READY, SERVED, SERVICE_FINALIZER, ServiceObject, StatusCondition,
     World,
@@ -117,7 +119,7 @@ pub enum Telling {
         eip: String,
         /// `status.ready` and the condition [`READY`].
         ready: StatusCondition,
-        /// Nodes that are no more, whose entries go.
+        /// Nodes that are no more, or whose agents are silent ([`Liveness`]): their entries go.
         gone: Vec<String>,
     },
 }
@@ -145,7 +147,9 @@ pub fn plan(world: &World) -> Planned {
     let told = tell::Told::new(world, &served, &conditions);
     let warnings = conditions.iter().filter_map(|condition| {
         let event_reason = match condition.reason.as_str() {
-            reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS) => reason,
+            reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS | reason::OTHER_BALANCER) => {
+                reason
+            }
             _ if served.lacks_all(&condition.object) => events::ASSIGN_FAILED,
             other => other,
         };

@@ -74,10 +74,9 @@ pub fn standings<'a>(
     let first = cluster.nodes.iter().find(|(_, node)| node.ready);
     let first = first.is_some_and(|(name, _)| *name == this.name);
     let pools = Pools::new(&cluster.eips, &mut Vec::new());
-    for condition in conditions.filter(|condition| condition.object.kind == "Service") {
-        let service = ServiceKey {
-            namespace: condition.object.namespace.clone(),
-            name: condition.object.name.clone(),
+    for condition in conditions {
+        let Some((service, field)) = about(cluster, condition) else {
+            continue;
         };
         // Not those of the plan, which lacks what is refused here.
         let shown = cluster.services.get(&service).map(|service| &service.ingress);
@@ -94,7 +93,7 @@ pub fn standings<'a>(
             if let Some(standing) = standings.get_mut(eip) {
                 standing.problems.push(Problem {
                     service: service.clone(),
-                    field: condition.field.clone(),
+                    field: field.clone(),
                     reason: condition.reason.clone(),
                     message: condition.message.clone(),
                 });
@@ -107,6 +106,31 @@ pub fn standings<'a>(
         standing.problems.truncate(most);
     }
     standings
+}
+
+/// The Service that a condition is about, and the field; an EndpointSlice is a part of its Service.
+fn about(cluster: &Cluster, condition: &Condition) -> Option<(ServiceKey, String)> {
+    let object = &condition.object;
+    match &*object.kind {
+        "Service" => {
+            let service = ServiceKey {
+                namespace: object.namespace.clone(),
+                name: object.name.clone(),
+            };
+            Some((service, condition.field.clone()))
+        }
+        "EndpointSlice" => {
+            let mut slices = cluster.endpoint_slices.iter();
+            let (service, _) = slices.find(|(service, slices)| {
+                service.namespace == object.namespace && slices.contains_key(&*object.name)
+            })?;
+            Some((
+                service.clone(),
+                format!("EndpointSlice {} {}", object.name, condition.field),
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// Whether a condition keeps the node from serving anything.

@@ -5,7 +5,7 @@ use crate::source::{
     kube::{self, Kube, KubeError, Records, Scope},
 };
 use ::kube::Client;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 use weir_core::model::{Cluster, Condition};
 
 /// Which source to read.
@@ -14,7 +14,12 @@ pub enum Origin {
     /// A folder of manifests. Addresses are allocated by the agent itself.
     Folder(PathBuf),
     /// The Kubernetes API. Addresses are those in Services' status.
-    Kube,
+    Kube {
+        /// Where the agent's Lease is.
+        namespace: String,
+        /// How long it is good for, at least.
+        lease: Duration,
+    },
 }
 
 /// Why a source cannot be read.
@@ -46,7 +51,7 @@ impl Source {
     pub async fn open(from: &Origin) -> Result<(Self, Option<Client>), SourceError> {
         Ok(match from {
             Origin::Folder(path) => (Self::Folder(Folder::open(path)?), None),
-            Origin::Kube => {
+            Origin::Kube { .. } => {
                 let (client, server) = kube::client().await?;
                 (Self::Kube(Kube::follow(&client, &server, Scope::Agent)), Some(client))
             }

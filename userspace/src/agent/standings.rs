@@ -2,9 +2,10 @@
 //!
 //! Beside the agent's own work, which never waits for it: what is to be said is compared with what the API says is said, and
 //! the difference is written; late enough that what passes by itself is not told, and the more nodes there are, the seldomer,
-//! as every node is told what any of them writes.
+//! as every node is told what any of them writes. Nothing is said without a Lease: the controller would take it away.
 
-use crate::{causes::error_text, source::kube::Records};
+use super::lease::Lease;
+use crate::{causes::error_text, metrics::Alive, source::kube::Records};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -56,18 +57,21 @@ pub struct Standings {
     said: watch::Sender<ByEip>,
     /// The count of changes of Eips up to which `said` goes.
     seen: Option<u64>,
+    alive: Arc<Alive>,
     /// Ends the writer when this is dropped.
     _writer: JoinSet<()>,
 }
 
 impl Standings {
-    /// For `node`; needs a runtime.
+    /// For `node`, with a Lease in `namespace` that is good for at least so long; needs a runtime.
     #[must_use]
-    pub fn start(client: Client, node: &str) -> Self {
+    pub fn start(client: Client, node: &str, namespace: &str, lease: Duration) -> Self {
         let (wanted, wanted_seen) = watch::channel(Wanted::default());
         let (said, said_seen) = watch::channel(ByEip::default());
         let mut tasks = JoinSet::new();
+        let alive = Arc::new(Alive::default());
         let writer = Writer {
+            lease: Lease::new(&client, namespace, node, lease, alive.clone()),
             api: Api::all(client),
             node: node.to_owned(),
             manager: manager(node),
@@ -81,8 +85,14 @@ impl Standings {
             wanted,
             said,
             seen: None,
+            alive,
             _writer: tasks,
         }
+    }
+
+    /// The agent's loop turns; while it does not, the Lease runs out.
+    pub fn beat(&self) {
+        self.alive.beat();
     }
 
     /// What the API says that this node says. An Eip that is not there is not written.
@@ -114,6 +124,7 @@ fn replace(before: &mut ByEip, now: BTreeMap<String, Standing>) -> bool {
 }
 
 struct Writer {
+    lease: Lease,
     api: Api<Eip>,
     node: String,
     manager: String,
@@ -130,7 +141,13 @@ impl Writer {
         loop {
             let now = wanted.borrow_and_update().clone();
             let is = said.borrow_and_update().clone();
-            let next = self.write(&now, &is).await;
+            let mut next = None;
+            // An agent that has made nothing true yet has nothing to say.
+            if now.nodes > 0 {
+                let renewal = self.lease.renew(now.nodes).await;
+                let writes = self.write(&now, &is).await;
+                next = Some(writes.map_or(renewal, |at| at.min(renewal)));
+            }
             tokio::select! {
                 changed = wanted.changed() => if changed.is_err() { return },
                 changed = said.changed() => if changed.is_err() { return },
@@ -141,6 +158,9 @@ impl Writer {
 
     /// Writes what is due; gives when to come again, if something is not.
     async fn write(&mut self, wanted: &Wanted, said: &BTreeMap<String, Standing>) -> Option<Instant> {
+        if !self.lease.holds() {
+            return None;
+        }
         let now = Instant::now();
         let former = std::mem::take(&mut self.since);
         self.not_before.retain(|_, until| *until > now);
@@ -216,8 +236,9 @@ fn hash(node: &str) -> u64 {
     hasher.finish()
 }
 
-/// Whose field a node's is to the API server; no two nodes have one name, or one would take the other's away.
-fn manager(node: &str) -> String {
+/// Whose field a node's is to the API server, and the name of its Lease; no two nodes have one name, or one would take the other's
+/// away.
+pub(super) fn manager(node: &str) -> String {
     let name = format!("weir-agent-{node}");
     if name.len() <= LONGEST_MANAGER {
         return name;

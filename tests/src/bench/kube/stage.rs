@@ -6,7 +6,6 @@ use crate::{
     lab::{Agent, Lab, Node, Shape, agent, process::Process},
 };
 use anyhow::Result;
-use std::path::PathBuf;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
 const NAMESPACE: &str = "weir-system";
@@ -41,21 +40,18 @@ impl Stage {
     }
 
     pub(super) fn start_agent(&self) -> Result<Agent> {
-        Agent::launch_in_cluster(&self.lab, self.node(), &self.kubeconfig("weir-agent")?)
+        let agent = self.control_plane.as_agent_of(&self.node().name)?;
+        Agent::launch_in_cluster(&self.lab, self.node(), agent.kubeconfig())
     }
 
     pub(super) fn start_controller(&self) -> Result<Process> {
         let namespace = self.control_plane.namespace();
         let mut command = namespace.command(&agent::binary().to_string_lossy());
         command.args(["controller", "--identity", "bench"]);
-        command.env("KUBECONFIG", self.kubeconfig("weir-controller")?);
+        let controller = self.control_plane.kubectl_as(NAMESPACE, "weir-controller")?;
+        command.env("KUBECONFIG", controller.kubeconfig());
         let log = self.control_plane.directory().join("controller.log");
         Process::start(command, "weir controller", &log)
-    }
-
-    fn kubeconfig(&self, account: &str) -> Result<PathBuf> {
-        let kubectl = self.control_plane.kubectl_as(NAMESPACE, account)?;
-        Ok(kubectl.kubeconfig().to_owned())
     }
 
     /// What agent and controller have asked the API server for so far.

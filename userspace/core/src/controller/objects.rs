@@ -31,6 +31,8 @@ pub struct World {
     pub(super) services: BTreeMap<ServiceKey, ServiceObject>,
     /// Eips; the same as in `cluster`.
     pub(super) eips: BTreeMap<String, EipObject>,
+    /// Nodes whose agents are silent.
+    pub(super) silent: BTreeSet<String>,
 }
 
 /// What is written into a Service.
@@ -153,8 +155,25 @@ impl World {
             cluster,
             services,
             eips,
+            silent: BTreeSet::new(),
         };
         world.giving(give)
+    }
+
+    /// The same snapshot, what the agents of these nodes once said being of no worth.
+    #[must_use]
+    pub fn not_hearing(mut self, silent: BTreeSet<String>) -> Self {
+        self.silent = silent;
+        self
+    }
+
+    /// Every node, and whether it has an entry in an Eip's status.
+    #[must_use]
+    pub fn nodes(&self) -> BTreeMap<String, bool> {
+        let entries = self.eips.values().flat_map(|eip| eip.nodes.keys());
+        let with_entry: BTreeSet<&String> = entries.collect();
+        let nodes = self.cluster.nodes.keys();
+        nodes.map(|node| (node.clone(), with_entry.contains(node))).collect()
     }
 
     /// The same snapshot, by which addresses may be given out or not.

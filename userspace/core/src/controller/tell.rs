@@ -58,13 +58,16 @@ impl<'a> Told<'a> {
             }
             announced.extend(&standing.announces);
         }
-        let well = world.cluster.nodes.values().filter(|node| node.ready).count();
-        let heard = world
-            .eips
-            .keys()
-            .filter(|eip| standings(world, eip).count() == well && well > 0);
+        let nodes = world.cluster.nodes.keys();
+        let well = nodes.filter(|node| speaks(world, node)).count();
+        let heard = world.eips.iter().filter(|(eip, object)| {
+            let all = standings(world, eip).count() == well;
+            // While nobody has ever said anything, OpenELB may serve it.
+            let expected = well > 0 || !world.silent.is_empty() && object.ready.1.is_some();
+            all && expected
+        });
         Self {
-            heard: heard.map(String::as_str).collect(),
+            heard: heard.map(|(eip, _)| eip.as_str()).collect(),
             world,
             served,
             faults,
@@ -115,7 +118,7 @@ impl<'a> Told<'a> {
             let gone: Vec<String> = object
                 .nodes
                 .keys()
-                .filter(|node| !nodes.contains_key(*node))
+                .filter(|node| !nodes.contains_key(*node) || self.world.silent.contains(*node))
                 .cloned()
                 .collect();
             let as_told = object.ready == (ready.holds, Some(ready.clone()));
@@ -132,8 +135,9 @@ impl<'a> Told<'a> {
     fn of_service(&self, key: &ServiceKey, service: &Service) -> (Option<StatusCondition>, Option<u32>) {
         let object = ObjectRef::service(key);
         // Of a Service that is another load balancer's, nothing is said in its status.
+        let others = [reason::OTHER_CLASS, reason::OTHER_BALANCER];
         let faults = self.faults.get(&object).into_iter().flatten();
-        let faults: Vec<&&Condition> = faults.filter(|fault| fault.reason != reason::OTHER_CLASS).collect();
+        let faults: Vec<&&Condition> = faults.filter(|fault| !others.contains(&&*fault.reason)).collect();
         let taken = self.served.wanted.get(key);
         if taken.is_none() && (faults.is_empty() || !service.load_balancer) {
             return (None, None);
@@ -177,10 +181,13 @@ impl<'a> Told<'a> {
 
     fn why_not(&self, eip: &str) -> String {
         let mut messages = standings(self.world, eip).filter(|(_, standing)| !standing.ready);
-        let first = messages.next();
-        first.map_or_else(String::new, |(node, standing)| {
-            format!("; {node} says: {}", standing.message)
-        })
+        match messages.next() {
+            Some((node, standing)) => format!("; {node} says: {}", standing.message),
+            None if standings(self.world, eip).next().is_none() => {
+                "; no agent has been heard of lately, see whether `weir agent` runs on the nodes.".into()
+            }
+            None => String::new(),
+        }
     }
 
     fn of_eip(&self, name: &str, eip: &Eip) -> StatusCondition {
@@ -227,11 +234,17 @@ impl<'a> Told<'a> {
     }
 }
 
-/// What nodes that are there and well say about an Eip: what the others said last is of no worth.
+/// Whether what a node says counts: it is there and well, and its agent speaks.
+fn speaks(world: &World, node: &str) -> bool {
+    let well = world.cluster.nodes.get(node).is_some_and(|node| node.ready);
+    well && !world.silent.contains(node)
+}
+
+/// What nodes say about an Eip, of those that count.
 fn standings<'a>(world: &'a World, eip: &str) -> impl Iterator<Item = (&'a str, &'a Standing)> {
     let nodes = world.eips.get(eip).into_iter().flat_map(|object| &object.nodes);
-    let there = nodes.filter(|(node, _)| world.cluster.nodes.get(*node).is_some_and(|node| node.ready));
-    there.map(|(node, standing)| (node.as_str(), standing))
+    let speaking = nodes.filter(|(node, _)| speaks(world, node));
+    speaking.map(|(node, standing)| (node.as_str(), standing))
 }
 
 fn sentence(field: &str, message: &str) -> String {

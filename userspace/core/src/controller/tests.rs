@@ -5,7 +5,7 @@ mod telling;
 
 use super::*;
 use crate::model::{Cluster, Eip, Mode, Node, PortProtocol, Protocol, Service, ServicePort};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const POOL: &str = "eip.openelb.kubesphere.io/v1alpha2";
 const ADDRESS: &str = "eip.openelb.kubesphere.io/v1alpha1";
@@ -48,6 +48,7 @@ struct Objects {
     eips: BTreeMap<String, (Eip, EipObject)>,
     nodes: Vec<String>,
     node_addresses: Vec<IpAddr>,
+    silent: BTreeSet<String>,
     events: Vec<String>,
 }
 
@@ -93,7 +94,7 @@ impl Objects {
             .eips
             .iter()
             .map(|(name, (_, object))| (name.clone(), object.clone()));
-        World::new(cluster, services.collect(), eips.collect(), true)
+        World::new(cluster, services.collect(), eips.collect(), true).not_hearing(self.silent.clone())
     }
 
     /// Makes the writes of one plan; gives their names.

@@ -204,7 +204,7 @@ pub(crate) fn default_annotation(annotations: &BTreeMap<String, String>) -> Opti
 pub(crate) fn range_of(eip: &Eip) -> Result<AddressRange, Fault> {
     eip.address.parse().map_err(|error| {
         let message = format!(
-            "`{}` is not a set of addresses: {error}. Write one address, a prefix such as 10.1.0.0/24, or a range such as \
+            "`{}` cannot be used: {error}. Write one address, a prefix such as 10.1.0.0/24, or a range such as \
              10.1.0.10-10.1.0.20.",
             eip.address
         );

@@ -7,6 +7,9 @@ use crate::{
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
+/// The annotation that makes a Service ours.
+const BALANCER: &str = "lb.kubesphere.io/v1alpha1";
+
 /// What a Service of ours asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Request<'a> {
@@ -90,12 +93,20 @@ pub(super) fn is_ours(service: &Service, rules: &Rules, say: &mut impl FnMut(&st
     if !service.load_balancer || service.deleting {
         return false;
     }
-    let annotated = service
-        .annotations
-        .get("lb.kubesphere.io/v1alpha1")
-        .is_some_and(|value| ["openelb", "porter"].contains(&&**value));
+    let named = service.annotations.get(BALANCER).map(String::as_str);
+    let annotated = named.is_some_and(|value| ["openelb", "porter"].contains(&value));
     match service.load_balancer_class.as_deref() {
-        None => annotated || rules.adopt_all,
+        None => {
+            let ours = annotated || rules.adopt_all;
+            if let Some(other) = named.filter(|_| !ours) {
+                let message = format!(
+                    "the annotation says `{other}`, which is not `openelb`, so this Service is left alone. Write openelb, in small \
+                     letters, or remove the annotation."
+                );
+                say(&field(BALANCER), reason::OTHER_BALANCER, message);
+            }
+            ours
+        }
         Some(class) if class == rules.class => true,
         Some(other) => {
             if annotated {

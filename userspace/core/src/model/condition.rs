@@ -139,6 +139,8 @@ pub mod reason {
     pub const NO_EIP: &str = "NoEip";
     /// Every address the Service could have is given out.
     pub const EXHAUSTED: &str = "Exhausted";
+    /// A Service's annotation names something that is not us, or misspells us.
+    pub const OTHER_BALANCER: &str = "OtherBalancer";
     /// A Service is annotated for us but has another load balancer class.
     pub const OTHER_CLASS: &str = "OtherClass";
     /// The protocol annotation contradicts the Eip.

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::standing::{Problem, Standing};
-use std::collections::BTreeSet;
 
 fn ready(announces: &[&str]) -> Standing {
     Standing {
@@ -191,4 +190,42 @@ fn nodes_that_are_gone_have_no_say() {
     assert_eq!(objects.eips["pool"].1.nodes.len(), 1);
     objects.nodes.clear();
     assert!(!objects.ready("pool").0);
+}
+
+/// A16: an agent that is silent has no say, whatever it once said, and its entry goes; when all are, nobody serves.
+#[test]
+fn silent_agents_have_no_say() {
+    let mut objects = one_service();
+    objects.says("a", "pool", ready(&["10.1.0.8"]));
+    objects.says("b", "pool", ready(&[]));
+    assert_eq!(objects.ready("pool").2, "2 nodes serve it.");
+    assert_eq!(objects.served("web"), None);
+
+    objects.silent = ["a".to_owned()].into();
+    assert_eq!(objects.ready("pool").2, "One node serves it.");
+    assert!(objects.eips["pool"].1.nodes.keys().eq(["b"]));
+    let (holds, reason, _) = objects.served("web").unwrap();
+    assert_eq!((holds, &*reason), (false, "NotAnnounced"));
+
+    objects.silent.insert("b".into());
+    assert_eq!(objects.ready("pool").1, "NoNode");
+    let (_, _, message) = objects.served("web").unwrap();
+    assert_eq!(
+        message,
+        "no node announces 10.1.0.8; no agent has been heard of lately, see whether `weir agent` runs on the nodes."
+    );
+
+    objects.silent.clear();
+    objects.says("a", "pool", ready(&["10.1.0.8"]));
+    assert!(objects.ready("pool").0 && objects.served("web").unwrap().0);
+}
+
+/// B22: while OpenELB serves, that no agent has ever been heard of is no news.
+#[test]
+fn what_openelb_serves_is_not_called_unserved() {
+    let mut objects = one_service();
+    objects.eips.get_mut("pool").unwrap().1.ready = (true, None);
+    objects.silent = ["a".to_owned(), "b".to_owned()].into();
+    assert_eq!(objects.served("web"), None);
+    assert_eq!(objects.eips["pool"].1.ready, (true, None));
 }

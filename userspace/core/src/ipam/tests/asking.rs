@@ -59,6 +59,24 @@ fn only_services_of_ours_get_addresses() {
     );
 }
 
+/// B01: a name that is nearly ours is told, where nothing else makes the Service ours.
+#[test]
+fn a_misspelt_balancer_is_told() {
+    let misspelt = service(&[("lb.kubesphere.io/v1alpha1", "OpenELB")]);
+    let classed = Service {
+        load_balancer_class: Some("openelb".into()),
+        ..misspelt.clone()
+    };
+    expect(
+        &cluster(
+            [("pool", default_eip("10.1.0.0/24"))],
+            [("a-misspelt", misspelt), ("b-classed", classed)],
+        ),
+        &[("b-classed", "10.1.0.0")],
+        &["a-misspelt OtherBalancer"],
+    );
+}
+
 /// B04, B05, B06.
 #[test]
 fn a_pool_and_an_address_can_be_asked_for() {
