@@ -48,14 +48,9 @@ fn wanted_by(plan: &Plan) -> Wanted {
 }
 
 /// The backends of this node that `next` takes from a frontend.
-fn let_go(last: &Plan, next: &Plan) -> impl Iterator<Item = LivePod> {
-    let changed = last
-        .frontends
-        .iter()
-        .filter_map(|(name, last)| match next.frontends.get(name) {
-            Some(next) if Arc::ptr_eq(last, next) => None,
-            next => Some((last, next)),
-        });
+fn let_go<'a>(last: &'a Plan, next: &'a Plan) -> impl Iterator<Item = LivePod> + 'a {
+    let changes = next.frontends.changes_since(&last.frontends);
+    let changed = changes.filter_map(|(_, last, next)| Some((last?, next)));
     let lost = changed.flat_map(|(last, next)| {
         let all = last
             .backends

@@ -81,13 +81,15 @@ impl Reporting {
         }));
     }
 
-    /// Waits until what was put off can be reported, for ever if nothing was. May be dropped at any time.
+    /// Waits until what was put off can be reported, for ever if nothing was; then it is the caller's. May be dropped at any
+    /// time.
     pub(super) async fn ready(&mut self) {
         self.ended().await;
         if !self.due {
             return std::future::pending().await;
         }
         sleep_until(self.free).await;
+        self.due = false;
     }
 
     /// Waits until no report is being written.
