@@ -29,6 +29,7 @@ mod samples;
 mod silence;
 mod status;
 mod stopped;
+mod storms;
 mod takeover;
 mod traffic;
 mod webhook;

@@ -24,7 +24,7 @@ pub use records::Records;
 
 use contents::Contents;
 use follow::Followed;
-use inbox::{Attempt, Inbox, Told};
+use inbox::{Inbox, Told};
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
@@ -185,10 +185,10 @@ impl Kube {
             };
         }
         let mut conditions = false;
-        for attempt in attempts {
+        for (kind, attempt) in attempts {
             conditions |= match attempt {
-                Attempt::Watching(kind) => self.problems.solved(kind),
-                Attempt::Failed(kind, error) => self.problems.failed(kind, &error),
+                Ok(()) => self.problems.solved(kind),
+                Err(error) => self.problems.failed(kind, &error),
             };
         }
         conditions

@@ -8,7 +8,7 @@ use super::{
     Scope,
     backoff::{Backoff, chance},
     contents::Entry,
-    inbox::{Attempt, Inbox},
+    inbox::Inbox,
 };
 use futures_util::{Stream, StreamExt};
 use kube::{
@@ -87,7 +87,7 @@ pub(super) async fn follow<K>(
                     if matches!(error, kube::Error::SerdeError(_)) {
                         version = None;
                     }
-                    follower.inbox.attempt(Attempt::Failed(kind, error.into()));
+                    follower.inbox.attempt(kind, Err(error.into()));
                     sleep(backoff.wait()).await;
                     continue;
                 }
@@ -149,7 +149,7 @@ where
             send_initial_events: false,
         };
         let events = answered(self.api.watch(&params, version)).await?;
-        self.inbox.attempt(Attempt::Watching(self.kind));
+        self.inbox.attempt(self.kind, Ok(()));
         self.tell_all(events, version).await
     }
 

@@ -19,24 +19,18 @@ pub(super) struct Inbox {
     filled: Notify,
 }
 
-/// All of it. Lists come first, then objects, then what became of the followers' attempts, in their order.
+/// All of it. Lists come first, then objects, then what became of each follower's last attempt.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// All objects of a kind.
     pub(super) lists: BTreeMap<Followed, Vec<Entry>>,
     /// Objects that are new or others since; none for those that are gone.
     pub(super) objects: BTreeMap<ObjectRef, Option<Entry>>,
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempts: BTreeMap<Followed, Attempt>,
 }
 
-/// What became of an attempt to follow a kind.
-#[derive(Debug)]
-pub(super) enum Attempt {
-    /// The API server has begun to tell changes.
-    Watching(Followed),
-    /// It could not be asked.
-    Failed(Followed, Box<kube::Error>),
-}
+/// What became of an attempt to follow a kind: the API server has begun to tell changes, or could not be asked.
+pub(super) type Attempt = Result<(), Box<kube::Error>>;
 
 impl Inbox {
     /// All objects of a kind; what was told of them before is void.
@@ -66,8 +60,9 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    pub(super) fn attempt(&self, attempt: Attempt) {
-        self.told().attempts.push(attempt);
+    /// What became of the last attempt to follow a kind.
+    pub(super) fn attempt(&self, kind: Followed, attempt: Attempt) {
+        self.told().attempts.insert(kind, attempt);
         self.filled.notify_one();
     }
 
@@ -131,6 +126,21 @@ mod tests {
         inbox.set(entry("Namespace", "a"));
         let mut told = inbox.take().objects.into_values();
         assert_eq!(told.next().flatten().and_then(|entry| entry.object), Some(object));
+    }
+
+    #[test]
+    fn of_many_attempts_the_last_of_each_kind_is_told() {
+        let inbox = Inbox::default();
+        for _ in 0..100 {
+            inbox.attempt(
+                Followed::Nodes,
+                Err(kube::Error::LinesCodecMaxLineLengthExceeded.into()),
+            );
+            inbox.attempt(Followed::Eips, Ok(()));
+        }
+        inbox.attempt(Followed::Nodes, Ok(()));
+        let attempts = inbox.take().attempts;
+        assert!(attempts.len() == 2 && attempts.values().all(Result::is_ok));
     }
 
     #[tokio::test]
