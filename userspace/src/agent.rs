@@ -36,11 +36,11 @@ pub use source::{Origin, SourceError};
 use standings::Standings;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
-use tracing::info;
+use tracing::{info, warn};
 use weir_core::{
     model::{Cluster, Condition},
     plan::{Memo, Plan, ThisNode},
@@ -49,6 +49,8 @@ use weir_core::{
 
 /// Interfaces that could not be taken are tried again this often, and so are writes that failed.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long the last report may take; a disk that hangs is not waited for.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the agent is to do.
 #[derive(Clone, Debug)]
@@ -96,8 +98,10 @@ pub enum Error {
 ///
 /// What keeps the agent from starting; once it runs, what goes wrong is logged and reported instead.
 pub async fn run(settings: Settings) -> Result<(), Error> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let mut signals = [
+        signal(SignalKind::terminate()).map_err(Error::Signal)?,
+        signal(SignalKind::interrupt()).map_err(Error::Signal)?,
+    ];
     let (mut source, client) = Source::open(&settings.from).await?;
     // Before the data path is touched: whoever is refused here must leave it as it is.
     let _lock = store::lock(&settings.state_dir)?;
@@ -117,31 +121,12 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     };
     let mut agent = Agent::new(settings, dataplane, wanted, standings)?;
 
-    let mut retry = interval(RETRY);
-    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut look = interval(flow_table::INTERVAL);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    agent.hear(&mut source, Instant::now());
-    loop {
-        agent.telemetry.beat();
-        agent.advance(&queries).await;
-        let wake_at = agent.wake_at.unwrap_or_else(Instant::now);
-        tokio::select! {
-            () = source.changed() => agent.hear(&mut source, Instant::now()),
-            changed = networks.changed() => {
-                changed.map_err(|_| Error::SourceEnded)?;
-                agent.set_network(networks.borrow_and_update().clone());
-            }
-            () = sleep_until(wake_at), if agent.wake_at.is_some() => agent.wake(),
-            () = agent.reporting.ready() => agent.report_late(&queries).await,
-            _ = retry.tick() => agent.retry(&source).await,
-            _ = look.tick() => agent.flow_table.begin(),
-            due = agent.flow_table.ended() => agent.restep |= due,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
+    let ended = agent.follow(&mut source, &mut networks, &queries, &mut signals).await;
+    // Before the folder is another's.
+    if timeout(FAREWELL, agent.report_last(&queries)).await.is_err() {
+        warn!("the last report could not be written; `weir status` will show an older state");
     }
-    agent.reporting.ended().await;
+    ended?;
     info!(
         pin_dir = %pin_dir.display(),
         "stopping; the data path stays in place and goes on forwarding, the next weir adopts it (`weir run --detach` removes it)"
@@ -242,6 +227,40 @@ impl Agent {
             settings,
             dataplane,
         })
+    }
+
+    /// Follows the sources until SIGTERM or SIGINT, the two signals.
+    async fn follow(
+        &mut self,
+        source: &mut Source,
+        networks: &mut watch::Receiver<Option<Arc<Network>>>,
+        queries: &Queries,
+        [terminate, interrupt]: &mut [Signal; 2],
+    ) -> Result<(), Error> {
+        let mut retry = interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(flow_table::INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.hear(source, Instant::now());
+        loop {
+            self.telemetry.beat();
+            self.advance(queries).await;
+            let wake_at = self.wake_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = source.changed() => self.hear(source, Instant::now()),
+                changed = networks.changed() => {
+                    changed.map_err(|_| Error::SourceEnded)?;
+                    self.set_network(networks.borrow_and_update().clone());
+                }
+                () = sleep_until(wake_at), if self.wake_at.is_some() => self.wake(),
+                () = self.reporting.ready() => self.report_late(queries).await,
+                _ = retry.tick() => self.retry(source).await,
+                _ = look.tick() => self.flow_table.begin(),
+                due = self.flow_table.ended() => self.restep |= due,
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        }
     }
 
     /// Takes in what the source says now; `seen`: when it was noticed that it may say something new.

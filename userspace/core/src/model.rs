@@ -59,6 +59,13 @@ impl Cluster {
         places.max().unwrap_or_default()
     }
 
+    /// The Eips that a source could not read, in no order.
+    pub(crate) fn unread_eips(&self) -> impl Iterator<Item = &str> {
+        let unread = self.faults.iter().filter(|fault| fault.reason == reason::UNPARSABLE);
+        let eips = unread.filter(|fault| fault.object.kind == "Eip");
+        eips.map(|fault| fault.object.name.as_str())
+    }
+
     /// Whether a source has something it cannot read: an object that is missing may be in there.
     #[must_use]
     pub fn is_partial(&self) -> bool {

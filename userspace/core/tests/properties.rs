@@ -9,8 +9,8 @@ use std::{
 use weir_core::{
     SharedMap,
     model::{
-        Cluster, Condition, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node, ObjectRef,
-        PortProtocol, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy, reason,
+        Automatic, Cluster, Condition, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node,
+        ObjectRef, PortProtocol, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy, reason,
     },
     plan::{Memo, Plan, ThisNode, plan},
 };
@@ -243,6 +243,10 @@ enum Part {
     Previous,
     /// Something cannot be read, or can be again.
     Readable,
+    /// One Eip cannot be read.
+    Unread(usize),
+    /// Another gives the addresses out.
+    Automatic(Automatic),
 }
 
 fn changes() -> impl Strategy<Value = Vec<(Part, Cluster)>> {
@@ -254,6 +258,8 @@ fn changes() -> impl Strategy<Value = Vec<(Part, Cluster)>> {
         1 => Just(Part::Eips),
         1 => Just(Part::Previous),
         1 => Just(Part::Readable),
+        1 => (0..4_usize).prop_map(Part::Unread),
+        1 => select(vec![Automatic::Lowest, Automatic::Hashed, Automatic::Given, Automatic::Kept]).prop_map(Part::Automatic),
     ];
     vec((part, cluster()), 1..12)
 }
@@ -276,6 +282,12 @@ fn change(cluster: &mut Cluster, part: Part, other: Cluster, last: &Plan) {
         Part::Nodes => cluster.nodes = other.nodes,
         Part::Eips => cluster.eips = other.eips,
         Part::Previous => cluster.previous = last.memory(),
+        Part::Automatic(automatic) => cluster.automatic = automatic,
+        Part::Unread(index) => {
+            let name = cluster.eips.keys().nth(index).cloned().unwrap_or_default();
+            let eip = ObjectRef::cluster_scoped("Eip", &name);
+            cluster.faults = vec![Condition::new(eip, "", reason::UNPARSABLE, "It is no Eip.".into())];
+        }
         Part::Readable if cluster.is_partial() => cluster.faults.clear(),
         Part::Readable => {
             let file = ObjectRef::cluster_scoped("File", "some.yaml");

@@ -52,8 +52,8 @@ impl Reporting {
         }
     }
 
-    /// Whether a report can be made now; if not, [`Self::ready`] says when.
-    pub(super) fn is_free(&mut self) -> bool {
+    /// Whether a report can be begun now; if not, it is put off until [`Self::ready`].
+    pub(super) fn may_begin(&mut self) -> bool {
         self.due = self.under_way.is_some() || Instant::now() < self.free;
         !self.due
     }
@@ -71,8 +71,10 @@ impl Reporting {
                 conditions,
             } = contents;
             let report = reporter.report(&plan, &programmed, &network, interfaces, conditions);
+            let report = Arc::new(report);
+            // First, as it waits for no disk.
+            telemetry.report(report.clone());
             write(&reporter, &report);
-            telemetry.report(Arc::new(report));
             if plan.frontends.len() > MANY {
                 begun.elapsed() * SHARE
             } else {
@@ -90,6 +92,13 @@ impl Reporting {
         }
         sleep_until(self.free).await;
         self.due = false;
+    }
+
+    /// Waits for what is being written, at the end; whether something has been put off that is to be reported now.
+    pub(super) async fn last(&mut self) -> bool {
+        self.ended().await;
+        self.free = Instant::now();
+        self.due
     }
 
     /// Waits until no report is being written.

@@ -71,7 +71,7 @@ impl Agent {
         let conditions = conditions.chain(self.source_conditions.iter().cloned());
         let conditions = conditions.chain(self.flow_table.condition());
         self.conditions.replace(conditions.chain(self.exposing.condition()));
-        if self.reporting.is_free() {
+        if self.reporting.may_begin() {
             self.reporting.begin(Contents {
                 plan: plan.clone(),
                 programmed: self.tables.programmed(),
@@ -79,6 +79,14 @@ impl Agent {
                 interfaces: self.interfaces.report(&self.dataplane, network, devices),
                 conditions: self.conditions.current().cloned().collect(),
             });
+        }
+    }
+
+    /// Reports what is true at the end, if that has not been.
+    pub(super) async fn report_last(&mut self, queries: &Queries) {
+        if self.reporting.last().await {
+            self.report_late(queries).await;
+            self.reporting.ended().await;
         }
     }
 

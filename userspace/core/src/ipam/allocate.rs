@@ -420,14 +420,12 @@ fn withheld(cluster: &Cluster) -> BTreeSet<IpAddr> {
 }
 
 fn unreadable(cluster: &Cluster) -> BTreeSet<&str> {
-    let unparsed = cluster.faults.iter().filter(|fault| fault.reason == reason::UNPARSABLE);
-    let unparsed = unparsed.filter(|fault| fault.object.kind == "Eip");
     let eips = cluster
         .eips
         .iter()
         .filter(|(_, eip)| eip.address.parse::<AddressRange>().is_err());
     let eips = eips.map(|(name, _)| name.as_str());
-    unparsed.map(|fault| fault.object.name.as_str()).chain(eips).collect()
+    cluster.unread_eips().chain(eips).collect()
 }
 
 /// The addresses that the one allocator of a cluster gives to nobody anew: an address that a Service is leaving is free only

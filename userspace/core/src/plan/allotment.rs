@@ -39,6 +39,8 @@ struct Basis {
     automatic: Automatic,
     rules: Rules,
     partial: bool,
+    /// Eips that a source could not read.
+    unread: Vec<String>,
     node_addresses: Vec<IpAddr>,
 }
 
@@ -52,6 +54,7 @@ impl Basis {
             automatic: cluster.automatic,
             rules: cluster.rules.clone(),
             partial: cluster.is_partial(),
+            unread: cluster.unread_eips().map(str::to_owned).collect(),
             node_addresses: node_addresses(cluster).collect(),
         }
     }
@@ -64,6 +67,7 @@ impl Basis {
             && self.automatic == cluster.automatic
             && self.rules == cluster.rules
             && self.partial == cluster.is_partial()
+            && self.unread.iter().map(String::as_str).eq(cluster.unread_eips())
             && self.node_addresses.iter().copied().eq(node_addresses(cluster))
     }
 }

@@ -117,12 +117,11 @@ impl Serving {
     /// Of all Services with addresses those that have something else than they had.
     fn due<'a>(&self, allotment: &'a Allotment, changed: &BTreeSet<&ServiceKey>, all: bool) -> Vec<&'a ServiceKey> {
         let mut kept = Ascending::new(self.kept.iter());
-        let as_before = |(key, addresses): &(&ServiceKey, &BTreeSet<IpAddr>)| {
+        let mut as_before = |(key, addresses): &(&ServiceKey, &BTreeSet<IpAddr>)| {
             let same = |kept: &Kept| kept.addresses == **addresses && kept.lost == *allotment.lost(key);
             kept.get(*key).is_some_and(same) && !all && !changed.contains(*key)
         };
         let mut due: Vec<_> = allotment.addresses.iter().collect();
-        let mut as_before = as_before;
         due.retain(|one| !as_before(one));
         due.into_iter().map(|(key, _)| key).collect()
     }

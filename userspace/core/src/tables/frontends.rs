@@ -34,8 +34,10 @@ pub(super) struct Frontends {
     by_key: SharedMap<Key, u32>,
     /// Those of which something did not fit: they are tried again with each step.
     lacking: BTreeSet<Key>,
-    /// Those with rows that remember former owners.
-    remembering: BTreeSet<Key>,
+    /// Who remembers whom: each former owner with the frontends whose rows it is in.
+    remembered: BTreeSet<(u32, Key)>,
+    /// The UDP frontends among them.
+    to_forget: BTreeSet<Key>,
     /// How many are served at each address.
     served: SharedMap<Address, u32>,
     /// What the sizes of tables followed from in the last step; `None` while that is not known.
@@ -58,6 +60,8 @@ struct Held {
     changed: Option<u64>,
     /// Counted in [`Frontends::served`].
     served: bool,
+    /// The former owners that are in [`Frontends::remembered`].
+    noted: Vec<u32>,
 }
 
 impl Held {
@@ -134,7 +138,8 @@ impl Frontends {
             held: BTreeMap::new(),
             by_key: SharedMap::new(),
             lacking: BTreeSet::new(),
-            remembering: BTreeSet::new(),
+            remembered: BTreeSet::new(),
+            to_forget: BTreeSet::new(),
             served: SharedMap::new(),
             halvings: None,
             short: false,
@@ -169,10 +174,11 @@ impl Frontends {
             from: None,
             changed: None,
             served: false,
+            noted: Vec::new(),
         };
         self.by_key.insert(*key, held.id);
         self.held.insert(*key, held);
-        self.note_remembering(key);
+        self.note_remembered(key);
         true
     }
 
@@ -205,22 +211,42 @@ impl Frontends {
             self.rows
                 .review(&mut held.table, Memory::Planned.orders(&self.standings), writes);
         }
-        self.remembering
-            .retain(|key| self.held.get(key).is_some_and(|held| held.table.remembers()));
+        let all: Vec<Key> = self.keys().collect();
+        all.iter().for_each(|key| self.note_remembered(key));
     }
 
-    fn note_remembering(&mut self, key: &Key) {
-        if self.held.get(key).is_some_and(|held| held.table.remembers()) {
-            self.remembering.insert(*key);
-        } else {
-            self.remembering.remove(key);
+    /// Takes over whom the rows of a frontend remember now.
+    fn note_remembered(&mut self, key: &Key) {
+        let Some(held) = self.held.get_mut(key) else { return };
+        let now: Vec<u32> = held.table.former().collect();
+        if held.noted == now {
+            return;
         }
+        for id in &held.noted {
+            self.remembered.remove(&(*id, *key));
+        }
+        self.remembered.extend(now.iter().map(|id| (*id, *key)));
+        if is_udp(key) && !now.is_empty() {
+            self.to_forget.insert(*key);
+        } else {
+            self.to_forget.remove(key);
+        }
+        held.noted = now;
+    }
+
+    /// The frontends whose rows remember one of `ids`.
+    fn rememberers(&self, ids: &BTreeSet<u32>) -> impl Iterator<Item = Key> {
+        let of = |id: &u32| {
+            let id = *id;
+            let from = self.remembered.range((id, Key::FIRST)..);
+            from.take_while(move |(held, _)| *held == id).map(|(_, key)| *key)
+        };
+        ids.iter().flat_map(of)
     }
 
     /// Seconds until a row is to forget.
     pub fn forget_in(&self, settings: &Settings) -> Option<u64> {
-        let remembering = self.remembering.iter().filter(|key| is_udp(key));
-        let held = remembering.filter_map(|key| self.held.get(key));
+        let held = self.to_forget.iter().filter_map(|key| self.held.get(key));
         held.map(|held| held.forget_in(settings)).min()
     }
 
@@ -253,7 +279,8 @@ impl Frontends {
         let halvings = wanted.halvings(self.rows.capacity());
         let same_sizes = self.halvings.replace(halvings) == Some(halvings);
         let mut looked_at: BTreeSet<Key> = touched.keys().copied().collect();
-        looked_at.extend(self.lacking.iter().chain(&self.remembering));
+        looked_at.extend(self.lacking.iter().chain(&self.to_forget));
+        looked_at.extend(self.rememberers(&moved));
         if self.short || !same_sizes {
             looked_at.extend(wanted.frontends.keys());
         }
@@ -284,7 +311,7 @@ impl Frontends {
             } else if due || self.held.get(&key).is_none_or(is_due) {
                 let one = (&key, frontend);
                 let entry = self.update_one(one, (size, shrink), backends, &moved, settings, outcome);
-                self.note_remembering(&key);
+                self.note_remembered(&key);
                 let served = entry.is_some();
                 entry.into_iter().for_each(|entry| point(entry, outcome.writes));
                 served
@@ -396,6 +423,7 @@ impl Frontends {
             from: Some(source),
             changed: None,
             served: false,
+            noted: Vec::new(),
         };
         self.by_key.insert(*key, held.id);
         self.held.insert(*key, held);
@@ -419,9 +447,12 @@ impl Frontends {
         for key in keys.filter(|key| !wanted.frontends.contains_key(key)) {
             self.set_served(key, false);
             self.lacking.remove(key);
-            self.remembering.remove(key);
+            self.to_forget.remove(key);
             self.by_key.remove(key);
             if let Some(gone) = self.held.remove(key) {
+                for id in gone.noted {
+                    self.remembered.remove(&(id, *key));
+                }
                 self.ids.retire(gone.id);
                 self.sources.remove(gone.id);
                 self.rows.remove(gone.table);

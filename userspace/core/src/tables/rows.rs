@@ -72,6 +72,11 @@ impl Table {
         !self.former.is_empty()
     }
 
+    /// The former owners that rows remember, in order.
+    pub fn former(&self) -> impl Iterator<Item = u32> {
+        self.former.keys().copied()
+    }
+
     /// Whether any row remembers one of `ids`.
     pub fn remembers_any(&self, ids: &BTreeSet<u32>) -> bool {
         !ids.is_empty() && self.former.keys().any(|id| ids.contains(id))
