@@ -43,7 +43,7 @@ mod directory;
 mod frontends;
 mod ids;
 mod key;
-
+mod members;
 mod nodes;
 mod owners;
 mod policies;

@@ -8,9 +8,10 @@ use super::{
     backends::Backends,
     ids::Ids,
     key::Key,
+    members::Members,
     policies::with_policy,
     refusal::{Refusal, refused},
-    rendezvous::{self, Member},
+    rendezvous,
     rows::{Rows, Table},
     sources::SourcePrefixes,
     standing::{Memory, Standing},
@@ -55,7 +56,7 @@ struct Held {
     id: u32,
     table: Table,
     /// What the rows were computed from; `None` when that is not known.
-    from: Option<Source>,
+    from: Option<Members>,
     /// When its rows last changed hands; `None` when that is not known.
     changed: Option<u64>,
     /// Counted in [`Frontends::served`].
@@ -83,35 +84,6 @@ impl Held {
         self.from.as_ref().is_none_or(|source| source.size != size)
             || self.table.remembers_any(moved)
             || self.is_to_forget(key, settings)
-    }
-}
-
-/// All that a table depends on.
-#[derive(Debug, PartialEq, Eq)]
-struct Source {
-    members: Vec<Member>,
-    size: usize,
-}
-
-impl Source {
-    fn new(members: &[(Key, u32)], size: usize, backends: &Backends) -> Self {
-        let member = |&(key, weight): &(Key, u32)| {
-            Some(Member {
-                key,
-                weight,
-                id: backends.id(&key)?,
-            })
-        };
-        Self {
-            members: members.iter().filter_map(member).collect(),
-            size,
-        }
-    }
-
-    /// Whether it is that of these members, none left out.
-    fn is(&self, members: &[(Key, u32)], size: usize) -> bool {
-        let same = |(held, wanted): (&Member, &(Key, u32))| (held.key, held.weight) == *wanted;
-        self.size == size && self.members.len() == members.len() && self.members.iter().zip(members).all(same)
     }
 }
 
@@ -352,7 +324,7 @@ impl Frontends {
     ) -> Option<DirectoryEntry> {
         let members = members(&frontend.frontend);
         if !self.held.contains_key(key)
-            && let Err(refusal) = self.enter(key, Source::new(&members, size, backends), outcome.writes)
+            && let Err(refusal) = self.enter(key, Members::new(&members, size, backends), outcome.writes)
         {
             outcome.refuse(frontend, refusal, format!("{} is not served", frontend.name));
             self.lacking.insert(*key);
@@ -363,7 +335,7 @@ impl Frontends {
         let as_wanted = held.from.as_ref().is_some_and(|source| source.is(&members, size));
         let spare = shrink && held.table.len() > size;
         if !as_wanted || spare || held.table.len() < size {
-            let source = Source::new(&members, size, backends);
+            let source = Members::new(&members, size, backends);
             let owners = rendezvous::table(&source.members, size);
             let changed = if spare {
                 self.rows.shrink(&mut held.table, &owners, order, outcome.writes)
@@ -406,7 +378,7 @@ impl Frontends {
     }
 
     /// A frontend that was not there.
-    fn enter(&mut self, key: &Key, source: Source, writes: &mut Vec<Write>) -> Result<(), Refusal> {
+    fn enter(&mut self, key: &Key, source: Members, writes: &mut Vec<Write>) -> Result<(), Refusal> {
         if self.ids.free() == 0 {
             return Err(Refusal::Frontends);
         }
