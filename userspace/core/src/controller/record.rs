@@ -146,10 +146,13 @@ impl<'a> Holders<'a> {
         Self { shown, all }
     }
 
-    /// Whether everybody on an address but `newcomer` is to stay there: who is leaving leaves first.
+    /// Whether everybody on an address but `newcomer` is to stay there: who is leaving leaves first. But not if it shows the
+    /// address, so that `newcomer` has asked for it, and no port of the two is the same: two that ask for each other's address
+    /// would wait for each other for ever.
     fn all_want(&self, served: &Served<'_>, address: IpAddr, newcomer: &ServiceKey) -> bool {
         let holders = self.all.get(&address).into_iter().flatten();
         let mut others = holders.filter(|key| **key != newcomer);
-        others.all(|key| served.wants(key, address))
+        let shows = |key: &ServiceKey| self.shown.get(&address).is_some_and(|keys| keys.contains(key));
+        others.all(|key| served.wants(key, address) || shows(key) && served.share_no_port(newcomer, key))
     }
 }

@@ -3,7 +3,7 @@
 use super::{Action, Event, ServiceObject, World};
 use crate::{
     ipam::{AddressRange, Allocations},
-    model::{Automatic, Family, ObjectRef, Service, ServiceKey},
+    model::{Automatic, Family, ObjectRef, Service, ServiceKey, ServicePort},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,6 +73,19 @@ impl<'a> Served<'a> {
     /// Whether a Service is to have an address.
     pub(super) fn wants(&self, key: &ServiceKey, address: IpAddr) -> bool {
         self.eip_of(key, address).is_some()
+    }
+
+    /// Whether two Services can be at one address.
+    pub(super) fn share_no_port(&self, one: &ServiceKey, other: &ServiceKey) -> bool {
+        let ports = |key| self.world.cluster.services.get(key).map(|service| &service.ports);
+        let (Some(ours), Some(theirs)) = (ports(one), ports(other)) else {
+            return false;
+        };
+        let clash = |port: &ServicePort| {
+            let same = |their: &ServicePort| (their.port, &their.protocol) == (port.port, &port.protocol);
+            theirs.iter().any(same)
+        };
+        !ours.iter().any(clash)
     }
 
     /// The Eip of which a Service is to have an address.
