@@ -109,9 +109,13 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
             Ok(())
         })?;
         cluster.answered_by(Family::V6, WEB, &all)?;
-        let status = Status::of(&cluster.lab, &cluster.lab.nodes[0])?;
-        let shown = (status.agent_alive, status.pid == cluster.agents[0].id());
-        ensure!(shown == (true, true), "{status:?} is of an earlier agent");
+        // It is logged first, then reported.
+        let status = wait::until("the new agent's report", || {
+            let status = Status::of(&cluster.lab, &cluster.lab.nodes[0])?;
+            let shown = (status.agent_alive, status.pid == cluster.agents[0].id());
+            ensure!(shown == (true, true), "{status:?} is of an earlier agent");
+            Ok(status)
+        })?;
         status.condition("APIServer", cluster.control_plane.server(), "Unreachable")?;
         let waiting = status.waiting.as_ref().context("it waits for nothing")?;
         ensure!(
