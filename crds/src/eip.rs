@@ -133,6 +133,9 @@ pub struct NodeStanding {
     /// Why not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Whether packets that other nodes send to it by tunnel come to its pods.
+    #[serde(default)]
+    pub takes_tunnel: bool,
     /// The addresses whose traffic the node draws.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announces: Vec<String>,

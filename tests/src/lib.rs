@@ -1,5 +1,5 @@
-//! What the tests, the demo and the benches share: the lab of namespaces, a Kubernetes control plane, the golden packets and
-//! the bench harness.
+//! What the tests, the demo and the benches share: the lab of namespaces, a Kubernetes control plane, the golden packets, the
+//! bench harness, and what is both tested and measured.
 
 pub mod bench;
 pub mod demo;
@@ -8,3 +8,4 @@ pub mod lab;
 pub mod packets;
 pub mod release;
 pub mod survival;
+pub mod takeover;

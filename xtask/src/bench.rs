@@ -21,7 +21,9 @@ pub(crate) struct Args {
 
 /// Suites that run the agent, which is then built as it is shipped. The others have programs run and timed by the kernel, so
 /// the build of the bench that is there sooner measures the same.
-const WITH_AGENT: [&str; 4] = ["survival", "lab", "update", "kube"];
+const WITH_AGENT: [&str; 5] = ["survival", "lab", "update", "kube", "takeover"];
+/// Suites with a Kubernetes API.
+const WITH_KUBE: [&str; 2] = ["kube", "takeover"];
 
 /// The verb.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -29,7 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let tools = setup::run(Scope::Everything)?;
     build_ebpf::build(&tools)?;
     let asked = |suite: &str| args.arguments.iter().any(|argument| argument == suite);
-    if asked("kube") {
+    if WITH_KUBE.into_iter().any(asked) {
         kube::build()?;
     }
     let bench = if WITH_AGENT.into_iter().any(asked) {

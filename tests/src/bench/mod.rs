@@ -2,7 +2,8 @@
 //!
 //! [`survival`] counts connections that break while everything comes and goes. [`throughput`] is the suite `lab`: packets per
 //! second beside the kernel's ways of serving. [`update`] times changes of a folder on their way to the maps, [`kube`] those of a
-//! Kubernetes API, and what agent and controller cost there; [`services`] makes thousands of Services, [`maps`] reads what an
+//! Kubernetes API, and what agent and controller cost there; [`takeover`] is what clients notice while Weir takes over
+//! from OpenELB. [`services`] makes thousands of Services, [`maps`] reads what an
 //! agent has written, and [`cost`] what it has used.
 //!
 //! The rest is the suite `packet`: nanoseconds per packet of the loaded programs, by the kernel's own clock
@@ -20,6 +21,7 @@ pub mod report;
 pub mod scene;
 pub mod services;
 pub mod survival;
+pub mod takeover;
 pub mod throughput;
 pub mod update;
 

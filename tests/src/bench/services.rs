@@ -5,7 +5,9 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-/// The Eip all VIPs are of.
+/// Name of the Eip all VIPs are of.
+pub const EIP_NAME: &str = "many";
+/// That Eip.
 pub const EIP: &str = "apiVersion: network.kubesphere.io/v1alpha2\nkind: Eip\nmetadata: {name: many}\nspec:\n  \
     address: 10.20.0.0/16\n  protocol: layer2\n  interface: eth0\n---\n";
 /// The port of every Service.

@@ -9,7 +9,7 @@ use tests::bench::{
     machine::Machine,
     measure::{Bench, Effort},
     report::{Report, Row},
-    survival, throughput, update,
+    survival, takeover, throughput, update,
 };
 
 /// What the packet path costs, and what it holds.
@@ -42,6 +42,8 @@ enum Suite {
     Update,
     /// The same with a Kubernetes API, and what agent and controller cost there.
     Kube,
+    /// What clients notice while Weir takes over from OpenELB and kube-proxy.
+    Takeover,
 }
 
 const FULL: Effort = Effort {
@@ -96,6 +98,10 @@ fn run(args: &Args) -> Result<()> {
         Suite::Kube => {
             let report = kube::run(if args.quick { kube::QUICK } else { kube::FULL })?;
             Results::new("kube", &report, report.table(), report.markdown())
+        }
+        Suite::Takeover => {
+            let report = takeover::run(&args.case)?;
+            Results::new("takeover", &report, report.table(), report.markdown())
         }
     }?;
     println!("{}", if args.json { &results.json } else { &results.table });

@@ -88,7 +88,7 @@ pub struct Lab {
 }
 
 /// One node of the lab.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     /// `node-1` and up, also the Kubernetes name.
     pub name: String,

@@ -15,6 +15,7 @@ mod controller;
 mod definitions;
 mod deploy;
 mod eips;
+mod handover;
 mod in_pod;
 mod killing;
 mod kube_proxy;

@@ -94,7 +94,7 @@ impl Cluster {
 }
 
 fn entry() -> Value {
-    json!({"ready": true, "announces": ["10.10.1.1"]})
+    json!({"ready": true, "takesTunnel": true, "announces": ["10.10.1.1"]})
 }
 
 #[test]
@@ -166,7 +166,10 @@ fn the_policy_reads_the_status_of_500_nodes_with_5000_addresses() -> Result<()> 
     let used = (0..5000).map(|number| (address(number), json!(format!("team-{}/service-{number}", number % 50))));
     let nodes = (0..499).map(|node| {
         let announces: Vec<String> = (0..10).map(|at| address(node * 10 + at)).collect();
-        (format!("node-{node}"), json!({"ready": true, "announces": announces}))
+        (
+            format!("node-{node}"),
+            json!({"ready": true, "takesTunnel": true, "announces": announces}),
+        )
     });
     let all = json!({
         "used": used.collect::<serde_json::Map<_, _>>(), "usage": 5000, "ready": true,

@@ -23,6 +23,8 @@ pub struct Standing {
     pub ready: bool,
     /// Why not.
     pub message: String,
+    /// Whether the node takes packets for its pods out of the tunnel.
+    pub takes_tunnel: bool,
     /// The addresses that this node draws the traffic of.
     pub announces: BTreeSet<IpAddr>,
     /// What is wrong with Services that have one of those.
@@ -42,13 +44,15 @@ pub struct Problem {
     pub message: String,
 }
 
-/// How each Eip of `cluster` stands on `this` node, which `plan` is of, when `conditions` are all that is wrong there.
+/// How each Eip of `cluster` stands on `this` node, which `plan` is of, when `conditions` are all that is wrong there and
+/// `takes_tunnel` is whether the program is where packets from other nodes come in.
 #[must_use]
 pub fn standings<'a>(
     cluster: &Cluster,
     this: &ThisNode,
     plan: &Plan,
     conditions: impl Iterator<Item = &'a Condition> + Clone,
+    takes_tunnel: bool,
 ) -> BTreeMap<String, Standing> {
     let of_node = conditions.clone().find(|condition| stops_node(condition));
     let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
@@ -60,6 +64,7 @@ pub fn standings<'a>(
         let standing = Standing {
             ready: problem.is_none(),
             message: problem.map(ToString::to_string).unwrap_or_default(),
+            takes_tunnel,
             ..Standing::default()
         };
         standings.insert(name.clone(), standing);

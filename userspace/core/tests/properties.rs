@@ -1,6 +1,11 @@
 //! What holds of every plan, whatever the cluster.
 
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample::{select, subsequence},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -12,7 +17,7 @@ use weir_core::{
         Automatic, Cluster, Condition, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node,
         ObjectRef, PortProtocol, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy, reason,
     },
-    plan::{Memo, Plan, ThisNode, plan},
+    plan::{Frontend, Memo, Plan, ThisNode, plan},
 };
 
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -174,12 +179,18 @@ fn node(index: u8) -> impl Strategy<Value = Node> {
         })
 }
 
+fn tunnels() -> impl Strategy<Value = Option<Arc<BTreeSet<String>>>> {
+    let taking = subsequence(NODES.to_vec(), 0..=NODES.len());
+    option::of(taking.prop_map(|nodes| Arc::new(nodes.into_iter().map(str::to_owned).collect())))
+}
+
 fn cluster() -> impl Strategy<Value = Cluster> {
     let addresses = vec(select(vec!["10.1.0.1", "10.1.0.2", "10.2.0.1", "fd00::3"]), 0..3);
     let one = (service(), vec(slice(), 0..3), addresses);
-    (eips(), vec(one, 0..7), (node(1), node(2), node(3))).prop_map(|(eips, services, (a, b, c))| {
+    (eips(), vec(one, 0..7), (node(1), node(2), node(3)), tunnels()).prop_map(|(eips, services, (a, b, c), tunnels)| {
         let mut cluster = Cluster {
             eips,
+            tunnels,
             ..Cluster::default()
         };
         for (index, (service, slices, previous)) in services.into_iter().enumerate() {
@@ -238,6 +249,7 @@ enum Part {
     Slices(usize),
     Service(usize),
     Nodes,
+    Tunnels,
     Eips,
     /// What a plan gave is what the next one finds.
     Previous,
@@ -255,6 +267,7 @@ fn changes() -> impl Strategy<Value = Vec<(Part, Cluster)>> {
         6 => index().prop_map(Part::Slices),
         3 => index().prop_map(Part::Service),
         1 => Just(Part::Nodes),
+        2 => Just(Part::Tunnels),
         1 => Just(Part::Eips),
         1 => Just(Part::Previous),
         1 => Just(Part::Readable),
@@ -280,6 +293,7 @@ fn change(cluster: &mut Cluster, part: Part, other: Cluster, last: &Plan) {
         Part::Slices(index) => exchange(&mut cluster.endpoint_slices, &other.endpoint_slices, index),
         Part::Service(index) => exchange(&mut cluster.services, &other.services, index),
         Part::Nodes => cluster.nodes = other.nodes,
+        Part::Tunnels => cluster.tunnels = other.tunnels,
         Part::Eips => cluster.eips = other.eips,
         Part::Previous => cluster.previous = last.memory(),
         Part::Automatic(automatic) => cluster.automatic = automatic,
@@ -315,9 +329,39 @@ proptest! {
             let elected = plans[0].vips[address].owner.is_some();
             prop_assert_eq!(owners, usize::from(elected), "{} has {} owners", address, owners);
         }
-        let shared: Vec<_> = plans.into_iter().map(|plan| shared(plan, &cluster)).collect();
-        prop_assert_eq!(&shared[0], &shared[1]);
-        prop_assert_eq!(&shared[1], &shared[2]);
+        // A node knows of itself what it has not said yet.
+        let said = |node: &str| cluster.tunnels.as_ref().is_none_or(|said| said.contains(node));
+        let plans = NODES.iter().zip(plans).filter(|(node, _)| said(node));
+        let shared: Vec<_> = plans.map(|(_, plan)| shared(plan, &cluster)).collect();
+        prop_assert!(shared.windows(2).all(|two| two[0] == two[1]), "{:#?}", shared);
+    }
+
+    #[test]
+    fn pods_that_no_tunnel_leads_to_get_new_flows_only_where_there_are_no_others(cluster in cluster()) {
+        let everywhere = planned(&Cluster { tunnels: None, ..cluster.clone() }, "node-a");
+        let plan = planned(&cluster, "node-a");
+        prop_assert_eq!(&plan.vips, &everywhere.vips, "who answers for an address does not depend on it");
+        let reached = |node: &str| node == "node-a" || cluster.tunnels.as_ref().is_none_or(|said| said.contains(node));
+        for (name, frontend) in plan.frontends.iter() {
+            let all = &everywhere.frontends[name];
+            let reached_of = |frontend: &Frontend| -> BTreeMap<_, _> {
+                let backends = frontend.backends.clone().into_iter();
+                backends.filter(|(backend, _)| reached(&backend.node)).collect()
+            };
+            if reached_of(all).is_empty() && reached_of(frontend).is_empty() {
+                prop_assert_eq!(frontend, all, "nobody is kept from the last that there are");
+            } else if !reached_of(all).is_empty() {
+                prop_assert_eq!(&frontend.backends, &reached_of(all));
+            }
+            let known = |frontend: &Frontend| -> BTreeSet<_> {
+                frontend.backends.keys().chain(frontend.draining.keys()).cloned().collect()
+            };
+            prop_assert_eq!(known(frontend), known(all), "those that are there keep their flows");
+            for kept in all.backends.keys().filter(|backend| !frontend.backends.contains_key(*backend)) {
+                let about = |it: &Condition| it.reason == reason::NO_AGENT && *it.object.name == *kept.node;
+                prop_assert!(plan.conditions.iter().any(about), "nobody says why {:?} gets nothing", kept);
+            }
+        }
     }
 
     #[test]

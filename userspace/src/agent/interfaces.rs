@@ -76,6 +76,12 @@ impl Interfaces {
             .any(|failure| matches!(failure, Failure::Attach(_)))
     }
 
+    /// Whether the program is on one of them, by the last attempt.
+    #[must_use]
+    pub fn any_attached(&self) -> bool {
+        self.attempted && self.failures.len() < self.names.len()
+    }
+
     /// The devices of all interfaces; `None` while one is missing.
     #[must_use]
     pub fn devices<'a>(&self, network: &'a Network) -> Option<BTreeSet<&'a str>> {

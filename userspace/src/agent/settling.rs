@@ -47,7 +47,13 @@ impl Agent {
         // What a node that is none says would be taken away again.
         let known = |cluster: &&Cluster| cluster.nodes.contains_key(&self.this.name);
         if let (Some(standings), Some(cluster)) = (&self.standings, self.cluster.as_ref().filter(known)) {
-            let now = standings_of(cluster, &self.this, plan, self.conditions.current());
+            let now = standings_of(
+                cluster,
+                &self.this,
+                plan,
+                self.conditions.current(),
+                self.interfaces.any_attached(),
+            );
             standings.should_be(now, cluster.nodes.len());
         }
     }

@@ -109,7 +109,7 @@ impl Kube {
         }
         Self {
             inbox,
-            contents: Contents::new(scope.automatic()),
+            contents: Contents::new(scope),
             problems: Problems::new(server),
             awaited: kinds.iter().copied().collect(),
             changed: true,

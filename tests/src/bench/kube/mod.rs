@@ -69,7 +69,7 @@ const ADDRESSES: Duration = Duration::from_millis(100);
 /// # Errors
 /// When agent, controller or API server fail or take too long.
 pub fn run(effort: Effort) -> Result<Report> {
-    let stage = Stage::new()?;
+    let stage = Stage::new(effort.services + effort.burst)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let rows = stage
         .control_plane

@@ -120,6 +120,8 @@ pub mod reason {
     pub const NOT_ANNOUNCED: &str = "NotAnnounced";
     /// No node may announce an Eip's addresses.
     pub const NO_ELIGIBLE_NODE: &str = "NoEligibleNode";
+    /// A node does not say that an agent on it takes packets out of the tunnel.
+    pub const NO_AGENT: &str = "NoAgent";
 
     /// A Service asks for an Eip that does not exist or is refused.
     pub const UNKNOWN_EIP: &str = "UnknownEip";

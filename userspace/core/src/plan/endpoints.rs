@@ -23,6 +23,16 @@ struct Found<'a> {
     state: State,
     weight: u32,
     node: &'a Arc<str>,
+    /// Whether its node takes packets out of the tunnel, as far as it says so.
+    takes_tunnel: bool,
+}
+
+impl Found<'_> {
+    /// How well it is suited for new flows from other nodes; better is greater. Those of a node that may not take them are the
+    /// last resort, so that nothing is lost by an agent that cannot say that it runs.
+    fn rank(&self) -> (bool, State) {
+        (self.takes_tunnel && self.state > State::Withheld, self.state)
+    }
 }
 
 /// The best that any slice says of an endpoint; better is greater.
@@ -58,6 +68,8 @@ pub(super) struct Targets<'a> {
     pub serving: Vec<Target<'a>>,
     /// Keep the flows they have: terminating, or not ready now. A pod that fails a probe still has its connections.
     pub draining: Vec<(Target<'a>, Draining)>,
+    /// Nodes of those that could serve, and that may not take packets out of the tunnel.
+    pub silent: BTreeSet<&'a Arc<str>>,
 }
 
 impl<'a> Endpoints<'a> {
@@ -71,6 +83,7 @@ impl<'a> Endpoints<'a> {
                 };
                 let weight = weights.of(name, node);
                 let state = state(service, endpoint, weight);
+                let takes_tunnel = nodes.takes_tunnel(node);
                 for port in &slice.ports {
                     let PortProtocol::Served(protocol) = port.protocol else {
                         continue;
@@ -81,7 +94,12 @@ impl<'a> Endpoints<'a> {
                         .entry(key)
                         .or_default()
                         .entry((endpoint.address, port.port))
-                        .or_insert(Found { state, weight, node });
+                        .or_insert(Found {
+                            state,
+                            weight,
+                            node,
+                            takes_tunnel,
+                        });
                     // A pod on its way from one slice to another is in both for a moment.
                     (found.state, found.weight) = (found.state, found.weight).max((state, weight));
                 }
@@ -94,6 +112,7 @@ impl<'a> Endpoints<'a> {
     ///
     /// The rules are kube-proxy's: ready endpoints get new flows; where there are none, those do that terminate and still
     /// serve. With `Cluster` that is asked of all endpoints, with `Local` of each node's own, which are all that it uses.
+    /// Ours besides: those of nodes that take nothing out of the tunnel come last.
     pub(super) fn targets(
         &self,
         (port_name, protocol, family): (&str, Protocol, Family),
@@ -104,21 +123,15 @@ impl<'a> Endpoints<'a> {
         let Some(found) = self.by_port.get(&(port_name, protocol, family)) else {
             return targets;
         };
-        let best_of = |used: &dyn Fn(&Found<'a>) -> bool| {
-            found
-                .values()
-                .filter(|found| used(found))
-                .map(|found| found.state)
-                .max()
-        };
-        let best = best_of(&|_| true).unwrap_or(State::Keeping);
+        let best = found.values().map(|found| found.state).max();
+        let best = best.unwrap_or(State::Keeping);
         if best > State::Keeping {
             let nodes = found.values().filter(|found| found.state == best);
             targets.nodes = nodes.map(|found| found.node).collect();
         }
         targets.available = best > State::Withheld;
         let used = |found: &Found<'a>| policy == TrafficPolicy::Cluster || **found.node == *this;
-        let best = best_of(&used).unwrap_or(State::Keeping);
+        let best = found.values().filter(|found| used(found)).map(Found::rank).max();
         for ((address, port), found) in found.iter().filter(|(_, found)| used(found)) {
             let target = Target {
                 address: *address,
@@ -126,7 +139,10 @@ impl<'a> Endpoints<'a> {
                 node: found.node,
                 weight: found.weight,
             };
-            if found.state == best && best > State::Withheld {
+            if !found.takes_tunnel && found.state > State::Withheld {
+                targets.silent.insert(found.node);
+            }
+            if Some(found.rank()) == best && found.state > State::Withheld {
                 targets.serving.push(target);
             } else {
                 let draining = match found.state {

@@ -79,6 +79,15 @@ impl Served {
         served
     }
 
+    /// Whether one of these nodes has a backend of it.
+    pub(super) fn is_on(&self, nodes: &BTreeSet<&Arc<str>>) -> bool {
+        let mut backends = self
+            .frontends
+            .values()
+            .flat_map(|frontend| frontend.backends.keys().chain(frontend.draining.keys()));
+        backends.any(|backend| nodes.contains(&backend.node))
+    }
+
     fn say(&mut self, key: &ServiceKey, field: &str, reason: &str, message: String) {
         self.conditions
             .push(Condition::new(ObjectRef::service(key), field, reason, message));
@@ -174,6 +183,8 @@ impl OneService<'_> {
             let targets = self
                 .endpoints
                 .targets((&port.name, protocol, family), traffic_policy, &this.name);
+            // The same from every Service, so it is one.
+            served.conditions.extend(targets.silent.iter().map(|node| silent(node)));
             if !targets.nodes.is_empty() {
                 with_backends += 1;
                 let delivery = Arc::make_mut(served.deliveries.entry(address).or_default());
@@ -236,6 +247,13 @@ impl OneService<'_> {
             served.say(key, &format!("spec.ports[{index}]"), reason::NO_ENDPOINTS, message);
         }
     }
+}
+
+fn silent(node: &str) -> Condition {
+    let message = "no agent says that it takes packets out of the tunnel there, so pods on it get no new connections from other \
+                   nodes, unless a Service has no others. Look at the agent's pod on it, and whether the DaemonSet wants one there."
+        .into();
+    Condition::new(ObjectRef::cluster_scoped("Node", node), "", reason::NO_AGENT, message)
 }
 
 /// Sharing draws traffic to the nodes of every Service on the address, so `Local` cannot keep its promise there.

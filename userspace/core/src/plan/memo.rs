@@ -43,8 +43,9 @@ impl Memo {
         let stale = Stale {
             allotment: anew,
             nodes: self.nodes.tunnel_addresses != nodes.tunnel_addresses,
+            silent: self.nodes.silent.symmetric_difference(&nodes.silent).collect(),
         };
-        let delivered = self.serving.update(cluster, &allotment, (&nodes, this), stale);
+        let delivered = self.serving.update(cluster, &allotment, (&nodes, this), &stale);
         let election = Election {
             this,
             nodes: &nodes,

@@ -14,6 +14,8 @@ pub(super) struct Nodes {
     pub tunnel_addresses: BTreeMap<Arc<str>, IpAddr>,
     /// Those that may own a VIP.
     pub eligible: BTreeSet<Arc<str>>,
+    /// Those that do not say that they take packets out of the tunnel: no agent runs there yet, or none does any more.
+    pub silent: BTreeSet<Arc<str>>,
 }
 
 impl Nodes {
@@ -49,6 +51,10 @@ impl Nodes {
             if node.ready && !node.excluded {
                 nodes.eligible.insert(name.clone());
             }
+            let told = cluster.tunnels.as_ref().is_none_or(|told| told.contains(&*name));
+            if !told && *name != *this.name {
+                nodes.silent.insert(name.clone());
+            }
             nodes.tunnel_addresses.insert(name, address);
         }
         if !cluster.nodes.contains_key(&this.name) {
@@ -64,6 +70,11 @@ impl Nodes {
     /// Where a node's tunnel ends.
     pub(super) fn tunnel_address(&self, node: &str) -> Option<IpAddr> {
         self.tunnel_addresses.get(node).copied()
+    }
+
+    /// Whether what is sent to a node by tunnel arrives, as far as it says so.
+    pub(super) fn takes_tunnel(&self, node: &str) -> bool {
+        !self.silent.contains(node)
     }
 
     /// The name of a node that has one, as it is shared by all that speak of it.

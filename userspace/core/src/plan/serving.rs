@@ -45,11 +45,13 @@ struct Kept {
 }
 
 /// What is another than in the last plan, besides Services and their slices.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stale {
+#[derive(Clone, Debug)]
+pub(super) struct Stale<'a> {
     pub allotment: bool,
     /// Where tunnels end.
     pub nodes: bool,
+    /// The nodes that take packets out of the tunnel now and did not, or the other way round.
+    pub silent: BTreeSet<&'a Arc<str>>,
 }
 
 impl Serving {
@@ -72,22 +74,23 @@ impl Serving {
         cluster: &Cluster,
         allotment: &Allotment,
         nodes: (&Nodes, &ThisNode),
-        stale: Stale,
+        stale: &Stale<'_>,
     ) -> BTreeSet<IpAddr> {
         let services = mem::replace(&mut self.services, cluster.services.clone());
         let slices = mem::replace(&mut self.slices, cluster.endpoint_slices.clone());
         let services = cluster.services.changes_since(&services).map(|(key, ..)| key);
         let slices = cluster.endpoint_slices.changes_since(&slices).map(|(key, ..)| key);
-        let changed: BTreeSet<&ServiceKey> = services.chain(slices).collect();
-        let due = match stale {
-            Stale {
-                allotment: false,
-                nodes: false,
-            } => changed
-                .into_iter()
-                .filter(|key| allotment.addresses.contains_key(*key))
-                .collect(),
-            _ => self.due(allotment, &changed, stale.nodes),
+        let mut changed: BTreeSet<&ServiceKey> = services.chain(slices).collect();
+        if !stale.silent.is_empty() {
+            let kept = allotment.addresses.keys().map(|key| (key, self.kept.get(key)));
+            let there = kept.filter(|(_, kept)| kept.is_some_and(|kept| kept.served.is_on(&stale.silent)));
+            changed.extend(there.map(|(key, _)| key));
+        }
+        let due = if stale.allotment || stale.nodes {
+            self.due(allotment, &changed, stale.nodes)
+        } else {
+            changed.retain(|key| allotment.addresses.contains_key(*key));
+            changed.into_iter().collect()
         };
 
         let mut former = if stale.allotment {

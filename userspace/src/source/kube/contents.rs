@@ -2,15 +2,17 @@
 
 use super::{
     super::objects::{Identity, Object},
+    Scope,
     records::{Record, Records},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    sync::Arc,
 };
 use weir_core::{
     SharedMap,
-    model::{Automatic, Cluster, Condition, ServiceKey, Slices},
+    model::{Cluster, Condition, ServiceKey, Slices},
 };
 
 /// An object as it was read.
@@ -40,10 +42,11 @@ pub(super) struct Contents {
 
 impl Contents {
     /// Nothing.
-    pub(super) fn new(automatic: Automatic) -> Self {
+    pub(super) fn new(scope: Scope) -> Self {
         Self {
             cluster: Cluster {
-                automatic,
+                automatic: scope.automatic(),
+                tunnels: (scope == Scope::Agent).then(Arc::default),
                 ..Cluster::default()
             },
             unclaimed: SharedMap::new(),
@@ -75,6 +78,9 @@ impl Contents {
             faults,
         } = entry;
         let written = record.is_some_and(|record| self.records.set(&identity, record));
+        if written && identity.kind == "Eip" {
+            self.hear();
+        }
         let faulted = if faults.is_empty() {
             self.faults.remove(&identity).is_some()
         } else {
@@ -123,7 +129,10 @@ impl Contents {
         self.records.remove(identity);
         let name = &identity.name;
         let changed = match &*identity.kind {
-            "Eip" => self.cluster.eips.remove(name).is_some(),
+            "Eip" => {
+                self.hear();
+                self.cluster.eips.remove(name).is_some()
+            }
             "Node" => self.cluster.nodes.remove(name).is_some(),
             "Namespace" => self.cluster.namespaces.remove(name).is_some(),
             "Service" => {
@@ -139,6 +148,19 @@ impl Contents {
             _ => false,
         };
         changed || faulted
+    }
+
+    /// Which nodes take packets out of the tunnel, by what they have written into Eips.
+    fn hear(&mut self) {
+        let Some(former) = &mut self.cluster.tunnels else {
+            return;
+        };
+        let standings = self.records.eips.values().flat_map(|eip| &eip.nodes);
+        let taking = standings.filter(|(_, standing)| standing.takes_tunnel);
+        let taking: BTreeSet<String> = taking.map(|(node, _)| node.clone()).collect();
+        if **former != taking {
+            *former = Arc::new(taking);
+        }
     }
 
     /// Takes in all objects of a kind; whether the snapshot is another.

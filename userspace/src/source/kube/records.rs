@@ -153,6 +153,7 @@ fn standing(node: &NodeStanding) -> Standing {
     Standing {
         ready: node.ready,
         message: node.message.clone(),
+        takes_tunnel: node.takes_tunnel,
         announces: node.announces.iter().filter_map(|text| text.parse().ok()).collect(),
         problems: problems.collect(),
     }

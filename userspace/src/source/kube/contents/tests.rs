@@ -1,5 +1,6 @@
 use super::*;
-use weir_core::model::{Eip, Endpoint, EndpointSlice, Node, Service, reason};
+use weir_core::model::{Automatic, Eip, Endpoint, EndpointSlice, Node, Service, reason};
+use weir_core::{controller::EipObject, standing::Standing};
 
 fn entry(identity: Identity, object: Object) -> Entry {
     Entry {
@@ -58,7 +59,7 @@ fn slices(contents: &Contents) -> Vec<String> {
 
 #[test]
 fn the_same_again_is_nothing_new() {
-    let mut contents = Contents::new(Automatic::Given);
+    let mut contents = Contents::new(Scope::Agent);
     assert!(contents.set(eip("pool", "10.1.0.0/24")));
     assert!(contents.set(service("web", 1)));
     assert!(contents.set(slice("web-1", "web", "10.9.0.1")));
@@ -79,7 +80,7 @@ fn the_same_again_is_nothing_new() {
 
 #[test]
 fn a_list_replaces_its_own_kind() {
-    let mut contents = Contents::new(Automatic::Given);
+    let mut contents = Contents::new(Scope::Agent);
     contents.replace("Service", vec![service("a", 1), service("b", 1)]);
     contents.replace("Eip", vec![eip("pool", "10.1.0.0/24")]);
     assert!(contents.replace("Service", vec![service("b", 1), service("c", 1)]));
@@ -93,7 +94,7 @@ fn a_list_replaces_its_own_kind() {
 
 #[test]
 fn slices_follow_their_service_whatever_comes_first() {
-    let mut contents = Contents::new(Automatic::Given);
+    let mut contents = Contents::new(Scope::Agent);
     assert!(!contents.set(slice("web-1", "web", "10.9.0.1")), "nobody needs it");
     assert!(contents.set(service("web", 1)));
     assert!(contents.set(slice("web-2", "web", "10.9.0.2")));
@@ -117,7 +118,7 @@ fn slices_follow_their_service_whatever_comes_first() {
 
 #[test]
 fn an_object_that_cannot_be_read_is_as_it_was() {
-    let mut contents = Contents::new(Automatic::Given);
+    let mut contents = Contents::new(Scope::Agent);
     contents.set(eip("pool", "10.1.0.0/24"));
     let identity = Identity::cluster_scoped("Eip", "pool");
     let fault = Condition::new(
@@ -143,7 +144,7 @@ fn an_object_that_cannot_be_read_is_as_it_was() {
     contents.replace("Eip", Vec::new());
     contents.set(unreadable);
     assert!(contents.replace("Eip", Vec::new()));
-    assert_eq!(contents.snapshot(), Contents::new(Automatic::Given).snapshot());
+    assert_eq!(contents.snapshot(), Contents::new(Scope::Agent).snapshot());
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn nodes_and_namespaces_are_kept_by_name() {
         ready: true,
     };
     let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
-    let mut contents = Contents::new(Automatic::Lowest);
+    let mut contents = Contents::new(Scope::Controller);
     let of_node = Identity::cluster_scoped("Node", "node-1");
     assert!(contents.set(entry(of_node.clone(), Object::Node(node))));
     let of_namespace = Identity::cluster_scoped("Namespace", "apps");
@@ -162,4 +163,42 @@ fn nodes_and_namespaces_are_kept_by_name() {
     assert_eq!(contents.snapshot().namespaces["apps"], labels);
     assert!(contents.remove(&of_node) && !contents.remove(&of_node));
     assert!(contents.replace("Namespace", Vec::new()));
+}
+
+/// As a record of an Eip says it of each node.
+fn says(name: &str, nodes: &[(&str, bool)]) -> Entry {
+    let standing = |takes_tunnel: &bool| Standing {
+        takes_tunnel: *takes_tunnel,
+        ..Standing::default()
+    };
+    let nodes = nodes.iter().map(|(node, takes)| ((*node).to_owned(), standing(takes)));
+    Entry {
+        record: Some(Record::Eip(EipObject {
+            nodes: nodes.collect(),
+            ..EipObject::default()
+        })),
+        ..eip(name, "10.1.0.0/24")
+    }
+}
+
+#[test]
+fn any_eip_says_for_a_node_that_a_tunnel_leads_to_it() {
+    let mut contents = Contents::new(Scope::Agent);
+    let taking =
+        |contents: &Contents| -> Vec<String> { contents.snapshot().tunnels.unwrap().iter().cloned().collect() };
+    assert!(taking(&contents).is_empty());
+    contents.set(says("one", &[("node-a", true), ("node-b", false)]));
+    contents.set(says("two", &[("node-b", true)]));
+    assert_eq!(taking(&contents), ["node-a", "node-b"]);
+    contents.set(says("one", &[]));
+    assert_eq!(taking(&contents), ["node-b"]);
+    contents.replace("Eip", vec![says("one", &[("node-c", true)])]);
+    assert_eq!(taking(&contents), ["node-c"], "what is listed no more says nothing");
+    contents.remove(&Identity::cluster_scoped("Eip", "one"));
+    assert!(taking(&contents).is_empty());
+
+    // A controller forwards nothing.
+    let mut contents = Contents::new(Scope::Controller);
+    contents.set(says("one", &[("node-a", true)]));
+    assert_eq!(contents.snapshot().tunnels, None);
 }
