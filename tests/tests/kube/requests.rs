@@ -204,3 +204,36 @@ fn b01_b06_b14_b21_b26_b27_b28_requests_of_every_form() -> Result<()> {
     }
     Ok(())
 }
+
+/// [B19 B24]
+#[test]
+fn b19_b24_two_on_one_port_of_a_full_eip_swap_their_addresses() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&pool("10.10.1.0/31"))?;
+    let swap = [("one", "10.10.1.0", "10.10.1.1"), ("two", "10.10.1.1", "10.10.1.0")];
+    for (name, before, _) in swap {
+        kubectl.apply(&service(name, &[(ADDRESS, before)]))?;
+    }
+    let mut controller = cluster.start_with("one", &["--no-webhook"])?;
+    for (name, before, _) in swap {
+        cluster.shows(name, Some(before))?;
+    }
+    // Both have changed when the next controller looks, or one would be refused what the other still has.
+    ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+    for (name, _, after) in swap {
+        kubectl.run(&format!("annotate --overwrite service {name} {ADDRESS}={after}"))?;
+    }
+    let _controller = cluster.start_with("two", &["--no-webhook"])?;
+    for (name, _, after) in swap {
+        cluster.shows(name, Some(after))?;
+    }
+    cluster.records(&json!({"10.10.1.0": "default/two", "10.10.1.1": "default/one"}))?;
+    // The younger one, or of the same second the later by name.
+    cluster.has_event(
+        "two",
+        "Normal",
+        "ReleaseIP",
+        "it and default/one ask for each other's addresses",
+    )
+}

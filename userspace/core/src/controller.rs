@@ -15,10 +15,13 @@
 //! 2. [`Action::Mark`] gives the Service the Eip's label and our finalizer. From now on it cannot vanish unseen.
 //! 3. [`Action::Show`] puts the address into the Service's status, which is what everybody else reads.
 //!
-//! So whatever a Service shows is in the book, and what is in the book is given to nobody else, also if everything stops
-//! between two steps. An entry is struck out only when its Service is gone, or shows exactly what it is to have and that is
-//! something else. An entry that was left over by a crash is either used for its Service or struck out; a Service keeps what
-//! it shows, or else what the book says. If the book is lost, it is written anew from what Services show.
+//! So whatever a Service shows is in the book, also if everything stops between two steps. An entry is struck out only when
+//! its Service is gone, or does not show the address and is in a book for what it is to have instead. An entry that was left
+//! over by a crash is either used for its Service or struck out; a Service keeps what it shows, or else what the book says. If
+//! the book is lost, it is written anew from what Services show.
+//!
+//! Who is to have what another is leaving comes into the book beside it at once, and shows it only when the book has nobody
+//! any more who cannot be there too; where all wait round a circle, one goes first (`handover.rs`).
 //!
 //! Two that plan at once from snapshots of different age (one was suspended and does not know yet that the other leads) are
 //! kept apart by what whoever carries out the actions has to see to:
@@ -26,11 +29,12 @@
 //! - No write is begun, or gone on with, by who leads no more; what is under way then is lost before another leads.
 //! - Before a Show, the Eips of the snapshot are compared with those of the API server; if one has changed, the Show is left
 //!   out. As the Service was marked before that, whoever strikes its entry from then on meets the mark.
-//! - When an entry of the book is gone, or an Eip is new ([`Freshness`]), nothing is given out before the Services have been
-//!   read once more, so that what still is shown is known.
+//! - When an entry of the book is gone, or an Eip is new ([`Freshness`]), nothing is given out, and no address shown that was
+//!   not, before the Services have been read once more, so that what still is shown is known.
 
 mod events;
 mod freshness;
+mod handover;
 mod liveness;
 mod objects;
 mod record;
@@ -141,7 +145,7 @@ pub fn plan(world: &World) -> Planned {
     let mut conditions = world.cluster.faults.clone();
     let pools = ipam::Pools::new(&world.cluster.eips, &mut conditions);
     let allocations = ipam::allocate(&world.cluster, &pools, &mut conditions);
-    let served = Served::new(world, &allocations);
+    let served = Served::new(world, allocations);
     let mut actions = served.actions();
     actions.extend(record::actions(world, &served));
     let told = tell::Told::new(world, &served, &conditions);

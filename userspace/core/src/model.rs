@@ -57,8 +57,9 @@ pub struct Cluster {
 impl Cluster {
     /// How many came before a Service to an address that it shares.
     #[must_use]
-    pub fn came_after(&self, service: &ServiceKey) -> usize {
-        let places = self.eips.values().map(|eip| eip.before(service));
+    pub fn came_after(&self, service: &ServiceKey, address: IpAddr) -> usize {
+        let sharers = self.eips.values().filter_map(|eip| eip.shared.get(&address));
+        let places = sharers.filter_map(|keys| keys.iter().position(|key| key == service));
         places.max().unwrap_or_default()
     }
 
@@ -147,18 +148,6 @@ pub struct Eip {
     pub namespace_selector: Option<BTreeMap<String, String>>,
     /// By `status.used`: the addresses that several Services have, in the order in which they came.
     pub shared: BTreeMap<IpAddr, Vec<ServiceKey>>,
-}
-
-impl Eip {
-    /// How many came to an address of this Eip before a Service.
-    #[must_use]
-    pub fn before(&self, service: &ServiceKey) -> usize {
-        let places = self
-            .shared
-            .values()
-            .filter_map(|keys| keys.iter().position(|key| key == service));
-        places.max().unwrap_or_default()
-    }
 }
 
 /// How an Eip's addresses are announced.

@@ -1,12 +1,15 @@
 //! Events: what people see in `kubectl describe`. Reasons are OpenELB's where it has one.
 
-use super::{ServiceObject, World, serve::Taken};
+use super::{ServiceObject, World};
 use crate::model::{Condition, ObjectRef, ServiceKey};
 use std::{collections::BTreeSet, net::IpAddr};
 
 const ASSIGN: &str = "AssignIP";
 const RELEASE: &str = "ReleaseIP";
 pub(super) const ASSIGN_FAILED: &str = "AssignIPFailed";
+
+/// The most Services that a message names.
+const NAMED: usize = 3;
 
 /// Something to say about an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,29 +27,38 @@ pub struct Event {
 }
 
 impl Event {
-    /// What to say when a Service's status goes from `before` to `taken`.
-    pub(super) fn of_change(
-        key: &ServiceKey,
-        object: &ServiceObject,
-        before: &[IpAddr],
-        taken: &[Taken<'_>],
-    ) -> Vec<Self> {
-        let event = |reason: &str, message: String| Self {
+    /// A Service shows an address.
+    pub(super) fn assigned(key: &ServiceKey, object: &ServiceObject, address: IpAddr, eip: &str) -> Self {
+        let message = format!("{address} of Eip {eip} is this Service's");
+        Self::of_change(key, object, ASSIGN, message)
+    }
+
+    /// A Service shows an address no longer.
+    pub(super) fn released(key: &ServiceKey, object: &ServiceObject, address: IpAddr) -> Self {
+        Self::of_change(key, object, RELEASE, format!("{address} is no longer this Service's"))
+    }
+
+    /// A Service shows an address no longer, and not yet the one that it asks for, as all of `circle` wait for each other.
+    pub(super) fn given_up(key: &ServiceKey, object: &ServiceObject, address: IpAddr, circle: &[&ServiceKey]) -> Self {
+        let others: Vec<_> = circle.iter().filter(|other| **other != key).collect();
+        let named: Vec<_> = others.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = if others.len() > NAMED { " and others" } else { "" };
+        let message = format!(
+            "{address} is no longer this Service's: it and {}{more} ask for each other's addresses on the same port, and it is the \
+             youngest, so it goes first and has none until the others have moved",
+            named.join(", ")
+        );
+        Self::of_change(key, object, RELEASE, message)
+    }
+
+    fn of_change(key: &ServiceKey, object: &ServiceObject, reason: &str, message: String) -> Self {
+        Self {
             object: ObjectRef::service(key),
             uid: object.uid.clone(),
             warning: false,
             reason: reason.into(),
             message,
-        };
-        let kept = |address: &IpAddr| taken.iter().any(|(wanted, _)| wanted == address);
-        let released = before.iter().filter(|address| !kept(address)).map(|address| {
-            let message = format!("{address} is no longer this Service's");
-            event(RELEASE, message)
-        });
-        let assigned = taken.iter().filter(|(address, _)| !before.contains(address));
-        let assigned =
-            assigned.map(|(address, eip)| event(ASSIGN, format!("{address} of Eip {eip} is this Service's")));
-        released.chain(assigned).collect()
+        }
     }
 
     /// A warning from a condition; `None` if the object is not in the snapshot.

@@ -15,6 +15,8 @@ use std::{
 
 /// Nobody says anything about an Eip.
 const NO_NODE: &str = "NoNode";
+/// Others have to leave an address first.
+const AWAITED: &str = "AddressAwaited";
 /// The most nodes that a message names.
 const NAMED: usize = 3;
 
@@ -91,11 +93,15 @@ impl<'a> Told<'a> {
     /// The writes that are due.
     pub(super) fn telling(&self) -> Vec<Telling> {
         let services = self.world.services().filter_map(|(key, service, object)| {
-            // What is under way says enough by what becomes of it.
-            if service.deleting || !self.served.settled(key) {
+            if service.deleting {
                 return None;
             }
-            let (served, silent_nodes) = self.of_service(key, service);
+            let (served, silent_nodes) = match self.awaits(key, service) {
+                Some(awaits) => (Some(awaits), None),
+                None if self.served.settled(key) => self.of_service(key, service),
+                // What else is under way says enough by what becomes of it.
+                None => return None,
+            };
             let served = served.or_else(|| {
                 // Told once that it was not served, it is told that it is.
                 let ours = self.served.wanted.contains_key(key);
@@ -167,6 +173,21 @@ impl<'a> Told<'a> {
             message: said.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(" "),
         });
         (condition, silent_nodes)
+    }
+
+    /// That a Service waits for others to leave an address, if it does.
+    fn awaits(&self, key: &ServiceKey, service: &Service) -> Option<StatusCondition> {
+        let (address, other) = self.served.awaited(key)?;
+        let until = match other {
+            Some(other) => format!("Service {other} has left it; see what that Service says if it does not"),
+            None => "whoever had it is struck from the status of its Eip".to_owned(),
+        };
+        Some(StatusCondition {
+            // What it shows meanwhile is served.
+            holds: !service.ingress.is_empty(),
+            reason: AWAITED.into(),
+            message: format!("{address} is this Service's when {until}."),
+        })
     }
 
     fn is_served(&self, key: &ServiceKey) -> StatusCondition {

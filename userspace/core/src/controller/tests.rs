@@ -1,6 +1,7 @@
 //! What is written, step by step. Rows A.. and B.. are OpenELB's behaviours and ours beyond them.
 
 mod staying;
+mod swapping;
 mod telling;
 
 use super::*;

@@ -1,7 +1,8 @@
 //! Giving out addresses: first what Services already have, then what they ask for by address, then a free one.
 //!
 //! Within each round the oldest Service comes first (creation time, namespace, name), so the outcome depends on nothing but
-//! the objects and what is remembered. An address is shared only if all but one of those who have it asked for it.
+//! the objects and what is remembered. Nobody is brought to an address that another has unless all but one of the two asked
+//! for it; once a Service shows an address, it keeps it, asking or not, for as long as no port there is another's.
 
 use super::{
     AddressRange,
@@ -25,6 +26,8 @@ pub struct Allocations<'a> {
     pub claims: BTreeMap<IpAddr, Claim<'a>>,
     /// Services of ours, whether they got anything or not.
     pub asking: BTreeSet<&'a ServiceKey>,
+    /// Who asked for the very address that it got.
+    pub asked: BTreeSet<(&'a ServiceKey, IpAddr)>,
 }
 
 /// An address that is given out.
@@ -73,16 +76,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
         given: Allocations::default(),
     };
     allocator.given.asking = requests.iter().map(|request| request.key).collect();
-    // Of two that share an address and both have a port there now, who came there first keeps it.
-    let mut holders: Vec<&mut Request<'a>> = requests.iter_mut().collect();
-    holders.sort_by_cached_key(|request| cluster.came_after(request.key));
-    for request in holders {
-        let slots = std::mem::take(&mut request.slots);
-        request.slots = slots
-            .into_iter()
-            .filter(|slot| !allocator.keep(request, *slot))
-            .collect();
-    }
+    allocator.keep(&mut requests);
     let mut empty = Vec::new();
     let giving = cluster.automatic != Automatic::Kept;
     for by_address in [true, false] {
@@ -93,7 +87,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
                 .filter(|slot| slot.requested.is_some() == by_address)
             {
                 match allocator.find(request, *slot) {
-                    Ok((address, eip)) => allocator.give(request, address, eip, !by_address),
+                    Ok((address, eip)) => allocator.give(request, address, eip, by_address),
                     Err(_) => empty.push((request, *slot)),
                 }
             }
@@ -134,38 +128,55 @@ struct Allocator<'a, 'p> {
 }
 
 impl<'a> Allocator<'a, '_> {
-    /// Gives a slot the address it has had, if that still is what the Service asks for.
-    fn keep(&mut self, request: &Request<'a>, slot: Slot) -> bool {
-        let previous = self.cluster.previous.get(request.key);
-        let held = request
-            .service
-            .ingress
-            .iter()
-            .chain(previous.into_iter().flatten())
-            .copied()
-            // Who remembers a withheld address itself has been sharing it.
-            .filter(|address| {
-                slot.requested.is_some()
-                    || !self.withheld.contains(address)
-                    || previous.is_some_and(|previous| previous.contains(address))
-            })
-            .find_map(|address| Some((address, self.held(request, slot, address)?)));
-        held.map(|(address, eip)| self.give(request, address, eip, slot.requested.is_none()))
-            .is_some()
+    /// Fills slots with the addresses that Services have had, if those still are what they ask for: first with what they show,
+    /// then with what is remembered of them. Of two that share an address and both have a port there now, who came there
+    /// first keeps it.
+    fn keep(&mut self, requests: &mut [Request<'a>]) {
+        for shown in [true, false] {
+            let mut had: Vec<(usize, usize, IpAddr)> = Vec::new();
+            for (index, request) in requests.iter().enumerate().filter(|(_, it)| !it.slots.is_empty()) {
+                let of_status = request.service.ingress.iter().filter(|_| shown);
+                let previous = self.cluster.previous.get(request.key).filter(|_| !shown);
+                let addresses = of_status.chain(previous.into_iter().flatten());
+                had.extend(addresses.map(|address| (self.cluster.came_after(request.key, *address), index, *address)));
+            }
+            had.sort_by_key(|(place, index, _)| (*place, *index));
+            for (_, index, address) in had {
+                let request = &mut requests[index];
+                let mut slots = request.slots.iter().enumerate();
+                let held = slots.find_map(|(at, slot)| Some((at, self.held(request, *slot, address, shown)?)));
+                if let Some((at, eip)) = held {
+                    let slot = request.slots.remove(at);
+                    self.give(request, address, eip, slot.requested.is_some());
+                }
+            }
+        }
     }
 
-    /// The Eip by which a Service may keep `address` in a slot, if it may.
-    fn held(&self, request: &Request<'a>, slot: Slot, address: IpAddr) -> Option<&'a str> {
+    /// The Eip by which a Service may keep `address`, which it shows or of which it is only remembered that it had it, in a
+    /// slot; if it may.
+    fn held(&self, request: &Request<'a>, slot: Slot, address: IpAddr, shows: bool) -> Option<&'a str> {
         let as_asked = slot.family.is_none_or(|family| family == Family::of(address))
             && slot.requested.is_none_or(|requested| requested == address);
-        let claim = self.given.claims.get(&address);
-        // Who asks for it keeps it also when somebody has come to one of its ports: that port alone is then the other's.
-        let alone = claim.is_none_or(|claim| !claim.automatic && claim.conflict(request.service).is_none());
         // What the one allocator of a cluster gave out stays when a node takes the address or the Eip is refused: neither is
-        // the Service's fault.
+        // the Service's fault. What it has not shown yet, nobody relies on.
         let one_allocator = self.cluster.automatic != Automatic::Hashed;
         let taken_by_node = self.node_addresses.contains(&address) && !one_allocator;
-        if !as_asked || !alone && slot.requested.is_none() || taken_by_node {
+        // Who remembers a withheld address itself has been sharing it.
+        let previous = self.cluster.previous.get(request.key);
+        let withheld =
+            self.withheld.contains(&address) && !previous.is_some_and(|previous| previous.contains(&address));
+        let claim = self.given.claims.get(&address);
+        let no_port_taken = claim.is_none_or(|claim| claim.conflict(request.service).is_none());
+        let stays = match slot.requested {
+            // That somebody has come to one of its ports is no reason to leave: that port alone is then the other's.
+            Some(_) => shows || !one_allocator || no_port_taken,
+            None => {
+                let shares = claim.is_none_or(|claim| !claim.automatic) || shows && one_allocator;
+                no_port_taken && shares && !withheld
+            }
+        };
+        if !as_asked || !stays || taken_by_node {
             return None;
         }
         let refused = self.pools.refused(address).filter(|_| one_allocator);
@@ -174,8 +185,7 @@ impl<'a> Allocator<'a, '_> {
         let names = pools.filter(|pool| !pool.eip.deleting || held).map(|pool| pool.name);
         // Whether an Eip that cannot be read still has it is not known.
         let label = request.service.label.as_deref().filter(|_| one_allocator);
-        let shown = request.service.ingress.contains(&address);
-        let unreadable = label.filter(|label| shown && self.unreadable.contains(label));
+        let unreadable = label.filter(|label| shows && self.unreadable.contains(label));
         names
             .chain(unreadable)
             .find(|name| request.eips.is_empty() || request.eips.contains(name))
@@ -355,8 +365,8 @@ impl<'a> Allocator<'a, '_> {
         lowest
     }
 
-    fn give(&mut self, request: &Request<'a>, address: IpAddr, eip: &'a str, automatic: bool) {
-        self.given.give(request.key, request.service, address, eip, automatic);
+    fn give(&mut self, request: &Request<'a>, address: IpAddr, eip: &'a str, asked: bool) {
+        self.given.give(request.key, request.service, address, eip, asked);
     }
 }
 
@@ -370,21 +380,25 @@ impl<'a> Allocations<'a> {
         self.by_service.retain(|_, addresses| !addresses.is_empty());
     }
 
-    /// Notes that a Service has an address of an Eip; `automatic`: without having asked for it.
+    /// Notes that a Service has an address of an Eip; `asked`: as it asked for it.
     pub(super) fn give(
         &mut self,
         key: &'a ServiceKey,
         service: &'a Service,
         address: IpAddr,
         eip: &'a str,
-        automatic: bool,
+        asked: bool,
     ) {
         let claim = self.claims.entry(address).or_insert(Claim {
             eip,
             ports: BTreeMap::new(),
             automatic: false,
         });
-        claim.automatic |= automatic;
+        if asked {
+            self.asked.insert((key, address));
+        } else {
+            claim.automatic = true;
+        }
         for port in &service.ports {
             claim.ports.entry((port.port, &port.protocol)).or_insert(key);
         }

@@ -25,42 +25,43 @@ pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mu
         (marked || is_ours(service, &cluster.rules, &mut |_, _, _| {})) && !is_node_proxy(service)
     };
     let services = cluster.services.iter().map(|(key, service)| (key, &**service));
-    let mut services: Vec<(&ServiceKey, &Service)> = services.filter(|(_, service)| ours(service)).collect();
-    services.sort_by_cached_key(|(key, service)| (cluster.came_after(key), service.created, *key));
+    let services = services.filter(|(_, service)| ours(service));
+    let mut shown: Vec<(&ServiceKey, &Service, IpAddr)> = services
+        .flat_map(|(key, service)| service.ingress.iter().map(move |it| (key, service, it.to_canonical())))
+        .collect();
+    shown.sort_by_cached_key(|(key, service, address)| (cluster.came_after(key, *address), service.created, *key));
 
     let mut allocations = Allocations::default();
-    for (key, service) in services {
-        for address in service.ingress.iter().map(IpAddr::to_canonical) {
-            let mut refuse = |reason, message| {
-                conditions.push(Condition::new(ObjectRef::service(key), FIELD, reason, message));
-            };
-            let Some(pool) = pools.containing(address) else {
-                let message = format!(
-                    "the Service has {address}, and no Eip that can be used has it, so it is not served. Add an Eip that has \
-                     it, or see the conditions of the one that does."
-                );
-                refuse(reason::OUTSIDE_EIPS, message);
-                continue;
-            };
-            if node_addresses.contains(&address) {
-                let message = format!("{address} is a node's own address, so it is not served. Ask for another one.");
-                refuse(reason::NODE_ADDRESS, message);
-                continue;
-            }
-            let conflict = allocations
-                .claims
-                .get(&address)
-                .and_then(|claim| claim.conflict(service));
-            if let Some((port, protocol, other)) = conflict {
-                let message = format!(
-                    "{address} is shared with Service {other}, which already has port {port}/{protocol} there, so this Service \
-                     is not served there. Change the port of one of the two, or ask for another address."
-                );
-                refuse(reason::PORT_CONFLICT, message);
-                continue;
-            }
-            allocations.give(key, service, address, pool.name, false);
+    for (key, service, address) in shown {
+        let mut refuse = |reason, message| {
+            conditions.push(Condition::new(ObjectRef::service(key), FIELD, reason, message));
+        };
+        let Some(pool) = pools.containing(address) else {
+            let message = format!(
+                "the Service has {address}, and no Eip that can be used has it, so it is not served. Add an Eip that has it, \
+                 or see the conditions of the one that does."
+            );
+            refuse(reason::OUTSIDE_EIPS, message);
+            continue;
+        };
+        if node_addresses.contains(&address) {
+            let message = format!("{address} is a node's own address, so it is not served. Ask for another one.");
+            refuse(reason::NODE_ADDRESS, message);
+            continue;
         }
+        let conflict = allocations
+            .claims
+            .get(&address)
+            .and_then(|claim| claim.conflict(service));
+        if let Some((port, protocol, other)) = conflict {
+            let message = format!(
+                "{address} is shared with Service {other}, which already has port {port}/{protocol} there, so this Service is \
+                 not served there. Change the port of one of the two, or ask for another address."
+            );
+            refuse(reason::PORT_CONFLICT, message);
+            continue;
+        }
+        allocations.give(key, service, address, pool.name, false);
     }
     allocations
 }

@@ -6,8 +6,11 @@ use weir_core::{
     model::{Eip, Mode, PortProtocol, Protocol, Rules, Service, ServiceKey, ServicePort},
 };
 
-pub const ADDRESSES: [&str; 3] = ["10.1.0.1", "10.1.0.2", "10.2.0.0"];
-pub const RANGES: [&str; 2] = ["10.1.0.0/30", "10.2.0.0/31"];
+/// Of the first Eip, of the second, and of the third.
+pub const ADDRESSES: [&str; 9] = [
+    "10.1.0.0", "10.1.0.1", "10.1.0.2", "10.1.0.3", "10.2.0.0", "fd00::", "fd00::1", "fd00::2", "fd00::3",
+];
+pub const RANGES: [&str; 3] = ["10.1.0.0/30", "10.2.0.0/31", "fd00::/126"];
 
 pub type Services = BTreeMap<ServiceKey, (Service, ServiceObject)>;
 pub type Eips = BTreeMap<String, (Eip, EipObject)>;
@@ -26,12 +29,14 @@ pub struct Server {
     pub eips: Vec<Eips>,
     /// How addresses are given out.
     pub rules: Rules,
+    /// How many ports there are: Services whose numbers are apart by a multiple of it have the same.
+    ports: usize,
     version: u64,
 }
 
 impl Server {
-    /// With nothing in it; whether Eips are held until nobody has anything of them.
-    pub fn new(hold_eips_in_use: bool) -> Self {
+    /// With nothing in it; whether Eips are held until nobody has anything of them, and how many ports Services have.
+    pub fn new(hold_eips_in_use: bool, ports: usize) -> Self {
         Self {
             rules: Rules {
                 hold_eips_in_use,
@@ -39,6 +44,7 @@ impl Server {
             },
             services: vec![Services::new()],
             eips: vec![Eips::new()],
+            ports,
             version: 0,
         }
     }
@@ -84,7 +90,7 @@ impl Server {
     }
 
     /// Makes the Service of that number, unless there is one.
-    pub fn create_service(&mut self, index: usize, address: Option<usize>) {
+    pub fn create_service(&mut self, index: usize, addresses: &[usize]) {
         let version = self.next_version();
         let mut services = self.now().0.clone();
         let mut service = Service {
@@ -93,11 +99,11 @@ impl Server {
             ports: vec![ServicePort {
                 name: String::new(),
                 protocol: PortProtocol::Served(Protocol::Tcp),
-                port: if index.is_multiple_of(2) { 80 } else { 443 },
+                port: u16::try_from(index % self.ports).unwrap() + 80,
             }],
             ..Service::default()
         };
-        ask(&mut service, address, None);
+        ask(&mut service, addresses, None);
         let object = ServiceObject {
             uid: version.clone(),
             resource_version: version,
@@ -134,15 +140,14 @@ impl Server {
     }
 }
 
-/// Makes a Service ask for an address and an Eip, or for neither.
-pub fn ask(service: &mut Service, address: Option<usize>, eip: Option<usize>) {
+/// Makes a Service ask for addresses and an Eip, or for nothing.
+pub fn ask(service: &mut Service, addresses: &[usize], eip: Option<usize>) {
     let mut set = |key: &str, value: Option<String>| {
         service.annotations.remove(key);
         service.annotations.extend(value.map(|value| (key.to_owned(), value)));
     };
-    set(
-        "eip.openelb.kubesphere.io/v1alpha1",
-        address.map(|it| ADDRESSES[it].to_owned()),
-    );
+    let texts: Vec<&str> = addresses.iter().map(|index| ADDRESSES[*index]).collect();
+    let addresses = Some(texts.join(",")).filter(|_| !texts.is_empty());
+    set("eip.openelb.kubesphere.io/v1alpha1", addresses);
     set("eip.openelb.kubesphere.io/v1alpha2", eip.map(|it| format!("e{it}")));
 }

@@ -127,3 +127,45 @@ fn what_is_shown_stays_first() {
     assert_eq!(objects.service("web").ingress, [address("10.1.0.8"), address("fd00::")]);
     assert_eq!(objects.services[&key("web")].1.label.as_deref(), Some("pool"));
 }
+
+/// B20: who shows an address that it asked for keeps it beside others when it asks no more; who does not show it yet does not
+/// come to it without asking.
+#[test]
+fn an_address_that_is_shown_is_not_asked_for_again() {
+    let shared = |settled: bool| {
+        let mut objects = Objects::with(&[("pool", default_pool())], &[("first", service(&[]))]);
+        objects.settle();
+        objects
+            .services
+            .insert(key("late"), (asking(443), ServiceObject::default()));
+        if settled {
+            objects.settle();
+        } else {
+            while objects.used("pool").values().all(|keys| !keys.contains("late")) {
+                objects.round();
+            }
+        }
+        objects.service("late").annotations.remove(ADDRESS);
+        objects.settle();
+        assert_eq!(objects.service("first").ingress, [address("10.1.0.8")]);
+        objects.service("late").ingress.clone()
+    };
+    assert_eq!(shared(true), [address("10.1.0.8")]);
+    assert_eq!(shared(false), [address("10.1.0.9")]);
+}
+
+/// B20, B24: who keeps an address without asking for it takes no port there from who came first.
+#[test]
+fn two_with_one_port_of_an_address_are_parted_if_they_did_not_ask() {
+    let mut objects = Objects::with(&[("pool", default_pool())], &[("first", service(&[]))]);
+    objects.settle();
+    objects
+        .services
+        .insert(key("a-late"), (asking(443), ServiceObject::default()));
+    objects.settle();
+    objects.service("a-late").annotations.remove(ADDRESS);
+    objects.service("a-late").ports[0].port = 80;
+    objects.settle();
+    assert_eq!(objects.service("first").ingress, [address("10.1.0.8")]);
+    assert_eq!(objects.service("a-late").ingress, [address("10.1.0.9")]);
+}

@@ -110,3 +110,20 @@ fn an_address_of_a_service_that_may_be_unread_is_withheld() {
         expect(&restarted, &[("new", "10.1.0.1"), ("told", "10.1.0.0")], &[]);
     }
 }
+
+/// B13, B20: who came first is asked address by address: being second at another one costs nobody a port.
+#[test]
+fn who_came_first_to_one_address_need_not_to_another() {
+    let mut pool = default_eip("10.1.0.0/24");
+    pool.shared = [("10.1.0.1", ["b", "a"]), ("10.1.0.2", ["c", "b"])]
+        .map(|(address, names)| (address.parse().unwrap(), names.map(key).to_vec()))
+        .into();
+    let shows = |address: &str| Service {
+        ingress: vec![address.parse().unwrap()],
+        ..service(&[])
+    };
+    let mut cluster = cluster([("pool", pool)], [("a", shows("10.1.0.1")), ("b", shows("10.1.0.1"))]);
+    expect(&cluster, &[("a", "10.1.0.0"), ("b", "10.1.0.1")], &[]);
+    cluster.automatic = Automatic::Given;
+    expect(&cluster, &[("b", "10.1.0.1")], &["a PortConflict"]);
+}
