@@ -1,7 +1,7 @@
 //! Whether the API server ought to take a write of an Eip, where that depends on other objects.
 //!
-//! What one object says wrongly by itself is refused by its definition. Here a write is refused only for what it makes worse: an
-//! Eip that is wrong already can be changed in every other respect, and be mended. What gets past, because nobody was
+//! What one object says wrongly by itself is refused by its definition. Here a write is refused only for what it makes worse:
+//! an Eip that is wrong already can be changed in every other respect, and be mended. What gets past, because nobody was
 //! there to ask or two writes came at once, is a condition of the planner ([`crate::ipam`]).
 
 use crate::{

@@ -5,16 +5,13 @@
 //! a copy counts references, a change copies one run, and comparing two maps ([`SharedMap::changes_since`]) passes over the
 //! runs that they share. What a map says does not depend on how it came about.
 
+#[cfg(test)]
+mod tests;
+mod walk;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{
-    cmp::Ordering,
-    collections::BTreeMap,
-    fmt,
-    iter::{self, FusedIterator},
-    mem,
-    ops::Index,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, iter, mem, ops::Index, sync::Arc};
+pub use walk::Iter;
 
 /// Entries of a run at most; when there would be more it becomes two.
 const LONGEST: usize = 64;
@@ -182,111 +179,12 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         self.get_mut(&key).expect("it is there now")
     }
 
-    /// All values, to be changed, in the order of their keys.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        let entries = self.runs.iter_mut().flat_map(|run| Arc::make_mut(run).iter_mut());
-        entries.map(|(_, value)| value)
-    }
-
     /// Makes one of a run and the next if both are short.
     fn join(&mut self, run: usize) {
         let next = self.runs.get(run + 1).map_or(LONGEST, |next| next.len());
         if self.runs[run].len() + next <= SHORT {
             let next = self.runs.remove(run + 1);
             Arc::make_mut(&mut self.runs[run]).extend(next.iter().cloned());
-        }
-    }
-}
-
-impl<K: Ord, V: PartialEq> SharedMap<K, V> {
-    /// What is otherwise than in `former`: keys in order, each with its value there and here.
-    #[must_use]
-    pub fn changes_since<'a>(&'a self, former: &'a Self) -> Changes<'a, K, V> {
-        Changes {
-            former: former.iter(),
-            now: self.iter(),
-        }
-    }
-}
-
-/// The entries of a map.
-#[derive(Debug)]
-pub struct Iter<'a, K, V> {
-    runs: &'a [Run<K, V>],
-    /// The next entry.
-    run: usize,
-    place: usize,
-}
-
-impl<'a, K, V> Iter<'a, K, V> {
-    fn peek(&self) -> Option<&'a (K, V)> {
-        self.runs.get(self.run)?.get(self.place)
-    }
-
-    /// The run whose first entry is the next one.
-    fn whole_run(&self) -> Option<&'a Run<K, V>> {
-        self.runs.get(self.run).filter(|_| self.place == 0)
-    }
-
-    fn skip_run(&mut self) {
-        (self.run, self.place) = (self.run + 1, 0);
-    }
-}
-
-impl<K, V> Clone for Iter<'_, K, V> {
-    fn clone(&self) -> Self {
-        Self { ..*self }
-    }
-}
-
-impl<'a, K, V> Iterator for Iter<'a, K, V> {
-    type Item = (&'a K, &'a V);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let entries = self.runs.get(self.run)?;
-        let (key, value) = entries.get(self.place)?;
-        self.place += 1;
-        if self.place == entries.len() {
-            self.skip_run();
-        }
-        Some((key, value))
-    }
-}
-
-impl<K, V> FusedIterator for Iter<'_, K, V> {}
-
-/// What two maps do not have in common.
-#[derive(Debug)]
-pub struct Changes<'a, K, V> {
-    former: Iter<'a, K, V>,
-    now: Iter<'a, K, V>,
-}
-
-impl<'a, K: Ord, V: PartialEq> Iterator for Changes<'a, K, V> {
-    type Item = (&'a K, Option<&'a V>, Option<&'a V>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let (Some(former), Some(now)) = (self.former.whole_run(), self.now.whole_run())
-                && Arc::ptr_eq(former, now)
-            {
-                self.former.skip_run();
-                self.now.skip_run();
-                continue;
-            }
-            let order = match (self.former.peek(), self.now.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((former, _)), Some((now, _))) => former.cmp(now),
-            };
-            let former = (order != Ordering::Greater).then(|| self.former.next()).flatten();
-            let now = (order != Ordering::Less).then(|| self.now.next()).flatten();
-            let (key, _) = now.or(former)?;
-            let (former, now) = (former.map(|(_, value)| value), now.map(|(_, value)| value));
-            if former != now {
-                return Some((key, former, now));
-            }
         }
     }
 }
@@ -384,94 +282,5 @@ impl<K: Serialize, V: Serialize> Serialize for SharedMap<K, V> {
 impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for SharedMap<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         BTreeMap::deserialize(deserializer).map(|entries| entries.into_iter().collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::{collection::vec, prelude::*};
-
-    #[derive(Clone, Debug)]
-    enum Act {
-        Insert(u16, u8),
-        Remove(u16),
-        Change(u16, u8),
-        /// From here on changes are counted.
-        Mark,
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        let key = || 0..400_u16;
-        prop_oneof![
-            8 => (key(), 0..3_u8).prop_map(|(key, value)| Act::Insert(key, value)),
-            4 => key().prop_map(Act::Remove),
-            2 => (key(), 0..3_u8).prop_map(|(key, value)| Act::Change(key, value)),
-            1 => Just(Act::Mark),
-        ]
-    }
-
-    type Pair = (SharedMap<u16, u8>, BTreeMap<u16, u8>);
-
-    fn check((map, model): &Pair) {
-        assert!(map.iter().eq(model));
-        assert_eq!(map.len(), model.len());
-        assert!(map.runs.iter().all(|run| (1..=LONGEST).contains(&run.len())));
-        assert_eq!(*map, model.clone().into_iter().collect(), "however it came about");
-        for key in 0..400 {
-            assert_eq!(map.get(&key), model.get(&key));
-            assert!(map.iter_from(&key).eq(model.range(key..)));
-        }
-    }
-
-    fn changes(former: &Pair, now: &Pair) {
-        let expected: Vec<_> = (0..400_u16)
-            .map(|key| (key, former.1.get(&key).copied(), now.1.get(&key).copied()))
-            .filter(|(_, former, now)| former != now)
-            .collect();
-        let found = now.0.changes_since(&former.0);
-        let found: Vec<_> = found
-            .map(|(key, former, now)| (*key, former.copied(), now.copied()))
-            .collect();
-        assert_eq!(found, expected);
-        assert_eq!(former.0 == now.0, former.1 == now.1);
-    }
-
-    proptest! {
-        #[test]
-        fn is_as_an_ordinary_map_and_knows_what_changed(acts in vec(act(), 0..900)) {
-            let mut now = Pair::default();
-            let mut marks = vec![now.clone()];
-            for act in acts {
-                let (map, model) = &mut now;
-                match act {
-                    Act::Insert(key, value) => assert_eq!(map.insert(key, value), model.insert(key, value)),
-                    Act::Remove(key) => assert_eq!(map.remove_entry(&key), model.remove_entry(&key)),
-                    Act::Change(key, value) => {
-                        assert_eq!(map.get_mut(&key).map(|held| *held = value), model.get_mut(&key).map(|held| *held = value));
-                    }
-                    Act::Mark => marks.push(now.clone()),
-                }
-            }
-            check(&now);
-            for mark in &marks {
-                check(mark);
-                changes(mark, &now);
-                changes(&now, mark);
-            }
-        }
-    }
-
-    #[test]
-    fn copies_share_all_but_the_run_that_changed() {
-        let map: SharedMap<u32, u32> = (0..1000).map(|key| (key, key)).collect();
-        let mut other = map.clone();
-        other.insert(500, 0);
-        let shared = map
-            .runs
-            .iter()
-            .zip(&other.runs)
-            .filter(|(one, other)| Arc::ptr_eq(one, other));
-        assert_eq!((map.runs.len(), shared.count()), (16, 15));
     }
 }

@@ -8,6 +8,7 @@ use proptest::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::IpAddr,
     sync::Arc,
 };
@@ -17,7 +18,7 @@ use weir_core::{
         Automatic, Cluster, Condition, Eip, Endpoint, EndpointPort, EndpointSlice, Family, FamilyPolicy, Mode, Node,
         ObjectRef, PortProtocol, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy, reason,
     },
-    plan::{Frontend, Memo, Plan, ThisNode, plan},
+    plan::{BackendKey, Frontend, FrontendKey, Memo, Plan, ThisNode, Vip, plan},
 };
 
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -220,26 +221,25 @@ fn planned(cluster: &Cluster, node: &str) -> Plan {
 fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
     plan.tunnel_address = None;
     plan.nodes.clear();
-    plan.vips.values_mut().for_each(|vip| Arc::make_mut(vip).owned = false);
-    for frontend in plan.frontends.values_mut().map(Arc::make_mut) {
-        let local = cluster.services[&frontend.service].traffic_policy == TrafficPolicy::Local;
-        let strip = |mut key: weir_core::plan::BackendKey| {
-            key.local = false;
-            key
-        };
-        frontend.backends = std::mem::take(&mut frontend.backends)
-            .into_iter()
-            .map(|(key, it)| (strip(key), it))
-            .collect();
-        frontend.draining = std::mem::take(&mut frontend.draining)
-            .into_iter()
-            .map(|(key, it)| (strip(key), it))
-            .collect();
-        if local {
-            frontend.backends.clear();
-            frontend.draining.clear();
+    let unowned = |(address, mut vip): (IpAddr, Arc<Vip>)| {
+        Arc::make_mut(&mut vip).owned = false;
+        (address, vip)
+    };
+    plan.vips = plan.vips.into_iter().map(unowned).collect();
+    let strip = |mut key: BackendKey| {
+        key.local = false;
+        key
+    };
+    let stripped = |(name, mut held): (FrontendKey, Arc<Frontend>)| {
+        let frontend = Arc::make_mut(&mut held);
+        let (backends, draining) = (mem::take(&mut frontend.backends), mem::take(&mut frontend.draining));
+        if cluster.services[&frontend.service].traffic_policy != TrafficPolicy::Local {
+            frontend.backends = backends.into_iter().map(|(key, it)| (strip(key), it)).collect();
+            frontend.draining = draining.into_iter().map(|(key, it)| (strip(key), it)).collect();
         }
-    }
+        (name, held)
+    };
+    plan.frontends = plan.frontends.into_iter().map(stripped).collect();
     plan
 }
 

@@ -12,7 +12,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 const FIELD: &str = "status.loadBalancer.ingress";
 
-/// Gives every Service of ours the addresses in its status. Of two that have one port of one address, who came there first keeps it.
+/// Gives every Service of ours the addresses in its status. Of two that have one port of one address, who came there first
+/// keeps it.
 pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Vec<Condition>) -> Allocations<'a> {
     let node_addresses: BTreeSet<IpAddr> = cluster
         .nodes

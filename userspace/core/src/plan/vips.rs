@@ -36,8 +36,8 @@ impl Vips {
         &self.all
     }
 
-    /// Finds an owner for every address. Where `is_as_before` says that the nodes, and where the address can be served, are as in
-    /// the last plan, the owner stays if the Eip is the same.
+    /// Finds an owner for every address. Where `is_as_before` says that the nodes, and where the address can be served, are
+    /// as in the last plan, the owner stays if the Eip is the same.
     pub(super) fn elect_all(
         &mut self,
         election: &Election<'_>,

@@ -213,8 +213,12 @@ impl Tables {
             Some(Role::Frontend) => self.frontends.id(key).is_some(),
             Some(Role::Vip) => self.announced.serves(&key.address),
             Some(_) => true,
-            // A pod taken out of its Service may live on, and its flows' replies with it.
-            None => self.backends.is_remembered_here(key, &self.frontends),
+            // A pod taken out of its Service may live on, and its flows' replies with it. The entry may have become that of a
+            // VIP at the pod's address since.
+            None => {
+                self.directory.kind(key) == Some(kind::BACKEND)
+                    && self.backends.is_remembered_here(key, &self.frontends)
+            }
         };
         let looked_at = touched.keys().chain(no_longer).chain(&unused).filter(|key| !stays(key));
         let gone: BTreeSet<(u8, Key)> = looked_at

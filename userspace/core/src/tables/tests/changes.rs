@@ -6,6 +6,7 @@ use super::{
     world::{self, links, node_address, plan},
 };
 use crate::{
+    SharedMap,
     links::Links,
     plan::Plan,
     tables::{LivePod, Settings, key::Key},
@@ -27,6 +28,8 @@ enum Change {
     Copied,
     /// The tunnel has another port.
     Port(u16),
+    /// A write fails when this share of a step's writes is done: what the maps hold is read again.
+    Adopted(f64),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -40,6 +43,7 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (1..200_u64).prop_map(Change::Seconds),
         1 => Just(Change::Copied),
         1 => (6081..6083_u16).prop_map(Change::Port),
+        2 => (0.0..=1.0_f64).prop_map(Change::Adopted),
     ]
 }
 
@@ -86,14 +90,18 @@ impl Inputs {
             }
             Change::Seconds(seconds) => self.settings.now += seconds,
             Change::Copied => {
-                plan.frontends
-                    .values_mut()
-                    .for_each(|frontend| *frontend = Arc::new((**frontend).clone()));
-                plan.vips.values_mut().for_each(|vip| *vip = Arc::new((**vip).clone()));
+                plan.frontends = copied(&plan.frontends);
+                plan.vips = copied(&plan.vips);
             }
             Change::Port(port) => self.settings.tunnel_port = port,
+            Change::Adopted(_) => {}
         }
     }
+}
+
+fn copied<K: Ord + Clone, V: Clone>(of: &SharedMap<K, Arc<V>>) -> SharedMap<K, Arc<V>> {
+    let copied = |(key, value): (&K, &Arc<V>)| (key.clone(), Arc::new((**value).clone()));
+    of.iter().map(copied).collect()
 }
 
 proptest! {
@@ -112,6 +120,7 @@ proptest! {
         let mut inputs = Inputs { plan: first, links: links(), live: Vec::new(), settings: SETTINGS };
         for change in [None].into_iter().chain(changes.into_iter().map(Some)) {
             let told = format!("{change:?}");
+            let done = if let Some(Change::Adopted(done)) = change { Some(done) } else { None };
             change.into_iter().for_each(|change| inputs.change(change));
             let Inputs { plan, links, live, settings } = &inputs;
             quick.set_live(live);
@@ -119,7 +128,11 @@ proptest! {
             thorough.forget();
             let step = quick.step(plan, links, settings);
             prop_assert_eq!(&step, &thorough.step(plan, links, settings), "{}", told);
-            step.writes.iter().for_each(|write| image.write(write));
+            let written = done.map_or(step.writes.len(), |done| (step.writes.len() as f64 * done) as usize);
+            step.writes[..written].iter().for_each(|write| image.write(write));
+            if done.is_some() {
+                (quick, thorough) = (image.adopt(), image.adopt());
+            }
         }
         for name in inputs.plan.frontends.keys() {
             prop_assert_eq!(quick.programmed().frontend_id(name), thorough.programmed().frontend_id(name));

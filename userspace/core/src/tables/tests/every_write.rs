@@ -6,7 +6,7 @@ use super::{
     between::Between,
     image::Image,
     settle,
-    world::{answering, frontends, links, plan},
+    world::{PODS, add_frontend, answering, backend, empty_frontend, frontends, links, node_address, plan},
 };
 use crate::{
     plan::{FrontendKey, Plan},
@@ -92,6 +92,15 @@ impl Run {
             self.earlier.clone_from(&self.plans);
         }
         step
+    }
+
+    /// Writes as much of new rows as was done when their writer was killed.
+    fn write_part(&mut self, first: u32, rows: &[Row], part: f64) {
+        let written = (rows.len() as f64 * part) as usize;
+        self.image.write(&Write::NewRows {
+            first,
+            rows: rows[..written].into(),
+        });
     }
 
     /// An id that was somebody's before the step is nobody else's after it.
@@ -279,6 +288,38 @@ proptest! {
     }
 
     #[test]
+    fn an_agent_that_dies_within_new_rows_is_succeeded(
+        plans in (plan(), plan()),
+        which in any::<prop::sample::Index>(),
+        part in 0.0..1.0_f64,
+    ) {
+        let mut run = Run::new();
+        settle(&mut run.tables, &mut run.image, &plans.0);
+        run.plans = vec![plans.0.clone()];
+        run.known = run.image.backends.iter().map(Key::from).collect();
+        let writes = run.image.adopt().step(&plans.1, &links(), &SETTINGS).writes;
+        let new_rows: Vec<usize> = (0..writes.len()).filter(|&at| matches!(writes[at], Write::NewRows { .. })).collect();
+        prop_assume!(!new_rows.is_empty());
+        let at = new_rows[which.index(new_rows.len())];
+        run.tables = run.image.adopt();
+        run.step(&plans.1, at);
+        let served: Vec<FrontendKey> =
+            frontends().into_iter().filter(|name| run.image.entry(&Key::from(name)).is_some()).collect();
+        if let Write::NewRows { first, rows } = &writes[at] {
+            run.write_part(*first, rows, part);
+        }
+        // What is there now is a bit of both plans.
+        run.plans.push(plans.1.clone());
+        run.tables = run.image.adopt();
+        for name in &served {
+            prop_assert!(run.tables.programmed().frontend_id(name).is_some(), "{} is lost", name);
+        }
+        run.step(&plans.1, usize::MAX);
+        settle(&mut run.tables, &mut run.image, &plans.1);
+        check_same_as_fresh(&run.image, &plans.1);
+    }
+
+    #[test]
     fn adopted_tables_have_nothing_to_write(plans in proptest::collection::vec(plan(), 1..4)) {
         let mut run = Run::new();
         for plan in plans {
@@ -302,6 +343,44 @@ proptest! {
         settle(&mut run.tables, &mut run.image, &plans.1);
         check_same_as_fresh(&run.image, &plans.1);
         prop_assert_eq!(run.image.adopt().step(&plans.1, &links(), &SETTINGS).writes, []);
+    }
+}
+
+/// The same where it matters most: a frontend that has rows is to get more of them, and they are written in part.
+#[test]
+fn a_table_that_grows_is_as_before_until_all_of_its_rows_are_written() {
+    let name = frontends()[0];
+    let serving = |pods: usize| {
+        let mut plan = Plan::default();
+        plan.nodes.insert("node-b".into(), node_address("node-b"));
+        let mut frontend = empty_frontend(&name);
+        frontend.backends = (0..pods).map(|pod| (backend(pod, 1), 1)).collect();
+        add_frontend(&mut plan, name, frontend);
+        plan
+    };
+    let (few, many) = (serving(1), serving(PODS));
+    for part in [0.0, 0.5, 0.99, 1.0] {
+        let mut run = Run::new();
+        settle(&mut run.tables, &mut run.image, &few);
+        run.plans = vec![few.clone()];
+        run.known = run.image.backends.iter().map(Key::from).collect();
+        let before = run.image.entry(&Key::from(&name)).copied().expect("it is served");
+        let writes = run.image.adopt().step(&many, &links(), &SETTINGS).writes;
+        let at = writes.iter().position(|write| matches!(write, Write::NewRows { .. }));
+        let at = at.expect("it gets more rows");
+        run.tables = run.image.adopt();
+        run.step(&many, at);
+        if let Write::NewRows { first, rows } = &writes[at] {
+            run.write_part(*first, rows, part);
+        }
+        run.tables = run.image.adopt();
+        let now = run.image.entry(&Key::from(&name)).copied().expect("it is served");
+        assert_eq!(now, before, "nothing leads to the new rows");
+        run.plans.push(many.clone());
+        run.step(&many, usize::MAX);
+        settle(&mut run.tables, &mut run.image, &many);
+        check_same_as_fresh(&run.image, &many);
+        assert!(run.image.entry(&Key::from(&name)).expect("it is served").rows.mask > before.rows.mask);
     }
 }
 

@@ -7,12 +7,12 @@ use super::{
     world::{self, add_frontend, answering, empty_frontend, links, node_address, plan},
 };
 use crate::{
-    plan::{BackendKey, Draining, FrontendKey, Plan},
+    plan::{BackendKey, Draining, Frontend, FrontendKey, Plan},
     tables::{LivePod, Settings, Tables, key::Key},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeMap, sync::Arc};
-use weir_common::abi::{BACKEND_DRAINING, Backend, PAST_OWNERS};
+use weir_common::abi::{BACKEND_DRAINING, Backend, PAST_OWNERS, kind};
 
 /// Rows for all, so that no table has to shrink.
 fn image() -> Image {
@@ -220,10 +220,14 @@ fn seen_from_elsewhere(plan: &Plan) -> Plan {
         backend.local = false;
         backend
     };
-    for frontend in plan.frontends.values_mut().map(Arc::make_mut) {
-        let backends = std::mem::take(&mut frontend.backends).into_iter();
-        frontend.backends = backends.map(|(backend, weight)| (elsewhere(backend), weight)).collect();
-    }
+    let moved = |mut frontend: Arc<Frontend>| {
+        let held = Arc::make_mut(&mut frontend);
+        let backends = std::mem::take(&mut held.backends).into_iter();
+        held.backends = backends.map(|(backend, weight)| (elsewhere(backend), weight)).collect();
+        frontend
+    };
+    let frontends = plan.frontends.into_iter();
+    plan.frontends = frontends.map(|(name, frontend)| (name, moved(frontend))).collect();
     plan
 }
 
@@ -295,4 +299,44 @@ fn a_pod_with_live_flows_keeps_its_entries_though_nobody_names_it() {
     settle(&mut tables, &mut image, &without);
     assert!(image.entry(&pod).is_none(), "its flows are over");
     assert_eq!(image.backends[id as usize], Backend::default());
+}
+
+/// A VIP at the address and port of a pod that was a backend is its own: it goes when nobody wants it any more, though the
+/// pod is remembered.
+#[test]
+fn a_frontend_at_a_remembered_pods_address_does_not_outlive_its_plan() {
+    let pod = world::backend(0, 0);
+    let at_pod = FrontendKey {
+        address: pod.address,
+        port: pod.port,
+        protocol: pod.protocol,
+    };
+    let serving = |name, pods: &[(usize, usize)]| {
+        let mut frontend = empty_frontend(&name);
+        frontend.backends = pods.iter().map(|&(pod, node)| (world::backend(pod, node), 1)).collect();
+        frontend
+    };
+    let with_pod = |pods: &[(usize, usize)]| {
+        let mut plan = Plan::default();
+        plan.nodes.insert("node-b".into(), node_address("node-b"));
+        add_frontend(&mut plan, tcp(), serving(tcp(), pods));
+        plan
+    };
+    let (mut image, key) = (image(), Key::from(&pod));
+    let mut tables = image.adopt();
+    settle(&mut tables, &mut image, &with_pod(&[(0, 0)]));
+    assert_eq!(image.entry(&key).map(|entry| entry.kind), Some(kind::BACKEND));
+
+    let mut with_both = with_pod(&[(1, 1)]);
+    add_frontend(&mut with_both, at_pod, serving(at_pod, &[(1, 1)]));
+    settle(&mut tables, &mut image, &with_both);
+    assert_eq!(image.entry(&key).map(|entry| entry.kind), Some(kind::FRONTEND));
+
+    settle(&mut tables, &mut image, &with_pod(&[(1, 1)]));
+    assert_eq!(
+        image.entry(&key),
+        None,
+        "nothing is served there, and its rows are another's"
+    );
+    assert_eq!(owners(&image, &tcp())[0][1], key, "the pod is remembered all the same");
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::Protocol,
-    plan::{BackendKey, FrontendKey, Plan},
+    plan::{BackendKey, FrontendKey, Plan, Vip},
     tables::{
         Step, Tables, Write,
         key::{Key, address_of},
@@ -304,13 +304,16 @@ fn a_missing_interface_is_said_once_for_each_eip() {
     let mut tables = image.adopt();
     let pods = pods(0..1);
     let mut plan = plan([(1, &pods[..]), (2, &pods), (3, &pods), (4, &pods)]);
-    for (index, vip) in plan.vips.values_mut().map(Arc::make_mut).enumerate() {
+    let other = |(index, (address, mut held)): (usize, (IpAddr, Arc<Vip>))| {
+        let vip = Arc::make_mut(&mut held);
         match index {
             0 => vip.owned = false,
             1 | 2 => vip.interface = Some("eth9".into()),
             _ => vip.eip = "other".into(),
         }
-    }
+        (address, held)
+    };
+    plan.vips = plan.vips.into_iter().enumerate().map(other).collect();
     let step = settle(&mut tables, &mut image, &plan);
     let said: Vec<_> = step.conditions.iter().map(ToString::to_string).collect();
     let expected = "Eip pool, spec.interface: InterfaceMissing: 10.0.0.2 is owned by this node, which has no interface eth9; \
