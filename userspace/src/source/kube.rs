@@ -9,6 +9,7 @@
 //! Does not decide anything about the objects, and does not write to the API.
 
 mod backoff;
+mod brief;
 mod connect;
 mod contents;
 mod eips;
@@ -22,6 +23,7 @@ pub use connect::{KubeError, client, insisting_client, writing_client};
 pub use eips::{WrittenEip, eips, written_eip};
 pub use records::Records;
 
+use brief::Brief;
 use contents::Contents;
 use follow::Followed;
 use inbox::{Inbox, Told};
@@ -84,18 +86,19 @@ impl Kube {
                     followers.spawn(follow::follow(api, *kind, scope, kinds::eip, inbox));
                 }
                 Followed::Services => {
-                    let api = Api::<Service>::all(client);
+                    let api = Api::<Brief<Service>>::all(client);
                     followers.spawn(follow::follow(
                         api,
                         *kind,
                         scope,
-                        move |service| kinds::service(service, scope),
+                        move |Brief(service)| kinds::service(service, scope),
                         inbox,
                     ));
                 }
                 Followed::EndpointSlices => {
-                    let api = Api::<EndpointSlice>::all(client);
-                    followers.spawn(follow::follow(api, *kind, scope, kinds::endpoint_slice, inbox));
+                    let api = Api::<Brief<EndpointSlice>>::all(client);
+                    let convert = |Brief(slice)| kinds::endpoint_slice(slice);
+                    followers.spawn(follow::follow(api, *kind, scope, convert, inbox));
                 }
                 Followed::Nodes => {
                     let api = Api::<Node>::all(client);
