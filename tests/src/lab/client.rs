@@ -1,14 +1,21 @@
 //! Small clients over the standard library's sockets. They act where their thread is: run them in
 //! [`super::Namespace::run`].
 
-use super::wait::patience;
+use super::{servers::SLOW_RATE, wait::patience};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
+
+/// Of an answer, taken at a time.
+const PIECE: usize = 1 << 16;
+/// Of an answer that is taken slowly, what the kernel takes ahead at most.
+const AHEAD: usize = 4 * PIECE;
 
 /// How long a client waits for an answer: 5 s of the usual [`patience`].
 fn timeout() -> Duration {
@@ -120,7 +127,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`get`].
 pub fn get_on(connection: &mut TcpStream, path: &str) -> Result<Vec<u8>> {
-    request(connection, path, &AtomicUsize::new(0))
+    request(connection, path, &Progress::default())
 }
 
 /// Sends `body` to `http://ADDRESS/PATH`, over a connection that can be used again.
@@ -154,7 +161,48 @@ fn send_on(connection: &mut TcpStream, method: &str, path: &str, body: &[u8]) ->
     );
     connection.write_all(head.as_bytes())?;
     connection.write_all(body).context("the upload broke")?;
-    response(connection, &AtomicUsize::new(0))
+    response(connection, &Progress::default())
+}
+
+/// How far an answer has come, and whether it may come to its end.
+#[derive(Debug, Default)]
+pub struct Progress {
+    received: AtomicUsize,
+    slow: AtomicBool,
+}
+
+impl Progress {
+    /// That of an answer that is taken with [`SLOW_RATE`], and all but the last of it, until [`Self::hurry`].
+    pub fn slow() -> Self {
+        Self {
+            slow: true.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Bytes of the body so far.
+    pub fn received(&self) -> usize {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is taken as it comes.
+    pub fn hurry(&self) {
+        self.slow.store(false, Ordering::Relaxed);
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Notes that `got` more bytes are here, and waits until the next may be taken, of which there are `missing`.
+    fn advance(&self, got: usize, missing: usize) {
+        self.received.fetch_add(got, Ordering::Relaxed);
+        let due = Instant::now() + Duration::from_secs(1) * got as u32 / SLOW_RATE as u32;
+        let is_last = (1..=PIECE).contains(&missing);
+        while self.is_slow() && (is_last || Instant::now() < due) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 /// A TCP connection with a time-out on both directions.
@@ -169,13 +217,13 @@ pub fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(connection)
 }
 
-/// Requests `path` over a connection that can be used again, and counts the bytes of the body as they come.
+/// Requests `path` over a connection that can be used again, and takes the body as `progress` has it.
 ///
 /// # Errors
 /// As [`get`].
-pub fn request(connection: &mut TcpStream, path: &str, received: &AtomicUsize) -> Result<Vec<u8>> {
+pub fn request(connection: &mut TcpStream, path: &str, progress: &Progress) -> Result<Vec<u8>> {
     connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n").as_bytes())?;
-    let (status, body) = response(connection, received)?;
+    let (status, body) = response(connection, progress)?;
     ensure!(
         status == 200,
         "GET {path}: status {status}: {}",
@@ -185,8 +233,12 @@ pub fn request(connection: &mut TcpStream, path: &str, received: &AtomicUsize) -
 }
 
 /// Reads one answer; nginx always announces its length, so the connection can stay.
-fn response(connection: &mut TcpStream, received: &AtomicUsize) -> Result<(u16, Vec<u8>)> {
-    let mut reader = BufReader::with_capacity(1 << 16, connection);
+fn response(connection: &mut TcpStream, progress: &Progress) -> Result<(u16, Vec<u8>)> {
+    if progress.is_slow() {
+        // Or most of a file would be here before it is asked for.
+        setsockopt(connection, RcvBuf, &AHEAD)?;
+    }
+    let mut reader = BufReader::with_capacity(PIECE, connection);
     let mut line = String::new();
     reader.read_line(&mut line).context("no answer")?;
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -208,14 +260,14 @@ fn response(connection: &mut TcpStream, received: &AtomicUsize) -> Result<(u16, 
         }
     }
     let mut body = Vec::new();
-    let mut buffer = vec![0; 1 << 16];
+    let mut buffer = vec![0; PIECE];
     while body.len() < length {
         let wanted = buffer.len().min(length - body.len());
         let got = reader.read(&mut buffer[..wanted]);
         let got = got.with_context(|| format!("the connection broke after {} of {length} bytes", body.len()))?;
         ensure!(got > 0, "the connection ended after {} of {length} bytes", body.len());
         body.extend(&buffer[..got]);
-        received.store(body.len(), Ordering::Relaxed);
+        progress.advance(got, length - body.len());
     }
     Ok((status, body))
 }

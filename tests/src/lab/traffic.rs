@@ -1,13 +1,16 @@
 //! Clients that go on in the background while a test changes something.
 
-use super::{Namespace, client};
+use super::{
+    Namespace,
+    client::{self, Progress},
+};
 use anyhow::{Context, Result, ensure};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -107,13 +110,23 @@ pub fn spread(namespace: &Namespace, address: SocketAddr, count: usize) -> Resul
     })
 }
 
-/// A download that is going on.
+/// A download that goes on, slowly, until it is finished or dropped, however long that takes.
 #[derive(Debug)]
 pub struct Download {
     /// The pod that serves it.
     pub pod: String,
-    received: Arc<AtomicUsize>,
+    brake: Brake,
     thread: JoinHandle<Result<Vec<u8>>>,
+}
+
+/// Slows a download down until it is dropped.
+#[derive(Debug)]
+struct Brake(Arc<Progress>);
+
+impl Drop for Brake {
+    fn drop(&mut self) {
+        self.0.hurry();
+    }
 }
 
 impl Download {
@@ -128,32 +141,28 @@ impl Download {
             let pod = client::ask_on(&mut connection)?.pod;
             Ok((connection, pod))
         })?;
-        let received = Arc::new(AtomicUsize::new(0));
-        let (path, so_far) = (path.to_owned(), Arc::clone(&received));
-        let thread = thread::spawn(move || client::request(&mut connection, &path, &so_far));
-        let download = Self { pod, received, thread };
+        let progress = Arc::new(Progress::slow());
+        let (path, brake) = (path.to_owned(), Brake(Arc::clone(&progress)));
+        let thread = thread::spawn(move || client::request(&mut connection, &path, &progress));
+        let download = Self { pod, brake, thread };
         super::wait::until("the download to begin", || {
-            ensure!(download.received() > 0, "nothing has come");
+            ensure!(download.brake.0.received() > 0, "nothing has come");
             Ok(())
         })?;
         Ok(download)
     }
 
-    /// Bytes of the file so far.
-    pub fn received(&self) -> usize {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    /// Whether it is still going on.
+    /// Whether it is still going on: it is, unless it broke, or the file is small.
     pub fn is_running(&self) -> bool {
         !self.thread.is_finished()
     }
 
-    /// Waits for the end and returns the file.
+    /// Lets the rest come as fast as it can, and returns the file.
     ///
     /// # Errors
     /// When the connection broke or ended early.
     pub fn finish(self) -> Result<Vec<u8>> {
+        drop(self.brake);
         joined(self.thread).with_context(|| format!("the download from {}", self.pod))
     }
 }

@@ -82,7 +82,7 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
         let requests: Vec<Requests> = FAMILIES
             .map(|family| Requests::start(&cluster.lab.client, Cluster::http(family, WEB)))
             .into();
-        let download = Download::start(&cluster.lab.client, Cluster::http(Family::V4, WEB), "/slow/image")?;
+        let download = Download::start(&cluster.lab.client, Cluster::http(Family::V4, WEB), "/files/image")?;
         let before = cluster.writes();
 
         cluster.control_plane.stop_api_server()?;

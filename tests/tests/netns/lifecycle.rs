@@ -34,7 +34,7 @@ fn killed_agents_break_nothing() -> Result<()> {
             scene.agents = Agent::start_everywhere(&scene.lab)?;
             ensure!(
                 downloads.iter().all(|download| download.is_running()),
-                "the downloads were too quick"
+                "a download broke"
             );
             let tally = requests.finish()?;
             ensure!(
@@ -179,7 +179,7 @@ fn a_rebuilt_data_path_keeps_its_flows() -> Result<()> {
         }
         ensure!(
             downloads.iter().all(|download| download.is_running()),
-            "the downloads were too quick"
+            "a download broke"
         );
         let served = traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)?;
         ensure!(served.len() == 2, "{served:?}");

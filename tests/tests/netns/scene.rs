@@ -89,7 +89,7 @@ impl Scene {
             if missing.is_empty() {
                 return Ok(downloads);
             }
-            let download = Download::start(&self.lab.client, Self::http(family), &format!("/slow/{file}"))?;
+            let download = Download::start(&self.lab.client, Self::http(family), &format!("/files/{file}"))?;
             if missing.iter().any(|pod| pod.name == download.pod) {
                 missing.retain(|pod| pod.name != download.pod);
                 downloads.push(download);

@@ -45,7 +45,7 @@ impl Traffic {
         let client = &scene.lab.client;
         for family in FAMILIES {
             for _ in 0..6 {
-                let download = Download::start(client, Scene::http(family), "/slow/image")?;
+                let download = Download::start(client, Scene::http(family), "/files/image")?;
                 traffic.downloads.push(download);
             }
             traffic.requests.push(Requests::start(client, Scene::http(family)));
@@ -58,10 +58,7 @@ impl Traffic {
     /// Ends it; nothing may have failed.
     fn finish(self) -> Result<()> {
         let running = self.downloads.iter().filter(|download| download.is_running()).count();
-        ensure!(
-            running == self.downloads.len(),
-            "only {running} downloads lasted so long"
-        );
+        ensure!(running == self.downloads.len(), "only {running} downloads still run");
         all_whole(self.downloads, LENGTH)?;
         for requests in self.requests {
             let tally = requests.finish()?;
