@@ -5,6 +5,7 @@
 mod allocating;
 mod announcing;
 mod checking;
+mod conntrack;
 mod endpoints;
 mod fragments;
 mod input;
