@@ -37,7 +37,7 @@ fn flows_to_a_translated_destination_are_known_until_they_end() -> Result<()> {
         .map(|family| serve(node, family))
         .into_iter()
         .collect::<Result<_>>()?;
-    let own = node.namespace.run(|| Ok(TcpListener::bind(("::", PORT))?))?;
+    let _listener = node.namespace.run(|| Ok(TcpListener::bind(("::", PORT))?))?;
 
     let (mut tcp, mut udp, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for family in FAMILIES {
@@ -78,9 +78,7 @@ fn flows_to_a_translated_destination_are_known_until_they_end() -> Result<()> {
         // Idle ones are forgotten.
         ask()?;
         expect(node, &udp_flows)
-    })?;
-    drop(own);
-    Ok(())
+    })
 }
 
 fn translated(namespace: &Namespace) -> Result<HashSet<TranslatedFlow>> {
