@@ -2,8 +2,8 @@
 
 use anyhow::{Context, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use tests::packets::cases::{self, Case, fragments};
-use tests::packets::host::Host;
+use tests::packets::cases::{self, Case, fragments, takeover};
+use tests::packets::host::{Host, no_flows};
 use tests::packets::kernel::Kernel;
 use tests::packets::runner::{Program, Runner};
 use tests::packets::world::{Family, Protocol, Target};
@@ -67,6 +67,26 @@ fn kernel_leaves_the_same_flows_and_counts() {
         kernel.counts().unwrap(),
         "host (left) and kernel (right) counted differently"
     );
+}
+
+#[test]
+fn kernel_and_host_note_what_begins_while_a_frontend_stands_by() {
+    let image = world::image();
+    let (mut host, mut kernel) = (Host::new(image.clone()), Kernel::new(&image).unwrap());
+    for (family, protocol) in Family::BOTH
+        .into_iter()
+        .flat_map(|family| Protocol::BOTH.map(|protocol| (family, protocol)))
+    {
+        let (frames, noted) = takeover::noted(family, protocol);
+        let expected: BTreeSet<_> = world::stack_flows().into_iter().chain(noted).collect();
+        for runner in [&mut host as &mut dyn Runner, &mut kernel] {
+            runner.restore(&no_flows()).unwrap();
+            for frame in &frames {
+                runner.run(Program::Ingress, frame).unwrap();
+            }
+            assert_eq!(runner.flows().unwrap().stack_flows, expected);
+        }
+    }
 }
 
 /// A frame with a VLAN tag never takes the short way, and its tag is not in what goes into the tunnel: so the two ways can

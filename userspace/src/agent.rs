@@ -16,6 +16,7 @@ mod programming;
 mod reporting;
 mod settling;
 mod source;
+mod stack_flows;
 mod standings;
 
 use crate::{
@@ -33,6 +34,7 @@ use interfaces::Interfaces;
 use reporting::Reporting;
 use source::Source;
 pub use source::{Origin, SourceError};
+use stack_flows::StackFlows;
 use standings::Standings;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -152,6 +154,7 @@ struct Agent {
     telemetry: Telemetry,
     exposing: Exposing,
     flow_table: FlowTable,
+    stack_flows: StackFlows,
     wanted: watch::Sender<Wanted>,
     cluster: Option<Cluster>,
     network: Option<Arc<Network>>,
@@ -179,11 +182,12 @@ struct Agent {
 impl Agent {
     fn new(
         settings: Settings,
-        dataplane: Dataplane,
+        mut dataplane: Dataplane,
         wanted: watch::Sender<Wanted>,
         standings: Option<Standings>,
     ) -> Result<Self, Error> {
         let tables = dataplane.with_contents(Tables::adopt)?;
+        let stack_flows = StackFlows::new(dataplane.stands_by(), dataplane.stack_flows().all()?);
         let options = &settings.dataplane;
         let telemetry = Telemetry::default();
         let reporter = Reporter::new(
@@ -211,6 +215,7 @@ impl Agent {
             telemetry,
             exposing: Exposing::new(settings.node.clone(), settings.metrics),
             flow_table: FlowTable::new(settings.node.clone(), options.pin_dir.clone()),
+            stack_flows,
             wanted,
             cluster: None,
             network: None,
@@ -241,6 +246,8 @@ impl Agent {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(flow_table::INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ask = interval(stack_flows::INTERVAL);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.hear(source, Instant::now());
         loop {
             self.telemetry.beat();
@@ -257,6 +264,8 @@ impl Agent {
                 _ = retry.tick() => self.retry(source).await,
                 _ = look.tick() => self.flow_table.begin(),
                 due = self.flow_table.ended() => self.restep |= due,
+                _ = ask.tick() => self.stack_flows.begin(),
+                ended = self.stack_flows.ended() => self.forget_stack_flows(&ended),
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
             }

@@ -10,6 +10,7 @@ use weir_common::{
     abi::{
         self, Backend, BackendCounter, CacheBucket, Config, Counter, DirectoryEntry, FlowBucket, FragmentBucket,
         FrontendCounter, Limiter, Node, Past, Responder, ResponderKey, Row, SourceLimiterBucket, SourcePrefix,
+        StackFlow,
     },
     addr::Address,
     scratch::Scratch,
@@ -20,6 +21,9 @@ use weir_common::{
 
 /// `BPF_F_MMAPABLE`: user space stores single words into these arrays.
 const MMAPABLE: usize = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC`: room is taken as it is needed.
+const NO_PREALLOC: usize = 1;
 
 #[btf_map]
 static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
@@ -54,6 +58,8 @@ static ANSWERED: Array<u64, 1> = Array::new();
 static SOURCES: LpmTrie<SourcePrefix, u32, { abi::SOURCE_PREFIXES as usize }> = LpmTrie::new();
 #[btf_map]
 static RESPONDERS: HashMap<ResponderKey, Responder, { abi::RESPONDERS as usize }> = HashMap::new();
+#[btf_map]
+static STACK_FLOWS: HashMap<StackFlow, u32, { abi::STACK_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static REASONS: PerCpuArray<Counter, { REASON_SLOTS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -142,6 +148,19 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
     fn responder(&self, key: &ResponderKey) -> Option<Responder> {
         // SAFETY: copied at once; an entry replaced meanwhile gives one MAC or the other, as user space meant.
         unsafe { RESPONDERS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn stack_flow(&self, flow: &StackFlow) -> bool {
+        // SAFETY: nothing is read of the value.
+        unsafe { STACK_FLOWS.get(flow) }.is_some()
+    }
+
+    #[inline(always)]
+    fn note_stack_flow(&self, flow: &StackFlow) {
+        if !self.read_only() {
+            let _ = STACK_FLOWS.insert(flow, 0_u32, 0);
+        }
     }
 
     #[inline(always)]

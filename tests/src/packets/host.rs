@@ -2,15 +2,15 @@
 
 use super::image::Image;
 use super::runner::{Counts, Flows, Outcome, Program, Runner};
-use super::world::INTERFACE;
+use super::world::{self, INTERFACE};
 use anyhow::Context;
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use weir_common::abi::{
     Backend, CACHE_WAYS, CacheBucket, CacheEntry, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_BUCKETS, FRAGMENT_WAYS,
     Flow, FlowBucket, HELD_FRAME, LIMITER_WAYS, Node, PAST_OWNERS, Past, Responder, ResponderKey, Row,
-    SOURCE_LIMITER_BUCKETS, SourcePrefix, source,
+    SOURCE_LIMITER_BUCKETS, SourcePrefix, StackFlow, source,
 };
 use weir_common::addr::Address;
 use weir_common::decide::Found;
@@ -129,6 +129,7 @@ pub struct HostTables {
     limiters: Vec<LimiterWords>,
     source_limiters: Vec<[SourceLimiterWords; LIMITER_WAYS]>,
     answered: Word,
+    stack_flows: Mutex<BTreeSet<StackFlow>>,
     jiffies: u64,
     frontends: Counters,
     backends: Counters,
@@ -146,6 +147,7 @@ impl HostTables {
             limiters: (0..Image::FRONTENDS).map(|_| Default::default()).collect(),
             source_limiters: (0..SOURCE_LIMITER_BUCKETS).map(|_| Default::default()).collect(),
             answered: Word::new(0),
+            stack_flows: Mutex::new(world::stack_flows()),
             jiffies: 64_000_000,
             frontends: Counters::default(),
             backends: Counters::default(),
@@ -282,6 +284,14 @@ impl Tables for HostTables {
         self.image.responders.get(key).copied()
     }
 
+    fn stack_flow(&self, flow: &StackFlow) -> bool {
+        self.stack_flows.lock().expect(UNPOISONED).contains(flow)
+    }
+
+    fn note_stack_flow(&self, flow: &StackFlow) {
+        self.stack_flows.lock().expect(UNPOISONED).insert(*flow);
+    }
+
     fn flows(&self, index: u32) -> Option<&[FlowWords; FLOW_WAYS]> {
         self.flows.get(index as usize)
     }
@@ -414,6 +424,7 @@ impl Runner for Host {
         Ok(Flows {
             flows: flows.collect(),
             cache: cache.collect(),
+            stack_flows: self.tables.stack_flows.lock().expect(UNPOISONED).clone(),
         })
     }
 
@@ -428,6 +439,11 @@ impl Runner for Host {
         cache_words
             .zip(cache_before)
             .for_each(|(word, &before)| word.store(before));
+        self.tables
+            .stack_flows
+            .lock()
+            .expect(UNPOISONED)
+            .clone_from(&flows.stack_flows);
         Ok(())
     }
 
@@ -462,11 +478,12 @@ impl Runner for Host {
     }
 }
 
-/// Flow tables without a flow.
+/// Flow tables without a flow, but for those that the world's stack has.
 #[must_use]
 pub fn no_flows() -> Flows {
     Flows {
         flows: vec![FlowBucket::zeroed(); Image::FLOW_BUCKETS as usize],
         cache: vec![CacheBucket::zeroed(); Image::CACHE_BUCKETS as usize],
+        stack_flows: world::stack_flows(),
     }
 }

@@ -9,12 +9,13 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use weir::apply::bpf::mapped::Mapped;
 use weir_common::abi::{
     Again, BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Held,
-    Limiter, Past, Row, SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix,
+    Limiter, Past, Row, SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix, StackFlow,
 };
 use weir_common::verdict::{Action, REASON_SLOTS, Reason};
 
@@ -63,6 +64,7 @@ pub struct Kernel {
     fragments: Mapped<FragmentBucket>,
     answered: Array<MapData, u64>,
     held: RingBuf<MapData>,
+    stack_flows: HashMap<MapData, [u8; size_of::<StackFlow>()], u32>,
     frontends: PerCpuArray<MapData, [u64; 3]>,
     backends: PerCpuArray<MapData, [u64; 3]>,
     counted: Vec<u64>,
@@ -146,6 +148,7 @@ impl Kernel {
             fragments: mapped(&take("FRAGMENTS")?, "FRAGMENTS", FRAGMENT_BUCKETS)?,
             answered: take("ANSWERED")?.try_into()?,
             held: take("HELD")?.try_into()?,
+            stack_flows: take("STACK_FLOWS")?.try_into()?,
             frontends: take("FRONTEND_COUNTERS")?.try_into()?,
             backends: take("BACKEND_COUNTERS")?.try_into()?,
             counted: vec![0; REASON_SLOTS as usize],
@@ -219,6 +222,13 @@ impl Kernel {
         })
     }
 
+    fn stack_flows(&self) -> anyhow::Result<BTreeSet<StackFlow>> {
+        let keys = self.stack_flows.keys();
+        Ok(keys
+            .map(|key| key.map(|bytes| bytemuck::pod_read_unaligned(&bytes)))
+            .collect::<Result<_, _>>()?)
+    }
+
     fn packets(&self, reason: u32) -> anyhow::Result<u64> {
         Ok(self.reasons.get(&reason, 0)?.iter().map(|[packets, _]| packets).sum())
     }
@@ -285,6 +295,11 @@ impl Kernel {
     }
 }
 
+/// A flow as a key of `STACK_FLOWS`.
+fn key_of(flow: &StackFlow) -> anyhow::Result<[u8; size_of::<StackFlow>()]> {
+    Ok(bytes_of(flow).try_into()?)
+}
+
 /// Writes the elements that are not zero into an array map of values of `N` bytes.
 fn fill<T: NoUninit + AnyBitPattern, const N: usize>(ebpf: &mut Ebpf, name: &str, values: &[T]) -> anyhow::Result<()>
 where
@@ -322,6 +337,7 @@ impl Runner for Kernel {
         Ok(Flows {
             flows: flows.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes)).collect(),
             cache: cache.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes)).collect(),
+            stack_flows: self.stack_flows()?,
         })
     }
 
@@ -333,6 +349,13 @@ impl Runner for Kernel {
         for (index, bucket) in flows.cache.iter().enumerate() {
             self.cache
                 .set(index as u32, must_cast::<_, [u8; size_of::<CacheBucket>()]>(*bucket), 0)?;
+        }
+        let now = self.stack_flows()?;
+        for gone in now.difference(&flows.stack_flows) {
+            self.stack_flows.remove(&key_of(gone)?)?;
+        }
+        for new in flows.stack_flows.difference(&now) {
+            self.stack_flows.insert(key_of(new)?, 0, 0)?;
         }
         Ok(())
     }

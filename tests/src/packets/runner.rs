@@ -1,6 +1,7 @@
 //! What the host harness and the kernel harness have in common: run a frame, read and restore the flow tables.
 
-use weir_common::abi::{CacheBucket, FlowBucket, Row};
+use std::collections::BTreeSet;
+use weir_common::abi::{CacheBucket, FlowBucket, Row, StackFlow};
 use weir_common::verdict::{Action, Reason};
 
 /// Which program gets the frame.
@@ -43,6 +44,8 @@ pub struct Flows {
     pub flows: Vec<FlowBucket>,
     /// `FLOW_CACHE`.
     pub cache: Vec<CacheBucket>,
+    /// `STACK_FLOWS`.
+    pub stack_flows: BTreeSet<StackFlow>,
 }
 
 impl Flows {

@@ -8,8 +8,9 @@ mod fill;
 pub use fill::image;
 
 use super::frames::{Link, Mac, Previous, Steering};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use weir_common::abi::Address;
+use weir_common::abi::{Address, StackFlow};
 
 /// The interface every frame arrives on or leaves by: loopback, as the kernel's test run has it.
 pub const INTERFACE: u32 = 1;
@@ -298,7 +299,7 @@ macro_rules! frontends {
         $($(#[doc = $doc])+ pub const $name: Frontend =
             Frontend { port: $port, current: $current, previous: $previous };)+
 
-        /// Every frontend of the VIP; the index is half the frontend id (TCP even, UDP odd), plus 64 for IPv6.
+        /// Every frontend of the VIP; the index is half the frontend id (TCP even, UDP odd), plus 96 for IPv6.
         pub const FRONTENDS: &[Frontend] = &[$($name),+];
     };
 }
@@ -364,6 +365,10 @@ frontends! {
     FEW_FLOWS_EACH = 109: Some(Target::Near), None;
     /// Few packets of each source.
     FEW_PACKETS_EACH = 110: Some(Target::Near), None;
+    /// The stack has the flows of one client. No bit away from a port with limits, which mutants would use up.
+    TAKEN_OVER = 144: Some(Target::Near), None;
+    /// The stack has all of it for now.
+    STANDING_BY = 160: Some(Target::Near), None;
 }
 
 /// What `HISTORY` has for the row of a frontend, by its port.
@@ -391,6 +396,10 @@ pub enum Policy {
     SourceFlows,
     /// Two packets at once of one source.
     SourcePackets,
+    /// Some flows are the stack's.
+    StackFlows,
+    /// Everything is the stack's.
+    Standby,
 }
 
 /// A source in a list.
@@ -417,7 +426,35 @@ pub const POLICIES: &[(u16, Policy)] = &[
     (FEW_PACKETS.port, Policy::Packets),
     (FEW_FLOWS_EACH.port, Policy::SourceFlows),
     (FEW_PACKETS_EACH.port, Policy::SourcePackets),
+    (TAKEN_OVER.port, Policy::StackFlows),
+    (STANDING_BY.port, Policy::Standby),
 ];
+
+/// The client's port in most cases. From it, it has flows to [`TAKEN_OVER`] that the stack has.
+pub const CLIENT_PORT: u16 = 40_000;
+
+/// What `STACK_FLOWS` has.
+#[must_use]
+pub fn stack_flows() -> BTreeSet<StackFlow> {
+    let all = Family::BOTH
+        .into_iter()
+        .flat_map(|family| Protocol::BOTH.map(|protocol| (family, protocol)));
+    all.map(|(family, protocol)| stack_flow(family, protocol, CLIENT_PORT, TAKEN_OVER))
+        .collect()
+}
+
+/// The client's flow from `port` to a frontend, as `STACK_FLOWS` has it.
+#[must_use]
+pub fn stack_flow(family: Family, protocol: Protocol, port: u16, frontend: Frontend) -> StackFlow {
+    StackFlow {
+        client: address(family.client()),
+        vip: address(family.vip()),
+        client_port: port.to_be_bytes(),
+        vip_port: frontend.port.to_be_bytes(),
+        protocol: protocol.number(),
+        reserved: [0; 3],
+    }
+}
 
 /// What a second is in limiter units: long, so that none passes while a test runs.
 pub const SECOND: u32 = 4_000_000_000;
@@ -433,7 +470,7 @@ pub const SPREAD: [Target; 4] = [Target::Local, Target::Near, Target::Far, Targe
 /// Frontend id of the frontend at `index` of [`FRONTENDS`].
 #[must_use]
 pub fn frontend_id(index: usize, family: Family, protocol: Protocol) -> u32 {
-    index as u32 * 2 + u32::from(protocol == Protocol::Udp) + if family.is_v6() { 64 } else { 0 }
+    index as u32 * 2 + u32::from(protocol == Protocol::Udp) + if family.is_v6() { 96 } else { 0 }
 }
 
 /// Index into `ROWS` of the first row of the frontend at `index` of [`FRONTENDS`] (one past the last: [`SPREAD_PORT`]).

@@ -179,6 +179,25 @@ impl Stage {
         agents.iter_mut().try_for_each(|agent| agent.wait_until_ready(lab))
     }
 
+    /// Kills the agent at this place, as a crash would, and returns when another is ready there.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn replace_agent(&mut self, at: usize) -> Result<()> {
+        self.agents.remove(at).kill()?;
+        let node = &self.lab.nodes[at];
+        let rights = self.control_plane.as_agent_of(&node.name)?;
+        let agent = Agent::launch_in_cluster(&self.lab, node, rights.kubeconfig())?;
+        self.agents.insert(at, agent);
+        self.wait_for_agents()
+    }
+
+    /// What the agents at this place have said.
+    #[must_use]
+    pub fn log_of_agent(&self, at: usize) -> String {
+        self.agents.get(at).map(Agent::log).unwrap_or_default()
+    }
+
     /// Whether Weir serves: pods see the clients themselves, which kube-proxy hides, and every Service has the address it had.
     ///
     /// # Errors

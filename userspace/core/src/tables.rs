@@ -53,6 +53,7 @@ mod refusal;
 mod rendezvous;
 mod rows;
 mod sources;
+mod stack;
 mod standing;
 mod step;
 #[cfg(test)]
@@ -67,6 +68,7 @@ use frontends::Frontends;
 use key::Key;
 use nodes::Nodes;
 pub use programmed::Programmed;
+pub use stack::StackFlows;
 use wanted::Wanted;
 use weir_common::abi::{
     Address, Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind,

@@ -38,6 +38,7 @@ impl Agent {
         };
         let begun = Instant::now();
         self.tables.set_live(self.flow_table.live());
+        self.tables.set_stack_flows(self.stack_flows.at());
         let step = self.tables.step(plan, &network.links, &settings);
         self.telemetry.stepped(begun.elapsed());
         let mss = config::mss(

@@ -27,6 +27,7 @@ impl Agent {
                     "what an earlier agent left is not all cleared; trying again"
                 );
             }
+            self.leave_standby(plan, network).await;
         }
         self.report(plan, network, &devices);
     }

@@ -71,6 +71,8 @@ impl Names<'_> {
             (policy::AFFINITY, "affinity"),
             (policy::SOURCES, "sources"),
             (policy::LIMITED, "limited"),
+            (policy::STACK_FLOWS, "stack flows"),
+            (policy::STANDBY, "standby"),
         ];
         DirectoryEntry {
             kind: match entry.kind {

@@ -13,7 +13,9 @@ pub use crate::addr::Address;
 pub use directory::{
     DirectoryEntry, Limiter, RowRange, SourceLimiter, SourceLimiterBucket, SourcePrefix, kind, policy, source,
 };
-pub use memory::{Again, CacheBucket, CacheEntry, Flow, FlowBucket, Fragment, FragmentBucket, Held, flow_state};
+pub use memory::{
+    Again, CacheBucket, CacheEntry, Flow, FlowBucket, Fragment, FragmentBucket, Held, StackFlow, flow_state,
+};
 pub use places::{BACKEND_DRAINING, BACKEND_LOCAL, Backend, Node, Past, Responder, ResponderKey, Row};
 pub use reports::{BackendCounter, Counter, FrontendCounter, Monitor, SAMPLED_BYTES, Sample, sampled};
 
@@ -64,6 +66,8 @@ pub const HELD_TRIES: u32 = 3;
 pub const SOURCE_LIMITER_BUCKETS: u32 = 1 << 14;
 /// Sources in one bucket.
 pub const LIMITER_WAYS: usize = 4;
+/// Capacity of `STACK_FLOWS`; room is taken only for what is in it.
+pub const STACK_FLOWS: u32 = 1 << 17;
 /// Capacity of `SOURCES`, in prefixes of all frontends together.
 pub const SOURCE_PREFIXES: u32 = 1 << 16;
 

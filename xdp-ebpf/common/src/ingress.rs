@@ -94,7 +94,7 @@ pub fn ours<P: Packet, T: Stages<P>>(packet: &mut P, tables: &T, ifindex: u32) -
         return forward::forward(packet, tables, ifindex, s);
     }
     match s.reason {
-        Reason::NotServed | Reason::NoBackend => Verdict::pass(s.reason),
+        Reason::NotServed | Reason::NoBackend | Reason::StackFlow => Verdict::pass(s.reason),
         reason => Verdict::drop(reason),
     }
 }

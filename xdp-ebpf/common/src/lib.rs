@@ -38,6 +38,7 @@ pub mod scratch;
 pub mod stages;
 pub mod steer;
 pub mod tables;
+pub mod takeover;
 pub mod tunnel;
 pub mod verdict;
 pub mod word;

@@ -11,6 +11,7 @@ use crate::{
     scratch::{Part, Scratch, Target},
     stages::Decisions,
     tables::Tables,
+    takeover,
     verdict::Reason,
 };
 
@@ -40,6 +41,10 @@ pub fn choose<T: Decisions>(tables: &T, s: &mut Scratch) -> bool {
     let (Some(config), Some(frontend)) = (tables.config(), frontend(tables, s)) else {
         return false;
     };
+    if takeover::is_the_stacks(tables, s, frontend) {
+        s.reason = Reason::StackFlow;
+        return false;
+    }
     tables.count_frontend(frontend.id, s.ip.len as u64, s.begins());
     if frontend.policies & (policy::SOURCES | policy::LIMITED) != 0
         && let Err(reason) = policies::admit(tables, config, s, frontend)

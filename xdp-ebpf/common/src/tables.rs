@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         Backend, CACHE_WAYS, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_WAYS, LIMITER_WAYS, Node, Past, Responder,
-        ResponderKey, Row,
+        ResponderKey, Row, StackFlow,
     },
     addr::Address,
     scratch::Scratch,
@@ -47,6 +47,10 @@ pub trait Tables {
     fn responder(&self, key: &ResponderKey) -> Option<Responder>;
     /// What `SOURCES` says of a source address of frontend `id`: one of [`crate::abi::source`].
     fn source(&self, id: u32, address: &Address) -> u32;
+    /// Whether `STACK_FLOWS` has this flow.
+    fn stack_flow(&self, flow: &StackFlow) -> bool;
+    /// Adds this flow to `STACK_FLOWS`, if there is room.
+    fn note_stack_flow(&self, flow: &StackFlow);
     /// `FLOWS[index]`.
     fn flows(&self, index: u32) -> Option<&[FlowWords; FLOW_WAYS]>;
     /// `FLOW_CACHE[index]`.

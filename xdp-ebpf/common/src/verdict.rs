@@ -128,6 +128,8 @@ reasons! {
     IcmpErrorUnknown = 36, "icmp_error_unknown";
     /// A fragment that came before its datagram's first: taken by the agent, to be tried again.
     FragmentHeld = 37, "fragment_held";
+    /// A flow that the stack had before Weir drew the VIP's packets, and keeps: passed.
+    StackFlow = 38, "stack_flow";
 }
 
 /// Room in `REASONS`; at least [`Reason::ALL`] long.

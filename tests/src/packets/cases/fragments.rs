@@ -53,7 +53,7 @@ fn large(protocol: Protocol, source: u16, destination: u16) -> Box<dyn Upper> {
 }
 
 /// From the client to `frontend`, in fragments.
-fn asked(family: Family, protocol: Protocol, frontend: Frontend, id: u16) -> Vec<Vec<u8>> {
+pub(super) fn asked(family: Family, protocol: Protocol, frontend: Frontend, id: u16) -> Vec<Vec<u8>> {
     to_vip(family).cut(id, &*large(protocol, CLIENT_PORT, frontend.port), &CUTS)
 }
 

@@ -41,6 +41,12 @@ fn error((kind, code, rest): (u8, u8, [u8; 4]), quoted: &[u8]) -> Icmp {
     }
 }
 
+/// From somebody on the way to the VIP: `quoted` was too big.
+pub(super) fn about(family: Family, quoted: &[u8]) -> Vec<u8> {
+    let error = error(too_big_header(family, 1280), quoted);
+    arriving().carry(&from_router(family, family.vip()).carry(&error))
+}
+
 /// What a backend at `from` sent to the client, `kept` bytes of it behind the IP header.
 fn reply(family: Family, protocol: Protocol, from: SocketAddr, kept: usize) -> Vec<u8> {
     let upper: Box<dyn Upper> = match protocol {

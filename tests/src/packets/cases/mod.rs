@@ -13,6 +13,7 @@ mod numbers;
 mod pass;
 mod policy;
 mod steer;
+pub mod takeover;
 mod transition;
 mod tunnel;
 mod untunnelled;
@@ -20,7 +21,7 @@ mod wrap;
 
 use super::frames::{Ip, Link, Tcp, Udp, Upper, flag};
 use super::runner::Program;
-use super::world::{Family, NODE_MAC, Protocol, ROUTER_MAC, Target};
+use super::world::{CLIENT_PORT, Family, NODE_MAC, Protocol, ROUTER_MAC, Target};
 use std::sync::LazyLock;
 use weir_common::verdict::{Action, Reason};
 
@@ -175,6 +176,7 @@ fn make() -> Vec<Case> {
         cases.extend(echo::cases(family));
         cases.extend(pass::cases(family));
         cases.extend(steer::cases(family));
+        cases.extend(takeover::cases(family));
         cases.extend(transition::cases(family));
         cases.extend(numbers::cases(family));
         cases.extend(tunnel::cases(family));
@@ -206,9 +208,6 @@ fn leaving() -> Link {
 fn to_vip(family: Family) -> Ip {
     Ip::between(family.client(), family.vip())
 }
-
-/// The client's port in most cases.
-const CLIENT_PORT: u16 = 40_000;
 
 /// A first packet: SYN with options, or a datagram.
 fn opening(protocol: Protocol, port: u16) -> Box<dyn Upper> {

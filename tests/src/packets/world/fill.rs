@@ -206,6 +206,14 @@ fn add_policy(entry: &mut DirectoryEntry, policy: Policy, family: Family) -> Vec
         Policy::Packets => entry.packet_interval = SECOND,
         Policy::SourceFlows => entry.source_flow_interval = SECOND,
         Policy::SourcePackets => entry.source_packet_interval = SECOND,
+        Policy::StackFlows => {
+            entry.policies |= policy::STACK_FLOWS;
+            return Vec::new();
+        }
+        Policy::Standby => {
+            entry.policies |= policy::STANDBY;
+            return Vec::new();
+        }
     }
     if !matches!(policy, Policy::Affinity(_)) {
         entry.policies |= policy::LIMITED;

@@ -14,6 +14,7 @@ use super::{
     rendezvous,
     rows::{Rows, Table},
     sources::SourcePrefixes,
+    stack::Stack,
     standing::{Memory, Standing},
     wanted::{Role, Wanted, WantedFrontend, members},
 };
@@ -30,6 +31,8 @@ pub(super) struct Frontends {
     ids: Ids,
     rows: Rows,
     sources: SourcePrefixes,
+    /// Where the stack has flows.
+    stack: Stack,
     held: BTreeMap<Key, Held>,
     /// The id of each.
     by_key: SharedMap<Key, u32>,
@@ -107,6 +110,7 @@ impl Frontends {
             ids: Ids::new(0, FRONTENDS),
             rows: Rows::new(u32::try_from(rows).unwrap_or(u32::MAX), backends.max(1)),
             sources: SourcePrefixes::default(),
+            stack: Stack::default(),
             held: BTreeMap::new(),
             by_key: SharedMap::new(),
             lacking: BTreeSet::new(),
@@ -185,6 +189,14 @@ impl Frontends {
         }
         let all: Vec<Key> = self.keys().collect();
         all.iter().for_each(|key| self.note_remembered(key));
+    }
+
+    pub const fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    pub fn set_stack(&mut self, stack: Stack) {
+        self.stack = stack;
     }
 
     /// Takes over whom the rows of a frontend remember now.
@@ -363,6 +375,7 @@ impl Frontends {
         }
         let policy = &frontend.frontend.policy;
         let mut entry = with_policy(entry(key, held.id, &held.table), policy, settings);
+        entry.policies |= self.stack.flags(key);
         if !self.sources.update(held.id, &policy.sources, outcome.writes) {
             lacking = true;
             entry.policies |= policy::SOURCES | policy::ALLOW_LISTED;

@@ -33,13 +33,13 @@ pub enum Role {
     Numbered,
     /// Flows of local backends, keyed by addresses: survives everything.
     Flows,
-    /// Depends on no other map: counters by [`weir_common::verdict::Reason`], whose numbers never change, and what is told
-    /// to people.
+    /// Depends on no other map: counters by [`weir_common::verdict::Reason`], whose numbers never change, what is told to people,
+    /// and the stack's own flows.
     Tally,
 }
 
 /// The maps that are pinned, so that they outlive the agent. Every other map of the object is private to one load.
-pub const PINNED: [(&str, Role); 21] = [
+pub const PINNED: [(&str, Role); 22] = [
     ("ANSWERED", Role::Tally),
     ("BACKENDS", Role::Derived),
     ("BACKEND_COUNTERS", Role::Numbered),
@@ -61,6 +61,7 @@ pub const PINNED: [(&str, Role); 21] = [
     ("SAMPLES", Role::Tally),
     ("SOURCES", Role::Derived),
     ("SOURCE_LIMITERS", Role::Numbered),
+    ("STACK_FLOWS", Role::Tally),
 ];
 
 /// What happens to one map.

@@ -13,7 +13,7 @@ use aya::{
 };
 use std::{collections::BTreeMap, os::fd::AsFd};
 use weir_common::abi::{
-    Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, RowRange, SourcePrefix, kind,
+    Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, RowRange, SourcePrefix, kind, policy,
 };
 use weir_core::tables::{Contents, SourceKey, Write};
 
@@ -95,6 +95,16 @@ impl Maps {
             0,
             &bytemuck::must_cast::<Config, [u64; size_of::<Config>() / 8]>(*config),
         )
+    }
+
+    /// Whether a frontend stands by: an agent ended before it drew the packets.
+    pub fn stand_by(&self) -> bool {
+        let mut frontends = self
+            .directory
+            .values()
+            .iter()
+            .filter(|entry| entry.kind == kind::FRONTEND);
+        frontends.any(|entry| entry.policies & policy::STANDBY != 0)
     }
 
     /// Copies what [`Self::contents`] cannot show in place.
@@ -212,7 +222,7 @@ fn trie_key(key: SourceKey) -> Key<Abi<SourcePrefix>> {
 }
 
 /// That something is gone already is as good as its removal.
-fn removed(outcome: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
+pub(super) fn removed(outcome: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
     match outcome {
         Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -23,6 +23,7 @@ pub mod pins;
 pub mod preflight;
 pub mod readings;
 pub mod samples;
+pub mod stack_flows;
 pub mod sweep;
 pub(crate) mod sys;
 mod tallies;
@@ -42,6 +43,7 @@ use mapped::Mapped;
 use maps::Maps;
 use nix::fcntl::Flock;
 use pins::{PinDir, Prepared};
+use stack_flows::StackFlows;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -85,7 +87,9 @@ pub struct Dataplane {
     pins: PinDir,
     config: Config,
     moving: Option<Moving>,
+    stack_flows: StackFlows,
     adopted: bool,
+    stands_by: bool,
     /// Keeps other agents out.
     _lock: Flock<File>,
 }
@@ -179,6 +183,8 @@ impl Dataplane {
         }
         maps.set_config(&config)?;
         let moving = Moving::new(&old_flows, &mut ebpf, &shapes)?;
+        let stack_flows = StackFlows::take(&mut ebpf)?;
+        let stands_by = decision.creates_all() && formers.is_empty() || maps.stand_by();
         let dataplane = Self {
             ebpf,
             maps,
@@ -186,6 +192,8 @@ impl Dataplane {
             pins,
             config,
             moving,
+            stack_flows,
+            stands_by,
             adopted: !decision.creates_all(),
             _lock: lock,
         };
@@ -259,6 +267,17 @@ impl Dataplane {
     #[must_use]
     pub const fn adopted(&self) -> bool {
         self.adopted
+    }
+
+    /// Whether nothing of ours draws packets yet: no earlier agent was here, or it ended before it did.
+    #[must_use]
+    pub const fn stands_by(&self) -> bool {
+        self.stands_by
+    }
+
+    /// The flows that the stack had before.
+    pub const fn stack_flows(&mut self) -> &mut StackFlows {
+        &mut self.stack_flows
     }
 
     /// Id of this agent's XDP program.

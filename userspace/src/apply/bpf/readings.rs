@@ -11,7 +11,7 @@ use std::{
 use weir_common::{
     abi::{
         Backend, CACHE_WAYS, CacheBucket, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_WAYS, FlowBucket, LIMITER_WAYS,
-        Node, PAST_OWNERS, Past, Responder, ResponderKey, Row, SourcePrefix, flow_state, protocol, source,
+        Node, PAST_OWNERS, Past, Responder, ResponderKey, Row, SourcePrefix, StackFlow, flow_state, protocol, source,
     },
     addr::Address,
     decide::Found,
@@ -39,6 +39,7 @@ pub struct Readings {
     cache: Mapped<CacheBucket>,
     responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
     sources: LpmTrie<MapData, Abi<SourcePrefix>, u32>,
+    stack_flows: HashMap<MapData, Abi<StackFlow>, u32>,
     /// What was known of the last packet at its end.
     last: Rc<Cell<Option<Scratch>>>,
 }
@@ -77,6 +78,8 @@ impl Readings {
             responders: HashMap::try_from(Map::HashMap(data("RESPONDERS")?))
                 .map_err(Error::map("open", "RESPONDERS"))?,
             sources: LpmTrie::try_from(Map::LpmTrie(data("SOURCES")?)).map_err(Error::map("open", "SOURCES"))?,
+            stack_flows: HashMap::try_from(Map::HashMap(data("STACK_FLOWS")?))
+                .map_err(Error::map("open", "STACK_FLOWS"))?,
             last: Rc::default(),
         })
     }
@@ -218,6 +221,12 @@ impl Tables for Readings {
         let key = Key::new(8 * size_of::<SourcePrefix>() as u32, Abi(prefix));
         self.sources.get(&key, 0).unwrap_or(source::UNKNOWN)
     }
+
+    fn stack_flow(&self, flow: &StackFlow) -> bool {
+        self.stack_flows.get(&Abi(*flow), 0).is_ok()
+    }
+
+    fn note_stack_flow(&self, _flow: &StackFlow) {}
 
     fn flows(&self, index: u32) -> Option<&[FlowWords; FLOW_WAYS]> {
         self.flows.shared(index)

@@ -73,6 +73,10 @@ pub mod policy {
     pub const ALLOW_LISTED: u32 = 4;
     /// At least one of the four intervals is not 0.
     pub const LIMITED: u32 = 8;
+    /// `STACK_FLOWS` has flows of this frontend: they are the stack's.
+    pub const STACK_FLOWS: u32 = 16;
+    /// Everything is the stack's, and packets that may begin a flow are noted in `STACK_FLOWS`.
+    pub const STANDBY: u32 = 32;
 }
 
 /// Data of a key of `SOURCES`, a longest-prefix-match trie: the prefix length counts the 32 bits of the frontend id and

@@ -1,4 +1,4 @@
-//! What packets leave behind for later ones: `FLOWS`, `FLOW_CACHE`, `FRAGMENTS`, `HELD`.
+//! What packets leave behind for later ones: `FLOWS`, `FLOW_CACHE`, `FRAGMENTS`, `HELD`, `STACK_FLOWS`.
 
 use super::{Address, CACHE_WAYS, FLOW_WAYS, FRAGMENT_WAYS, HELD_FRAME};
 use bytemuck::{Pod, Zeroable};
@@ -117,6 +117,24 @@ pub struct Fragment {
 pub struct FragmentBucket {
     /// In no order.
     pub fragments: [Fragment; FRAGMENT_WAYS],
+}
+
+/// Key of `STACK_FLOWS`: a flow that the stack had (kube-proxy, that is) before the program drew its frontend's packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct StackFlow {
+    /// The client.
+    pub client: Address,
+    /// The address it talks to.
+    pub vip: Address,
+    /// Client's port, network order.
+    pub client_port: [u8; 2],
+    /// The VIP's port, network order.
+    pub vip_port: [u8; 2],
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
 }
 
 /// What stands before a frame that the agent brings again, as XDP metadata.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_common::{
     abi::{
         self, BACKEND_LOCAL, Backend, CACHE_WAYS, Config, DirectoryEntry, FLOW_WAYS, FRAGMENT_WAYS, Flow, LIMITER_WAYS,
-        PAST_OWNERS, Past, Responder, ResponderKey, Row, flow_state, kind, protocol,
+        PAST_OWNERS, Past, Responder, ResponderKey, Row, StackFlow, flow_state, kind, protocol,
     },
     addr::Address,
     decide::Found,
@@ -252,6 +252,12 @@ impl Tables for Node {
     fn source(&self, _id: u32, _address: &Address) -> u32 {
         abi::source::UNKNOWN
     }
+
+    fn stack_flow(&self, _flow: &StackFlow) -> bool {
+        false
+    }
+
+    fn note_stack_flow(&self, _flow: &StackFlow) {}
 
     fn flows(&self, _index: u32) -> Option<&[FlowWords; FLOW_WAYS]> {
         Some(&self.flows)

@@ -9,10 +9,15 @@ use crate::{
     SharedMap,
     links::Links,
     plan::Plan,
-    tables::{LivePod, Settings, key::Key},
+    tables::{LivePod, Settings, StackFlows, key::Key},
 };
-use proptest::{collection::vec, prelude::*};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::{select, subsequence},
+};
 use std::sync::Arc;
+use weir_common::abi::policy;
 
 /// What becomes of the plan and all else that a step is given; parts of a plan are taken from another one.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ enum Change {
     Port(u16),
     /// A write fails when this share of a step's writes is done: what the maps hold is read again.
     Adopted(f64),
+    /// The stack has flows elsewhere.
+    Stack(StackFlows),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -44,6 +51,8 @@ fn change() -> impl Strategy<Value = Change> {
         1 => Just(Change::Copied),
         1 => (6081..6083_u16).prop_map(Change::Port),
         2 => (0.0..=1.0_f64).prop_map(Change::Adopted),
+        1 => select(vec![StackFlows::Standby, StackFlows::Anywhere]).prop_map(Change::Stack),
+        1 => subsequence(world::frontends(), 0..4).prop_map(|at| Change::Stack(StackFlows::At(at.into_iter().collect()))),
     ]
 }
 
@@ -52,6 +61,7 @@ struct Inputs {
     links: Links,
     live: Vec<LivePod>,
     settings: Settings,
+    stack: StackFlows,
 }
 
 impl Inputs {
@@ -95,6 +105,7 @@ impl Inputs {
             }
             Change::Port(port) => self.settings.tunnel_port = port,
             Change::Adopted(_) => {}
+            Change::Stack(stack) => self.stack = stack,
         }
     }
 }
@@ -117,14 +128,18 @@ proptest! {
     ) {
         let mut image = Image::new(slots, rows, backends, nodes);
         let (mut quick, mut thorough) = (image.adopt(), image.adopt());
-        let mut inputs = Inputs { plan: first, links: links(), live: Vec::new(), settings: SETTINGS };
-        for change in [None].into_iter().chain(changes.into_iter().map(Some)) {
+        let mut inputs = Inputs { plan: first, links: links(), live: Vec::new(), settings: SETTINGS, stack: StackFlows::Standby };
+        // All of the last one's writes are done.
+        let last = Some(Change::Seconds(0));
+        for change in [None].into_iter().chain(changes.into_iter().map(Some)).chain([last]) {
             let told = format!("{change:?}");
             let done = if let Some(Change::Adopted(done)) = change { Some(done) } else { None };
             change.into_iter().for_each(|change| inputs.change(change));
-            let Inputs { plan, links, live, settings } = &inputs;
+            let Inputs { plan, links, live, settings, stack } = &inputs;
             quick.set_live(live);
             thorough.set_live(live);
+            quick.set_stack_flows(stack);
+            thorough.set_stack_flows(stack);
             thorough.forget();
             let step = quick.step(plan, links, settings);
             prop_assert_eq!(&step, &thorough.step(plan, links, settings), "{}", told);
@@ -136,6 +151,13 @@ proptest! {
         }
         for name in inputs.plan.frontends.keys() {
             prop_assert_eq!(quick.programmed().frontend_id(name), thorough.programmed().frontend_id(name));
+            let Some(entry) = image.entry(&Key::from(name)) else { continue };
+            let expected = match &inputs.stack {
+                StackFlows::Standby => policy::STANDBY,
+                StackFlows::At(at) if !at.contains(name) => 0,
+                _ => policy::STACK_FLOWS,
+            };
+            prop_assert_eq!(entry.policies & (policy::STANDBY | policy::STACK_FLOWS), expected);
         }
     }
 }
