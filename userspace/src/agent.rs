@@ -317,6 +317,7 @@ impl Agent {
         }
         self.restep |= self.allocations.as_mut().is_some_and(Allocations::save_again);
         self.restep |= self.exposing.ensure(&self.telemetry).await;
+        self.restep |= self.find_stack_flows();
     }
 
     /// Does what is due, and no more.

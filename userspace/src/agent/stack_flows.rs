@@ -110,6 +110,16 @@ impl Agent {
         // From here on packets are drawn, and nothing is noted any more: only what is noted now is the stack's.
         self.stack_flows.at = tables::StackFlows::Anywhere;
         self.step_tables(plan, network);
+        if self.find_stack_flows() {
+            self.step_tables(plan, network);
+        }
+    }
+
+    /// Finds out where the stack has flows, if it may be anywhere. Whether it is known now and another step is due.
+    pub(super) fn find_stack_flows(&mut self) -> bool {
+        if self.stack_flows.at != tables::StackFlows::Anywhere {
+            return false;
+        }
         match self.dataplane.stack_flows().all() {
             Ok(flows) => {
                 if !flows.is_empty() {
@@ -119,12 +129,15 @@ impl Agent {
                     );
                 }
                 self.stack_flows = StackFlows::new(false, flows);
-                self.step_tables(plan, network);
+                true
             }
-            Err(problem) => warn!(
-                problem = &problem as &dyn std::error::Error,
-                "it cannot be read which connections are kube-proxy's; all packets are looked up there"
-            ),
+            Err(problem) => {
+                warn!(
+                    problem = &problem as &dyn std::error::Error,
+                    "it cannot be read which connections are kube-proxy's; trying again"
+                );
+                false
+            }
         }
     }
 
