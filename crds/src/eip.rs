@@ -130,7 +130,7 @@ pub struct Condition {
 pub struct NodeStanding {
     /// Whether the node does for it what it should.
     pub ready: bool,
-    /// Why not.
+    /// Why not, or what else is wrong with the node.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Whether packets that other nodes send to it by tunnel come to its pods.

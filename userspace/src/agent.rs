@@ -11,6 +11,7 @@ mod exposing;
 mod flow_table;
 mod interfaces;
 mod lease;
+mod mirror;
 mod planning;
 mod programming;
 mod reporting;
@@ -23,7 +24,7 @@ use crate::{
     apply::bpf::{self, Dataplane},
     metrics::{Exposure, Telemetry},
     report::Reporter,
-    source::netlink::{self, Network, Queries, Wanted},
+    source::netlink::{self, Device, Network, Queries, Wanted},
     store,
 };
 use allocations::Allocations;
@@ -31,6 +32,7 @@ use conditions::Conditions;
 use exposing::Exposing;
 use flow_table::FlowTable;
 use interfaces::Interfaces;
+use mirror::Mirror;
 use reporting::Reporting;
 use source::Source;
 pub use source::{Origin, SourceError};
@@ -141,7 +143,7 @@ struct Agent {
     this: ThisNode,
     memo: Memo,
     dataplane: Dataplane,
-    tables: Tables,
+    mirror: Mirror,
     /// `None` where another allocates.
     allocations: Option<Allocations>,
     conditions: Conditions,
@@ -167,8 +169,12 @@ struct Agent {
     replan: bool,
     /// Something that the tables depend on changed, or they have something to clear.
     restep: bool,
+    /// The devices there were when they could be listed last.
+    listed: Vec<Device>,
     /// Interfaces that failed are to be tried again.
     retry: bool,
+    /// Why what an earlier agent left is not all cleared, by the last attempt.
+    untidy: Option<String>,
     /// When the first change was seen that the maps do not show yet.
     changed: Option<Instant>,
     /// When to look again without anything having changed.
@@ -202,7 +208,7 @@ impl Agent {
                 name: settings.node.clone(),
             },
             memo: Memo::default(),
-            tables,
+            mirror: Mirror::new(settings.node.clone(), tables),
             allocations: match settings.from {
                 Origin::Folder(_) => Some(Allocations::read(&settings.state_dir)),
                 Origin::Kube { .. } => None,
@@ -224,7 +230,9 @@ impl Agent {
             stepped: None,
             replan: true,
             restep: true,
+            listed: Vec::new(),
             retry: false,
+            untidy: None,
             changed: Some(Instant::now()),
             wake_at: None,
             started: Instant::now(),
@@ -333,7 +341,8 @@ impl Agent {
         if self.stepped.is_none() && self.should_wait(&plan, &network) {
             return;
         }
-        let interfaces_due = self.interfaces.due(&network, std::mem::take(&mut self.retry));
+        let retry = std::mem::take(&mut self.retry);
+        let interfaces_due = self.interfaces.due(&network, retry) || retry && self.untidy.is_some();
         let stepped = std::mem::take(&mut self.restep);
         if stepped {
             self.step_tables(&plan, &network);

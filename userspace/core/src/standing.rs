@@ -21,7 +21,7 @@ const MOST_OF_NODE: usize = 16;
 pub struct Standing {
     /// Whether the node does for the Eip's addresses what it should.
     pub ready: bool,
-    /// Why not.
+    /// Why not, or what else is wrong with the node.
     pub message: String,
     /// Whether the node takes packets for its pods out of the tunnel.
     pub takes_tunnel: bool,
@@ -55,6 +55,10 @@ pub fn standings<'a>(
     takes_tunnel: bool,
 ) -> BTreeMap<String, Standing> {
     let of_node = conditions.clone().find(|condition| stops_node(condition));
+    // Only what is wrong with this one: what each says of others would be said many times.
+    let beside = conditions
+        .clone()
+        .find(|it| it.object.kind == "Node" && it.object.name == this.name);
     let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
     for name in cluster.eips.keys() {
         let mut of_eip = conditions
@@ -63,7 +67,7 @@ pub fn standings<'a>(
         let problem = of_node.or_else(|| of_eip.find(|condition| stops_eip(condition)));
         let standing = Standing {
             ready: problem.is_none(),
-            message: problem.map(ToString::to_string).unwrap_or_default(),
+            message: problem.or(beside).map(ToString::to_string).unwrap_or_default(),
             takes_tunnel,
             ..Standing::default()
         };
@@ -142,7 +146,9 @@ fn about(cluster: &Cluster, condition: &Condition) -> Option<(ServiceKey, String
 fn stops_node(condition: &Condition) -> bool {
     match &*condition.object.kind {
         "Interface" => true,
-        "Node" => [reason::UNKNOWN_NODE, reason::NO_NODE_ADDRESS].contains(&&*condition.reason),
+        "Node" => {
+            [reason::UNKNOWN_NODE, reason::NO_NODE_ADDRESS, reason::MAP_NOT_WRITTEN].contains(&&*condition.reason)
+        }
         _ => false,
     }
 }
@@ -150,4 +156,50 @@ fn stops_node(condition: &Condition) -> bool {
 /// Whether a condition of an Eip keeps this node from serving it.
 fn stops_eip(condition: &Condition) -> bool {
     ![reason::SECOND_DEFAULT, reason::NO_ELIGIBLE_NODE].contains(&&*condition.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Eip, ObjectRef};
+
+    fn of_node(node: &str, reason: &str) -> Condition {
+        let object = ObjectRef::cluster_scoped("Node", node);
+        Condition::new(object, "--flag", reason, format!("what is wrong with {node}"))
+    }
+
+    fn standing(conditions: &[Condition]) -> Standing {
+        let this = ThisNode { name: "node-a".into() };
+        let cluster = Cluster {
+            eips: BTreeMap::from([("pool".to_owned(), Eip::default())]),
+            ..Cluster::default()
+        };
+        standings(&cluster, &this, &Plan::default(), conditions.iter(), true)
+            .remove("pool")
+            .expect("one Eip")
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_node_is_said_though_it_serves() {
+        let standing = standing(&[of_node("node-a", "FlowTableFull"), of_node("node-b", "NoAgent")]);
+        assert!(standing.ready && standing.message.contains("FlowTableFull") && !standing.message.contains("node-b"));
+    }
+
+    #[test]
+    fn what_others_lack_is_for_them_to_say() {
+        assert_eq!(standing(&[of_node("node-b", "NoAgent")]).message, "");
+    }
+
+    #[test]
+    fn a_node_that_the_kernel_refuses_is_not_ready_and_says_that_first() {
+        let standing = standing(&[
+            of_node("node-a", "FlowTableFull"),
+            of_node("node-a", reason::MAP_NOT_WRITTEN),
+        ]);
+        assert!(
+            !standing.ready && standing.message.contains("MapNotWritten"),
+            "{}",
+            standing.message
+        );
+    }
 }

@@ -3,12 +3,15 @@
 //! A look takes milliseconds, so it is taken beside the agent's own work. A backend that goes meanwhile counts as one that
 //! has flows until a look that began later says otherwise.
 
-use crate::apply::bpf::{
-    self, config,
-    counters::Counters,
-    fill,
-    pins::PinDir,
-    sweep::{self, Swept},
+use crate::{
+    apply::bpf::{
+        self, config,
+        counters::Counters,
+        fill,
+        pins::PinDir,
+        sweep::{self, Swept},
+    },
+    causes::error_text,
 };
 use std::{
     collections::BTreeSet,
@@ -20,7 +23,6 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::Instant,
 };
-use tracing::warn;
 use weir_common::verdict::Reason;
 use weir_core::{
     model::{Condition, ObjectRef},
@@ -45,12 +47,15 @@ pub struct FlowTable {
     /// Pods of which that is assumed: since before the look under way began, and since.
     assumed: [BTreeSet<LivePod>; 2],
     under_way: Option<JoinHandle<Result<Looked, bpf::Error>>>,
-    problem: Option<&'static str>,
+    /// Why it is filling up, as of the last look that succeeded.
+    full: Option<&'static str>,
+    /// Why the last look failed.
+    unread: Option<String>,
 }
 
 /// What one look finds.
 #[derive(Debug)]
-pub struct Looked {
+struct Looked {
     swept: Swept,
     /// Packets of new flows refused so far.
     refused: u64,
@@ -68,7 +73,8 @@ impl FlowTable {
             seen: BTreeSet::new(),
             assumed: [const { BTreeSet::new() }; 2],
             under_way: None,
-            problem: None,
+            full: None,
+            unread: None,
         }
     }
 
@@ -83,12 +89,12 @@ impl FlowTable {
         since.extend(pods);
     }
 
-    /// Looks now, and waits for it. Whether another step is due, or [`Self::condition`] is another.
+    /// Looks now, and waits for it. Whether another step is due, or [`Self::conditions`] are others.
     pub fn look(&mut self) -> bool {
         self.under_way = None;
         self.enter_assumed();
         let looked = look(&self.pin_dir);
-        self.take(looked)
+        self.take(looked.map_err(|problem| error_text(&problem)), Instant::now())
     }
 
     /// Begins to look, unless a look is under way. Needs a runtime.
@@ -108,8 +114,11 @@ impl FlowTable {
         };
         let ended = task.await;
         self.under_way = None;
-        // One that panicked has said so; the next one comes.
-        ended.is_ok_and(|looked| self.take(looked))
+        let looked = match ended {
+            Ok(looked) => looked.map_err(|problem| error_text(&problem)),
+            Err(_) => Err("the look panicked, and the log says where".to_owned()),
+        };
+        self.take(looked, Instant::now())
     }
 
     fn enter_assumed(&mut self) {
@@ -117,32 +126,29 @@ impl FlowTable {
         before.append(since);
     }
 
-    fn take(&mut self, looked: Result<Looked, bpf::Error>) -> bool {
-        match looked {
-            Ok(Looked { swept, refused }) => self.enter(swept, refused, Instant::now()),
-            Err(problem) => {
-                warn!(
-                    problem = &problem as &dyn std::error::Error,
-                    "the flow table cannot be read; trying again"
-                );
-                false
-            }
-        }
+    fn take(&mut self, looked: Result<Looked, String>, now: Instant) -> bool {
+        let (entered, unread) = match looked {
+            Ok(Looked { swept, refused }) => (self.enter(swept, refused, now), None),
+            Err(problem) => (false, Some(problem)),
+        };
+        let changed = self.unread != unread;
+        self.unread = unread;
+        entered || changed
     }
 
     fn enter(&mut self, swept: Swept, refused: u64, now: Instant) -> bool {
         if self.refused.replace(refused).is_some_and(|before| refused > before) {
             self.last_refusal = Some(now);
         }
-        let problem = if self.last_refusal.is_some_and(|last| now.duration_since(last) < TELL) {
+        let full = if self.last_refusal.is_some_and(|last| now.duration_since(last) < TELL) {
             Some("new flows to this node's backends were refused, because there is no room for them")
         } else if swept.total() > swept.capacity / 10 * 9 {
             Some("more than nine tenths of the places for flows of this node's backends are taken")
         } else {
             None
         };
-        let changed = self.problem != problem;
-        self.problem = problem;
+        let changed = self.full != full;
+        self.full = full;
         self.seen = swept.pods;
         let [before, _] = &mut self.assumed;
         let assumed = mem::take(before);
@@ -152,15 +158,27 @@ impl FlowTable {
     }
 
     /// What is wrong.
-    #[must_use]
-    pub fn condition(&self) -> Option<Condition> {
-        let message = format!(
-            "{}. Established flows are kept; raise --max-flow-buckets, a power of two: a bucket is four flows, and flows \
-             move to the new table.",
-            self.problem?
-        );
-        let object = ObjectRef::cluster_scoped("Node", &self.node);
-        Some(Condition::new(object, "--max-flow-buckets", "FlowTableFull", message))
+    pub fn conditions(&self) -> impl Iterator<Item = Condition> {
+        let object = || ObjectRef::cluster_scoped("Node", &self.node);
+        let full = self.full.map(|full| {
+            let message = format!(
+                "{full}. Established flows are kept; raise --max-flow-buckets, a power of two: a bucket is four flows, and \
+                 flows move to the new table.",
+            );
+            Condition::new(object(), "--max-flow-buckets", "FlowTableFull", message)
+        });
+        let unread = self.unread.as_ref().map(|problem| {
+            let message = format!(
+                "whether flows of this node's backends find room, and which backends have flows, cannot be read: {problem}. \
+                 Packets are forwarded as before, but backends that go keep their places in the maps until it can be. It is \
+                 tried again every {interval} seconds; check that the files in {folder} are as the agent left them and that \
+                 the machine has memory, and if it goes on, start weir again.",
+                interval = INTERVAL.as_secs(),
+                folder = self.pin_dir.display(),
+            );
+            Condition::new(object(), "--pin-dir", "FlowTableUnreadable", message)
+        });
+        full.into_iter().chain(unread)
     }
 }
 
@@ -187,19 +205,23 @@ mod tests {
         swept
     }
 
+    fn said(table: &FlowTable) -> Option<Condition> {
+        table.conditions().next()
+    }
+
     #[test]
     fn a_full_table_is_a_condition_that_names_the_remedy() {
         let mut table = FlowTable::new("node-1".into(), "/nowhere".into());
         let now = Instant::now();
         assert!(!table.enter(swept(90), 7, now), "what was refused before is no news");
-        assert_eq!(table.condition(), None);
+        assert_eq!(said(&table), None);
         assert!(table.enter(swept(91), 7, now));
-        let condition = table.condition().unwrap();
+        let condition = said(&table).unwrap();
         assert_eq!(
             (&*condition.reason, &*condition.field),
             ("FlowTableFull", "--max-flow-buckets")
         );
-        assert!(table.enter(swept(10), 7, now) && table.condition().is_none());
+        assert!(table.enter(swept(10), 7, now) && said(&table).is_none());
     }
 
     #[test]
@@ -208,9 +230,9 @@ mod tests {
         let now = Instant::now();
         table.enter(swept(1), 7, now);
         assert!(table.enter(swept(1), 8, now));
-        assert!(table.condition().unwrap().message.contains("refused"));
+        assert!(said(&table).unwrap().message.contains("refused"));
         assert!(!table.enter(swept(1), 8, now + TELL / 2));
-        assert!(table.enter(swept(1), 8, now + TELL) && table.condition().is_none());
+        assert!(table.enter(swept(1), 8, now + TELL) && said(&table).is_none());
     }
 
     #[test]
@@ -242,5 +264,34 @@ mod tests {
         };
         assert!(!table.enter(with_flow, 7, now));
         assert_eq!(live(&table), [pod]);
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_is_a_condition_until_it_can() {
+        let mut table = FlowTable::new("node-1".into(), "/nowhere".into());
+        let now = Instant::now();
+        table.enter(swept(91), 7, now);
+        assert!(table.look(), "there is something to say");
+        let reasons = |table: &FlowTable| table.conditions().map(|it| it.reason).collect::<Vec<_>>();
+        assert_eq!(reasons(&table), ["FlowTableFull", "FlowTableUnreadable"]);
+        let unread = table.conditions().last().unwrap();
+        assert_eq!((&*unread.object.name, &*unread.field), ("node-1", "--pin-dir"));
+        assert!(unread.message.contains("/nowhere"), "{}", unread.message);
+        assert!(!table.look(), "the same again is nothing new");
+
+        let looked = Looked {
+            swept: swept(91),
+            refused: 7,
+        };
+        assert!(table.take(Ok(looked), now), "it is over");
+        assert_eq!(reasons(&table), ["FlowTableFull"]);
+    }
+
+    #[tokio::test]
+    async fn a_look_that_fails_beside_the_agent_is_told_as_well() {
+        let mut table = FlowTable::new("node-1".into(), "/nowhere".into());
+        table.begin();
+        assert!(table.ended().await);
+        assert_eq!(said(&table).unwrap().reason, "FlowTableUnreadable");
     }
 }

@@ -1,13 +1,10 @@
 //! From a plan to the maps.
 
 use super::{Agent, RETRY};
-use crate::{
-    apply::bpf::{self, config},
-    source::netlink::Network,
-};
+use crate::{apply::bpf::config, source::netlink::Network};
 use std::{net::IpAddr, time::Duration};
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::debug;
 use weir_core::{
     plan::Plan,
     tables::{self, Tables},
@@ -37,9 +34,14 @@ impl Agent {
             udp_idle: config::UDP.as_secs(),
         };
         let begun = Instant::now();
-        self.tables.set_live(self.flow_table.live());
-        self.tables.set_stack_flows(self.stack_flows.at());
-        let step = self.tables.step(plan, &network.links, &settings);
+        let dataplane = &self.dataplane;
+        let Some(tables) = self.mirror.right(|| dataplane.with_contents(Tables::adopt)) else {
+            self.wake_at = Some(Instant::now() + RETRY);
+            return;
+        };
+        tables.set_live(self.flow_table.live());
+        tables.set_stack_flows(self.stack_flows.at());
+        let step = tables.step(plan, &network.links, &settings);
         self.telemetry.stepped(begun.elapsed());
         let mss = config::mss(
             plan.tunnel_address,
@@ -56,33 +58,20 @@ impl Agent {
         ];
         self.wake_at = due.into_iter().flatten().min().map(|time| Instant::now() + time);
         self.telemetry.set_programmed(written.is_ok());
-        match written {
-            Ok(()) => {
-                let changed = self.changed.take();
-                if !step.writes.is_empty() {
-                    debug!(writes = step.writes.len(), time = ?begun.elapsed(), "programmed");
-                    changed.inspect(|seen| self.telemetry.programmed(*seen));
-                }
+        self.mirror.written(&written);
+        if written.is_ok() {
+            let changed = self.changed.take();
+            if !step.writes.is_empty() {
+                debug!(writes = step.writes.len(), time = ?begun.elapsed(), "programmed");
+                changed.inspect(|seen| self.telemetry.programmed(*seen));
             }
-            Err(problem) => self.read_back(&problem),
+        } else {
+            // What is reported is what the maps hold, if that can be read.
+            let dataplane = &self.dataplane;
+            self.mirror.right(|| dataplane.with_contents(Tables::adopt));
+            self.wake_at = Some(Instant::now() + RETRY);
         }
         self.stepped = Some(step.conditions);
-    }
-
-    /// After a failed write: what the maps really hold is the new start, and the plan is tried again.
-    fn read_back(&mut self, problem: &bpf::Error) {
-        error!(
-            problem = problem as &dyn std::error::Error,
-            "a map could not be written; trying again"
-        );
-        match self.dataplane.with_contents(Tables::adopt) {
-            Ok(tables) => self.tables = tables,
-            Err(problem) => error!(
-                problem = &problem as &dyn std::error::Error,
-                "the maps cannot be read either"
-            ),
-        }
-        self.wake_at = Some(Instant::now() + RETRY);
     }
 }
 

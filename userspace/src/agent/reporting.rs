@@ -1,6 +1,9 @@
-//! Writing the report, beside the agent's own work: of thousands of frontends it takes a while.
+//! Writing the report, beside the agent's own work: of thousands of frontends it takes a while. One that cannot be written is a
+//! condition (for metrics and the log: the file does not show it), and is tried again.
 
+use super::RETRY;
 use crate::{
+    causes::error_text,
     metrics::Telemetry,
     report::{InterfaceReport, Report, Reporter},
     source::netlink::Network,
@@ -11,7 +14,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tracing::warn;
-use weir_core::{model::Condition, plan::Plan, tables::Programmed};
+use weir_core::{
+    model::{Condition, ObjectRef},
+    plan::{Plan, ThisNode},
+    tables::Programmed,
+};
 
 /// With more frontends than this, a report is so large that it is not made after every change,
 const MANY: usize = 256;
@@ -33,11 +40,20 @@ pub(super) struct Contents {
 pub(super) struct Reporting {
     reporter: Reporter,
     telemetry: Telemetry,
-    /// The report being written; gives how long to wait before the next.
-    under_way: Option<JoinHandle<Duration>>,
+    under_way: Option<JoinHandle<Written>>,
     free: Instant,
     /// Something was put off until then.
     due: bool,
+    /// Why the last report could not be written.
+    problem: Option<String>,
+}
+
+/// What became of a report.
+#[derive(Debug, Default)]
+struct Written {
+    /// How long to wait before the next.
+    pause: Duration,
+    problem: Option<String>,
 }
 
 impl Reporting {
@@ -49,6 +65,7 @@ impl Reporting {
             under_way: None,
             free: Instant::now(),
             due: false,
+            problem: None,
         }
     }
 
@@ -74,12 +91,10 @@ impl Reporting {
             let report = Arc::new(report);
             // First, as it waits for no disk.
             telemetry.report(report.clone());
-            write(&reporter, &report);
-            if plan.frontends.len() > MANY {
-                begun.elapsed() * SHARE
-            } else {
-                Duration::ZERO
-            }
+            let problem = write(&reporter, &report);
+            let many = plan.frontends.len() > MANY;
+            let pause = if many { begun.elapsed() * SHARE } else { Duration::ZERO };
+            Written { pause, problem }
         }));
     }
 
@@ -104,24 +119,48 @@ impl Reporting {
     /// Waits until no report is being written.
     pub(super) async fn ended(&mut self) {
         if let Some(task) = &mut self.under_way {
-            // One that panicked has said so.
-            let pause = task.await.unwrap_or_default();
+            let ended = task.await;
             self.under_way = None;
+            let Written { mut pause, problem } = ended.unwrap_or_else(|_| Written {
+                problem: Some("making it panicked, and the log says where".to_owned()),
+                ..Written::default()
+            });
+            if problem.is_some() {
+                pause = pause.max(RETRY);
+            }
+            // What was written when it could be again still says that it cannot.
+            self.due |= problem.is_some() || self.problem.is_some();
+            self.problem = problem;
             self.free = Instant::now() + pause;
         }
     }
 
-    /// Tells that nothing has been made true yet, and waits until that is written.
-    pub(super) fn waiting(&self, awaited: String, conditions: Vec<Condition>) {
-        write(&self.reporter, &self.reporter.waiting(awaited, conditions));
+    /// Tells that nothing has been made true yet, and waits until that is written. Whether it is.
+    pub(super) fn waiting(&mut self, awaited: String, conditions: Vec<Condition>) -> bool {
+        let problem = write(&self.reporter, &self.reporter.waiting(awaited, conditions));
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.problem) {
+            warn!(problem, "`weir status` will show an older state; trying again");
+        }
+        self.problem = problem;
+        self.problem.is_none()
+    }
+
+    /// What is wrong, on `this` node.
+    pub(super) fn condition(&self, this: &ThisNode) -> Option<Condition> {
+        let problem = self.problem.as_ref()?;
+        let message = format!(
+            "what `weir status` shows is older than this, because it cannot be written: {problem}. It is tried again every few \
+             seconds; check that the folder of --state-dir can be written and that its disk is not full."
+        );
+        let object = ObjectRef::cluster_scoped("Node", &this.name);
+        Some(Condition::new(object, "--state-dir", "ReportNotWritten", message))
     }
 }
 
-fn write(reporter: &Reporter, report: &Report) {
-    if let Err(problem) = reporter.write(report) {
-        warn!(
-            problem = &problem as &dyn std::error::Error,
-            "`weir status` will show an older state"
-        );
-    }
+/// Gives why it cannot be done.
+fn write(reporter: &Reporter, report: &Report) -> Option<String> {
+    reporter.write(report).err().map(|problem| error_text(&problem))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,18 @@
 //! What comes after the maps: interfaces are taken and let go, and what is true now is told.
 
-use super::{Agent, allocations::Allocations, replace, reporting::Contents, source::Source};
+use super::{Agent, RETRY, allocations::Allocations, replace, reporting::Contents, source::Source};
 use crate::{
     apply::bpf,
-    source::netlink::{Device, Network, Queries},
+    causes::error_text,
+    source::netlink::{Network, Queries},
 };
 use std::sync::Arc;
 use tracing::warn;
-use weir_core::{model::Cluster, plan::Plan, standing::standings as standings_of};
+use weir_core::{
+    model::{Cluster, Condition, ObjectRef},
+    plan::{Plan, ThisNode},
+    standing::standings as standings_of,
+};
 
 impl Agent {
     pub(super) async fn settle_interfaces(
@@ -17,19 +22,25 @@ impl Agent {
         network: &Arc<Network>,
         attach: bool,
     ) {
-        let mut devices = list(queries).await;
-        if attach {
-            self.interfaces.attach(&mut self.dataplane, network, &devices);
-            devices = list(queries).await;
-            if let Err(problem) = self.tidy(network) {
-                warn!(
-                    problem = &problem as &dyn std::error::Error,
-                    "what an earlier agent left is not all cleared; trying again"
-                );
-            }
+        // What cannot be listed is not taken for missing: others would be told that nothing is served here.
+        if self.list(queries).await && attach {
+            self.interfaces.attach(&mut self.dataplane, network, &self.listed);
+            self.list(queries).await;
+            self.untidy = self.tidy(network).err().map(|problem| error_text(&problem));
             self.leave_standby(plan, network).await;
         }
-        self.report(plan, network, &devices);
+        self.report(plan, network);
+    }
+
+    /// Lists the devices there are; whether that can be done.
+    async fn list(&mut self, queries: &Queries) -> bool {
+        let listed = queries.devices().await.inspect_err(|problem| {
+            warn!(
+                problem = problem as &dyn std::error::Error,
+                "interfaces cannot be listed; trying again"
+            );
+        });
+        listed.map(|devices| self.listed = devices).is_ok()
     }
 
     /// Ends what a take-over began: interfaces nobody asks for are let go, flows move.
@@ -66,24 +77,31 @@ impl Agent {
         let conditions = self.source_conditions.clone();
         if replace(&mut self.waiting, Some((awaited.clone(), conditions.clone()))) {
             self.conditions.replace(conditions.iter().cloned());
-            self.reporting.waiting(awaited, conditions);
+            if !self.reporting.waiting(awaited, conditions) {
+                // It is told again.
+                self.waiting = None;
+            }
         }
     }
 
-    fn report(&mut self, plan: &Arc<Plan>, network: &Arc<Network>, devices: &[Device]) {
+    fn report(&mut self, plan: &Arc<Plan>, network: &Arc<Network>) {
         let Some(stepped) = &self.stepped else { return };
         let conditions = plan.conditions.iter().chain(stepped).cloned();
         let conditions = conditions.chain(self.interfaces.conditions());
         let conditions = conditions.chain(self.allocations.as_ref().and_then(Allocations::condition));
         let conditions = conditions.chain(self.source_conditions.iter().cloned());
-        let conditions = conditions.chain(self.flow_table.condition());
+        let conditions = conditions
+            .chain(self.flow_table.conditions())
+            .chain(self.mirror.condition());
+        let conditions = conditions.chain(self.untidy.as_ref().map(|problem| not_tidied(&self.this, problem)));
+        let conditions = conditions.chain(self.reporting.condition(&self.this));
         self.conditions.replace(conditions.chain(self.exposing.condition()));
         if self.reporting.may_begin() {
             self.reporting.begin(Contents {
                 plan: plan.clone(),
-                programmed: self.tables.programmed(),
+                programmed: self.mirror.tables().programmed(),
                 network: network.clone(),
-                interfaces: self.interfaces.report(&self.dataplane, network, devices),
+                interfaces: self.interfaces.report(&self.dataplane, network, &self.listed),
                 conditions: self.conditions.current().cloned().collect(),
             });
         }
@@ -102,16 +120,17 @@ impl Agent {
         let (Some(plan), Some(network)) = (self.plan.clone(), self.network.clone()) else {
             return;
         };
-        self.report(&plan, &network, &list(queries).await);
+        self.list(queries).await;
+        self.report(&plan, &network);
     }
 }
 
-async fn list(queries: &Queries) -> Vec<Device> {
-    queries.devices().await.unwrap_or_else(|problem| {
-        warn!(
-            problem = &problem as &dyn std::error::Error,
-            "interfaces cannot be listed; trying again"
-        );
-        Vec::new()
-    })
+fn not_tidied(this: &ThisNode, problem: &str) -> Condition {
+    let message = format!(
+        "what an earlier agent left is not all cleared: {problem}. Services are served all the same, and it is tried again every \
+         {} seconds; check that the files in the folder of --pin-dir can be removed.",
+        RETRY.as_secs()
+    );
+    let object = ObjectRef::cluster_scoped("Node", &this.name);
+    Condition::new(object, "--pin-dir", "NotTidied", message)
 }

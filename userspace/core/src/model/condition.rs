@@ -169,6 +169,8 @@ pub mod reason {
     pub const UNKNOWN_NODE: &str = "UnknownNode";
     /// A node has no InternalIP.
     pub const NO_NODE_ADDRESS: &str = "NoNodeAddress";
+    /// The kernel did not take what this node is to do.
+    pub const MAP_NOT_WRITTEN: &str = "MapNotWritten";
     /// Two nodes have the same InternalIP.
     pub const SAME_NODE_ADDRESS: &str = "SameNodeAddress";
 }

@@ -232,8 +232,9 @@ impl Dataplane {
         if self.config == config {
             return Ok(());
         }
+        self.maps.set_config(&config)?;
         self.config = config;
-        self.maps.set_config(&config)
+        Ok(())
     }
 
     /// Makes `device` run our programs; see [`Attacher::attach`].
