@@ -10,14 +10,14 @@ use super::{
     contents::Entry,
     inbox::Inbox,
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, WatchEvent, WatchParams},
     core::Status,
 };
-use serde::de::DeserializeOwned;
-use std::{fmt::Debug, io, pin::pin, sync::Arc, time::Duration};
+use serde::de::{DeserializeOwned, Error as _};
+use std::{fmt::Debug, io, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
@@ -33,6 +33,8 @@ const WATCH: (u32, f64) = (240, 120.0);
 /// A watch that ends sooner has failed.
 const LASTING: Duration = Duration::from_secs(1);
 const GONE: u16 = 410;
+/// A follower that panicked is begun anew after this long.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
 
 /// A kind that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,42 +64,20 @@ pub(super) async fn follow<K>(
         convert,
         inbox,
     };
-    let mut backoff = Backoff::default();
-    // Where the next watch is to begin; none: with a list.
-    let mut version = None;
-    loop {
-        let begun = Instant::now();
-        let outcome = match &mut version {
-            None => follower.list().await.map(|listed| {
-                version = Some(listed);
-                false
-            }),
-            Some(version) => follower.watch(version).await.map(|()| true),
-        };
-        let lasted = begun.elapsed() >= LASTING;
-        match outcome {
-            Ok(false) => continue,
-            Ok(true) => debug!(?kind, "a watch ended"),
-            Err(error) => {
-                if is_gone(&error) {
-                    debug!(?kind, "changes since the last one are no longer known; listing anew");
-                    version = None;
-                } else {
-                    // What cannot be read now may be read with the rest of a list.
-                    if matches!(error, kube::Error::SerdeError(_)) {
-                        version = None;
-                    }
-                    follower.inbox.attempt(kind, Err(error.into()));
-                    sleep(backoff.wait()).await;
-                    continue;
-                }
-            }
-        }
-        if lasted {
-            backoff.reset();
-        } else {
-            sleep(backoff.wait()).await;
-        }
+    let panicked = || {
+        let error = serde_json::Error::custom("taking in what was told panicked, and the log of weir says where");
+        follower
+            .inbox
+            .attempt(kind, Err(Box::new(kube::Error::SerdeError(error))));
+    };
+    persist(|| follower.run(), panicked, AFTER_PANIC).await;
+}
+
+/// Begins `work` anew, after a `pause`, whenever it panics, which `told` is told of: nobody else would notice.
+async fn persist<F: Future<Output = ()>>(work: impl Fn() -> F, told: impl Fn(), pause: Duration) {
+    while AssertUnwindSafe(work()).catch_unwind().await.is_err() {
+        told();
+        sleep(pause).await;
     }
 }
 
@@ -115,6 +95,47 @@ where
     K: Resource + Clone + DeserializeOwned + Debug,
     C: Fn(K) -> Entry,
 {
+    /// Tells everything, for ever.
+    async fn run(&self) {
+        let mut backoff = Backoff::default();
+        // Where the next watch is to begin; none: with a list.
+        let mut version = None;
+        loop {
+            let begun = Instant::now();
+            let outcome = match &mut version {
+                None => self.list().await.map(|listed| {
+                    version = Some(listed);
+                    false
+                }),
+                Some(version) => self.watch(version).await.map(|()| true),
+            };
+            let lasted = begun.elapsed() >= LASTING;
+            match outcome {
+                Ok(false) => continue,
+                Ok(true) => debug!(kind = ?self.kind, "a watch ended"),
+                Err(error) => {
+                    if is_gone(&error) {
+                        debug!(kind = ?self.kind, "changes since the last one are no longer known; listing anew");
+                        version = None;
+                    } else {
+                        // What cannot be read now may be read with the rest of a list.
+                        if matches!(error, kube::Error::SerdeError(_)) {
+                            version = None;
+                        }
+                        self.inbox.attempt(self.kind, Err(error.into()));
+                        sleep(backoff.wait()).await;
+                        continue;
+                    }
+                }
+            }
+            if lasted {
+                backoff.reset();
+            } else {
+                sleep(backoff.wait()).await;
+            }
+        }
+    }
+
     /// Lists all objects and returns the version of the list.
     async fn list(&self) -> Result<String, kube::Error> {
         let mut params = ListParams {
@@ -198,4 +219,21 @@ fn is_gone(error: &kube::Error) -> bool {
 
 fn is_gone_status(status: &Status) -> bool {
     status.code == GONE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    #[tokio::test]
+    async fn who_panics_begins_anew_and_it_is_told() {
+        let (begun, told) = (AtomicU32::new(0), AtomicU32::new(0));
+        let work = || async { assert!(begun.fetch_add(1, Relaxed) >= 2, "on purpose") };
+        let tell = || {
+            told.fetch_add(1, Relaxed);
+        };
+        persist(work, tell, Duration::ZERO).await;
+        assert_eq!((begun.into_inner(), told.into_inner()), (3, 2));
+    }
 }

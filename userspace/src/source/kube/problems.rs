@@ -140,6 +140,10 @@ fn remedy(code: u16, kind: Followed) -> (&'static str, String) {
                 kind.plural()
             ),
         ),
+        (200, _) => (
+            "UnreadableAnswer",
+            "See whether something stands between Weir and the API server, and look into Weir's log.".into(),
+        ),
         (404, Followed::Eips) => ("NotServed", "Apply Weir's custom resource definitions.".into()),
         _ => ("ApiServerError", "Look into the API server's log.".into()),
     }
@@ -216,6 +220,10 @@ mod tests {
         );
         let message = problems.conditions().last().unwrap().message;
         assert!(message.contains("User \"system:serviceaccount:a:b\"") && message.contains(RIGHTS));
+        let unreadable = kube::Error::SerdeError(serde::de::Error::custom("no JSON"));
+        let mut others = Problems::new("https://api");
+        others.failed(Followed::Nodes, &unreadable);
+        assert_eq!(said(&others), [("nodes".into(), "UnreadableAnswer".into())]);
         // Having been solved once, it is doubted again.
         assert!(problems.solved(Followed::Services) && !problems.failed(Followed::Services, &forbidden));
         assert!(problems.failed(Followed::Services, &forbidden));
