@@ -18,7 +18,8 @@ pub(crate) const ADDRESSES_COUNT: u32 = 100;
 
 /// Of `Eip.spec.address`.
 pub(crate) fn addresses() -> Value {
-    // Addresses that mix both notations are left to whoever reads the Eip. `||` goes before an error on its other side, so each rule says first where it does not apply.
+    // Addresses that mix both notations are left to whoever reads the Eip. `||` goes before an error on its other side, so
+    // each rule says first where it does not apply.
     let no_range = "self.split('-').size() != 2 || !self.split('-').all(end, isIP(end.trim()))";
     let end = |index| sortable(&format!("self.split('-')[{index}].trim().lowerAscii()"));
     json!([

@@ -1,8 +1,8 @@
 //! Version `v1alpha1` of the three kinds, as Porter's users wrote them: fewer fields, some with other names.
 //!
-//! What [`crate::convert`] makes of an object of the newer version keeps fields that are not known here, so nothing is lost. For
-//! the same reason no field is required that an object of the newer version may lack, or a client of this version could not
-//! write back what it has read.
+//! What [`crate::convert`] makes of an object of the newer version keeps fields that are not known here, so nothing is lost.
+//! For the same reason no field is required that an object of the newer version may lack, or a client of this version could
+//! not write back what it has read.
 
 use crate::{BgpConfStatus, BgpPeerStatus, EipStatus, Protocol, rules};
 use kube::CustomResource;

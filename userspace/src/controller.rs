@@ -2,7 +2,8 @@
 //!
 //! One task: it waits for a snapshot of the objects, lets the core plan, makes the writes, and waits for the next snapshot,
 //! which has them. Every write rests on the version that it was planned from; one that comes too late is refused by the API
-//! server and planned anew. At rest nothing is written but the Lease by which one controller of several leads; agents write theirs.
+//! server and planned anew. At rest nothing is written but the Lease by which one controller of several leads; agents write
+//! theirs.
 //!
 //! It decides nothing itself ([`weir_core::controller`]) and keeps nothing: whoever leads next goes on from the objects.
 

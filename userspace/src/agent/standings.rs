@@ -237,8 +237,8 @@ fn hash(node: &str) -> u64 {
     hasher.finish()
 }
 
-/// Whose field a node's is to the API server, and the name of its Lease; no two nodes have one name, or one would take the other's
-/// away.
+/// Whose field a node's is to the API server, and the name of its Lease; no two nodes have one name, or one would take the
+/// other's away.
 pub(super) fn manager(node: &str) -> String {
     let name = format!("weir-agent-{node}");
     if name.len() <= LONGEST_MANAGER {

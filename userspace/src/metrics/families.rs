@@ -81,8 +81,9 @@ pub fn encode(snapshot: &Snapshot, mut encoder: DescriptorEncoder<'_>) -> fmt::R
     backends(snapshot, encoder)
 }
 
-/// Writes those families of OpenELB's speaker that have a true value, without its label `ip`: what is counted is counted for all
-/// VIPs together. A request that is not answered here is for another node to answer, and is not counted by OpenELB either.
+/// Writes those families of OpenELB's speaker that have a true value, without its label `ip`: what is counted is counted for
+/// all VIPs together. A request that is not answered here is for another node to answer, and is not counted by OpenELB
+/// either.
 ///
 /// # Errors
 ///

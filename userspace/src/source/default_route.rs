@@ -1,6 +1,7 @@
 //! `--interface auto`: the interfaces by which this host's default routes leave, IPv4's and IPv6's.
 //!
-//! Asked once, at the start: an agent that moved to another interface by itself would leave behind who still sends to the first.
+//! Asked once, at the start: an agent that moved to another interface by itself would leave behind who still sends to the
+//! first.
 
 use anyhow::Context;
 use std::{fs, path::Path};
@@ -8,8 +9,8 @@ use std::{fs, path::Path};
 /// Stands for the interfaces of the default routes.
 pub const AUTO: &str = "auto";
 
-/// The interfaces that are meant: `auto` gives way to those of the default routes in the network namespace of this process, other
-/// names stay.
+/// The interfaces that are meant: `auto` gives way to those of the default routes in the network namespace of this process,
+/// other names stay.
 ///
 /// # Errors
 ///
@@ -44,8 +45,8 @@ fn least<'a>(routes: impl Iterator<Item = (u32, &'a str)>) -> Option<String> {
     Some(interface.to_owned())
 }
 
-/// Metric and interface of each default route of `/proc/net/route`: name, destination, gateway, flags, two counters, metric, mask,
-/// in hexadecimal but for the counters and the metric.
+/// Metric and interface of each default route of `/proc/net/route`: name, destination, gateway, flags, two counters, metric,
+/// mask, in hexadecimal but for the counters and the metric.
 fn v4(text: &str) -> impl Iterator<Item = (u32, &str)> {
     text.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -56,8 +57,8 @@ fn v4(text: &str) -> impl Iterator<Item = (u32, &str)> {
     })
 }
 
-/// The same of `/proc/net/ipv6_route`: destination and its length, source and its length, next hop, metric, two counters, flags,
-/// name, all numbers in hexadecimal.
+/// The same of `/proc/net/ipv6_route`: destination and its length, source and its length, next hop, metric, two counters,
+/// flags, name, all numbers in hexadecimal.
 fn v6(text: &str) -> impl Iterator<Item = (u32, &str)> {
     text.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -3,8 +3,8 @@
 //!
 //! Nothing is told before every kind has been listed once. While the API server is away, or refuses, what was last read
 //! stays; a list that is read again replaces the former one in one piece, and if nothing is different nothing is told.
-//! Several changes in a row are one, and nobody who tells has to wait until they are taken in. Objects are turned into the model's as they arrive, so the large parts of them
-//! (managed fields, status of nodes) are not kept.
+//! Several changes in a row are one, and nobody who tells has to wait until they are taken in. Objects are turned into the
+//! model's as they arrive, so the large parts of them (managed fields, status of nodes) are not kept.
 //!
 //! Does not decide anything about the objects, and does not write to the API.
 

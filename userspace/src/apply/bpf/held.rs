@@ -116,8 +116,8 @@ pub(super) fn start(ebpf: &mut Ebpf, pins: &PinDir) -> Result<(), Error> {
     Ok(())
 }
 
-/// A handle of its own for the loaded program, so that nobody has to wait for anybody. By way of a pin at `path`, for a moment: to
-/// ask for a program by its id takes CAP_SYS_ADMIN.
+/// A handle of its own for the loaded program, so that nobody has to wait for anybody. By way of a pin at `path`, for a
+/// moment: to ask for a program by its id takes CAP_SYS_ADMIN.
 fn handle(program: &mut Xdp, path: &Path) -> Result<Xdp, Error> {
     // Of an agent that was killed at that moment.
     remove_if_there(path)?;

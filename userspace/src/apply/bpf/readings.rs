@@ -84,8 +84,8 @@ impl Readings {
         })
     }
 
-    /// Where the client's stream is in the TCP flow from `client` to `vip` (addresses and ports, network order) that was heard of
-    /// last, as [`weir_common::abi::Flow::number`] says it; 0 without one.
+    /// Where the client's stream is in the TCP flow from `client` to `vip` (addresses and ports, network order) that was
+    /// heard of last, as [`weir_common::abi::Flow::number`] says it; 0 without one.
     #[must_use]
     pub fn number(&self, client: (Address, [u8; 2]), vip: (Address, [u8; 2])) -> u32 {
         let flows = self.flows.values().iter().flat_map(|bucket| bucket.flows);

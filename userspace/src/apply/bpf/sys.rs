@@ -64,8 +64,8 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The kernel's hash of the code that the link pinned at `path` runs, as 16 hexadecimal digits. Whoever has the link open is told
-/// it; to ask for the program itself takes CAP_SYS_ADMIN.
+/// The kernel's hash of the code that the link pinned at `path` runs, as 16 hexadecimal digits. Whoever has the link open is
+/// told it; to ask for the program itself takes CAP_SYS_ADMIN.
 ///
 /// # Errors
 ///

@@ -151,8 +151,8 @@ fn item(value: &Value, place: &str, file: &mut FileObjects) -> Result<(), Fault>
     object(value, &head, place, file)
 }
 
-/// An object of the older version as the newer one; what is wrong in it is told by its newer name. In a list it may leave to the
-/// list what it is.
+/// An object of the older version as the newer one; what is wrong in it is told by its newer name. In a list it may leave to
+/// the list what it is.
 fn older(reader: &impl Reader<Error = Fault>, kind: &str) -> Result<Value, Fault> {
     let mut object: serde_json::Map<String, Value> = reader.read()?;
     object.insert("apiVersion".into(), V1ALPHA1.into());
