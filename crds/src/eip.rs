@@ -133,9 +133,9 @@ pub struct NodeStanding {
     /// Why not, or what else is wrong with the node.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Whether packets that other nodes send to it by tunnel come to its pods.
-    #[serde(default)]
-    pub takes_tunnel: bool,
+    /// Whether packets that other nodes send to it by tunnel come to its pods; they do unless it says that they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_tunnel: Option<bool>,
     /// The addresses whose traffic the node draws.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announces: Vec<String>,

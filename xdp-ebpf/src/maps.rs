@@ -24,6 +24,8 @@ const MMAPABLE: usize = 1 << 10;
 
 /// `BPF_F_NO_PREALLOC`: room is taken as it is needed.
 const NO_PREALLOC: usize = 1;
+/// `BPF_NOEXIST`: what is there already is left alone.
+const NO_EXIST: u64 = 1;
 
 #[btf_map]
 static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
@@ -159,7 +161,8 @@ impl<const PROGRAM: u32> Tables for Maps<PROGRAM> {
     #[inline(always)]
     fn note_stack_flow(&self, flow: &StackFlow) {
         if !self.read_only() {
-            let _ = STACK_FLOWS.insert(flow, 0_u32, 0);
+            // Most packets are of a flow that is there.
+            let _ = STACK_FLOWS.insert(flow, 0_u32, NO_EXIST);
         }
     }
 

@@ -70,7 +70,8 @@ impl Kind {
             Self::PacketsKernel => &["kernel"],
             // The verifier's instruction counts are worth reading.
             Self::Verifier => &["--show-output"],
-            Self::Netns | Self::Kube => &["--test-threads=1"],
+            // They wait more than they compute, and each has namespaces, pins and files of its own.
+            Self::Netns | Self::Kube => &["--test-threads=2"],
             _ => &[],
         }
     }

@@ -170,6 +170,22 @@ impl Stage {
         Ok(())
     }
 
+    /// Starts an agent on the node at this place that may not read what it needs, and kills it when it has said so.
+    ///
+    /// # Errors
+    /// When it does not say so.
+    pub fn try_in_vain(&self, at: usize) -> Result<()> {
+        let node = &self.lab.nodes[at];
+        let without_rights = self.control_plane.kubectl_as("kube-system", "kube-proxy")?;
+        let agent = Agent::launch_in_cluster(&self.lab, node, without_rights.kubeconfig())?;
+        wait::until("the agent to be refused", || {
+            let log = agent.log();
+            ensure!(log.contains("forbidden"), "{log}");
+            Ok(())
+        })?;
+        agent.kill()
+    }
+
     /// Returns when each agent has made its plan true.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ fn g09_connections_that_kube_proxy_had_stay_with_it_until_they_end() -> Result<(
         };
         go_on()?;
         stage.start_controller()?;
+        // One that ends before it draws anything changes nothing.
+        stage.try_in_vain(0)?;
         stage.start_agents(0..)?;
         stage.wait_for_agents()?;
         go_on()?;

@@ -53,6 +53,11 @@ impl Mirror {
         Some(&mut self.tables)
     }
 
+    /// Whether all writes of the last step were carried out.
+    pub(super) const fn is_right(&self) -> bool {
+        self.problem.is_none()
+    }
+
     /// The last step's writes were carried out, or one was not.
     pub(super) fn written<E: Error>(&mut self, written: &Result<(), E>) {
         self.wrong = written.is_err();

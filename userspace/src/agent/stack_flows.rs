@@ -15,7 +15,10 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::{
+    task::{JoinError, JoinHandle, spawn_blocking},
+    time::sleep,
+};
 use tracing::{debug, info, warn};
 use weir_common::abi::{Address, StackFlow, protocol};
 use weir_core::{
@@ -24,8 +27,14 @@ use weir_core::{
     tables,
 };
 
-/// How often it is asked which of them have ended.
+/// How often it may be asked which of them have ended.
 pub const INTERVAL: Duration = Duration::from_secs(10);
+/// While none ends it is asked seldomer, up to so many intervals apart: the kernel goes through its whole table each time.
+const SELDOM: u32 = 30;
+/// How often connection tracking is asked before packets are drawn, if it does not answer.
+const ATTEMPTS: u32 = 3;
+/// A packet that met a frontend standing by is through after this.
+const SETTLE: Duration = Duration::from_millis(10);
 
 type Translated = Result<HashSet<TranslatedFlow>, conntrack::Error>;
 
@@ -35,6 +44,8 @@ pub struct StackFlows {
     at: tables::StackFlows,
     flows: BTreeSet<StackFlow>,
     under_way: Option<JoinHandle<Translated>>,
+    /// Intervals between two questions, and those still to pass.
+    pause: (u32, u32),
 }
 
 impl StackFlows {
@@ -50,6 +61,7 @@ impl StackFlows {
             at,
             flows,
             under_way: None,
+            pause: (1, 0),
         }
     }
 
@@ -59,9 +71,19 @@ impl StackFlows {
         &self.at
     }
 
-    /// Begins to ask which have ended, if there are any. Needs a runtime.
+    /// Whether it is known which flows the stack has.
+    const fn are_known(&self) -> bool {
+        matches!(self.at, tables::StackFlows::At(_))
+    }
+
+    /// Begins to ask which have ended, if that is due and there are any. Needs a runtime.
     pub fn begin(&mut self) {
-        if !self.flows.is_empty() && self.under_way.is_none() {
+        if !self.are_known() || self.flows.is_empty() || self.under_way.is_some() {
+            return;
+        }
+        let (_, left) = &mut self.pause;
+        *left = left.saturating_sub(1);
+        if *left == 0 {
             self.under_way = Some(spawn_blocking(conntrack::translated));
         }
     }
@@ -77,7 +99,11 @@ impl StackFlows {
             return Vec::new();
         };
         let there: BTreeSet<StackFlow> = translated.iter().map(stack_flow).collect();
-        self.flows.difference(&there).copied().collect()
+        let ended: Vec<StackFlow> = self.flows.difference(&there).copied().collect();
+        let (pause, _) = self.pause;
+        let pause = if ended.is_empty() { (pause * 2).min(SELDOM) } else { 1 };
+        self.pause = (pause, pause);
+        ended
     }
 }
 
@@ -87,13 +113,24 @@ impl Agent {
         if self.stack_flows.at != tables::StackFlows::Standby || !self.interfaces.any_attached() {
             return;
         }
-        let translated = known(spawn_blocking(conntrack::translated).await).unwrap_or_default();
+        // What was noted long ago, while no agent was here to forget it, takes no room from what goes on.
+        let noted = self.dataplane.stack_flows().all().unwrap_or_default();
+        let translated = ask().await;
         let served = translated
             .iter()
             .filter(|flow| plan.frontends.contains_key(&frontend_of(flow)));
-        let mut lost = 0;
-        for flow in served.map(stack_flow) {
-            if let Err(problem) = self.dataplane.stack_flows().add(&flow) {
+        let served: BTreeSet<StackFlow> = served.map(stack_flow).collect();
+        let (mut lost, map) = (0, self.dataplane.stack_flows());
+        for flow in noted.difference(&served) {
+            if let Err(problem) = map.remove(flow) {
+                debug!(
+                    problem = &problem as &dyn std::error::Error,
+                    "a flow that has ended is not forgotten"
+                );
+            }
+        }
+        for flow in &served {
+            if let Err(problem) = map.add(flow) {
                 debug!(
                     problem = &problem as &dyn std::error::Error,
                     "a flow that the stack has is not noted"
@@ -110,6 +147,7 @@ impl Agent {
         // From here on packets are drawn, and nothing is noted any more: only what is noted now is the stack's.
         self.stack_flows.at = tables::StackFlows::Anywhere;
         self.step_tables(plan, network);
+        sleep(SETTLE).await;
         if self.find_stack_flows() {
             self.step_tables(plan, network);
         }
@@ -117,7 +155,7 @@ impl Agent {
 
     /// Finds out where the stack has flows, if it may be anywhere. Whether it is known now and another step is due.
     pub(super) fn find_stack_flows(&mut self) -> bool {
-        if self.stack_flows.at != tables::StackFlows::Anywhere {
+        if self.stack_flows.at != tables::StackFlows::Anywhere || !self.mirror.is_right() {
             return false;
         }
         match self.dataplane.stack_flows().all() {
@@ -143,6 +181,9 @@ impl Agent {
 
     /// Forgets flows that have ended.
     pub(super) fn forget_stack_flows(&mut self, ended: &[StackFlow]) {
+        if !self.stack_flows.are_known() {
+            return;
+        }
         for flow in ended {
             match self.dataplane.stack_flows().remove(flow) {
                 Ok(()) => drop(self.stack_flows.flows.remove(flow)),
@@ -161,6 +202,19 @@ impl Agent {
             self.restep = true;
         }
     }
+}
+
+/// What connection tracking translates; nothing if it does not say so.
+async fn ask() -> HashSet<TranslatedFlow> {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            sleep(INTERVAL / 10).await;
+        }
+        if let Some(translated) = known(spawn_blocking(conntrack::translated).await) {
+            return translated;
+        }
+    }
+    HashSet::new()
 }
 
 /// What connection tracking says, if it says something.
@@ -252,5 +306,29 @@ mod tests {
         assert_eq!(flows.ended().await, [stack_flow(&gone)]);
         flows.under_way = Some(tokio::spawn(async { Err(conntrack::Error::NotPermitted) }));
         assert_eq!(flows.ended().await, [], "who does not know, forgets nothing");
+    }
+
+    #[tokio::test]
+    async fn who_stands_by_asks_for_no_end() {
+        let noted = || [stack_flow(&flow("203.0.113.7:1000", "10.10.1.2:80"))].into();
+        let mut flows = StackFlows::new(true, noted());
+        flows.begin();
+        assert!(flows.under_way.is_none() && *flows.at() == tables::StackFlows::Standby);
+        let mut flows = StackFlows::new(false, noted());
+        flows.begin();
+        assert!(flows.under_way.is_some());
+    }
+
+    #[tokio::test]
+    async fn the_longer_none_ends_the_seldomer_it_is_asked() {
+        let there = flow("203.0.113.7:1000", "10.10.1.2:80");
+        let mut flows = StackFlows::new(false, [stack_flow(&there)].into());
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            flows.under_way = Some(tokio::spawn(async move { Ok([there].into()) }));
+            flows.ended().await;
+            pauses.push(flows.pause.0);
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 30, 30]);
     }
 }

@@ -225,7 +225,7 @@ fn object(standing: &Standing) -> NodeStanding {
     NodeStanding {
         ready: standing.ready,
         message: standing.message.clone(),
-        takes_tunnel: standing.takes_tunnel,
+        takes_tunnel: Some(standing.takes_tunnel),
         announces: standing.announces.iter().map(ToString::to_string).collect(),
         problems: problems.collect(),
     }

@@ -23,6 +23,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, OwnedFd},
+    path::Path,
 };
 use weir_core::model::Protocol;
 
@@ -31,6 +32,8 @@ use weir_core::model::Protocol;
 const CHUNK: usize = 1 << 15;
 /// Seconds without anything from the kernel. It works while we call it, so that a long table does not count.
 const PATIENCE: i64 = 5;
+/// Is there where connections are tracked, also where they cannot be asked for.
+const TRACKING: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 /// Dumps begun before giving up on a complete one.
 const ATTEMPTS: u32 = 5;
 
@@ -77,7 +80,7 @@ pub enum Error {
 /// meanwhile may be in or not.
 ///
 /// Nothing, and no error, where the kernel has no connection tracking: it then has no such protocol
-/// (`EPROTONOSUPPORT`) or no such subsystem of it (`EINVAL`, `ENOENT`). Without the right to ask it says `EPERM`, before
+/// (`EPROTONOSUPPORT`) or no such subsystem of it (`EINVAL`, `ENOENT`; an error where connections are tracked all the same). Without the right to ask it says `EPERM`, before
 /// it looks for the subsystem: that is an error, and leaves open whether there is anything.
 ///
 /// # Errors
@@ -117,7 +120,9 @@ fn dump() -> Result<Option<HashSet<TranslatedFlow>>, Error> {
             Progress::More => {}
             Progress::Complete => return Ok(Some(flows)),
             Progress::Incomplete => return Ok(None),
-            Progress::Refused(Errno::EINVAL | Errno::ENOENT) => return Ok(Some(flows)),
+            Progress::Refused(Errno::EINVAL | Errno::ENOENT) if !Path::new(TRACKING).exists() => {
+                return Ok(Some(flows));
+            }
             Progress::Refused(Errno::EPERM) => return Err(Error::NotPermitted),
             Progress::Refused(errno) => return Err(Error::Refused(errno.into())),
         }

@@ -24,6 +24,8 @@ pub(super) struct Served {
     /// Where each of its addresses can be served; an address that is missing has no frontend with a backend.
     pub deliveries: BTreeMap<IpAddr, Arc<Delivery>>,
     pub conditions: Vec<Condition>,
+    /// Nodes whose pods get no new connections, as they may not take packets out of the tunnel.
+    pub silent: BTreeSet<Arc<str>>,
 }
 
 /// The nodes an address's traffic may be drawn to.
@@ -183,8 +185,7 @@ impl OneService<'_> {
             let targets = self
                 .endpoints
                 .targets((&port.name, protocol, family), traffic_policy, &this.name);
-            // The same from every Service, so it is one.
-            served.conditions.extend(targets.silent.iter().map(|node| silent(node)));
+            served.silent.extend(targets.silent.iter().map(|node| (*node).clone()));
             if !targets.nodes.is_empty() {
                 with_backends += 1;
                 let delivery = Arc::make_mut(served.deliveries.entry(address).or_default());
@@ -249,7 +250,8 @@ impl OneService<'_> {
     }
 }
 
-fn silent(node: &str) -> Condition {
+/// About a node that may not take packets out of the tunnel.
+pub(super) fn silent(node: &str) -> Condition {
     let message = "no agent says that it takes packets out of the tunnel there, so pods on it get no new connections from other \
                    nodes, unless a Service has no others. Look at the agent's pod on it, and whether the DaemonSet wants one there."
         .into();

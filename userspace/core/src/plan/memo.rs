@@ -9,7 +9,7 @@
 use super::{
     Plan, ThisNode,
     allotment::Allotment,
-    frontends::shared_local,
+    frontends::{shared_local, silent},
     nodes::Nodes,
     serving::{Serving, Stale},
     vips::{Election, Vips},
@@ -66,6 +66,7 @@ impl Memo {
             conditions.extend(shared_local(cluster, *address, sharing));
         }
         conditions.extend(self.serving.conditions().cloned());
+        conditions.extend(self.serving.silent().into_iter().map(|node| silent(node)));
         conditions.extend(self.vips.conditions());
         conditions.sort();
         conditions.dedup();

@@ -29,7 +29,7 @@ pub(super) struct Serving {
     kept: BTreeMap<ServiceKey, Kept>,
     frontends: SharedMap<FrontendKey, Arc<Frontend>>,
     deliveries: Deliveries,
-    /// The Services with conditions.
+    /// The Services with conditions, or with pods on silent nodes.
     faulty: BTreeSet<ServiceKey>,
 }
 
@@ -64,8 +64,17 @@ impl Serving {
     }
 
     pub(super) fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.faulty().flat_map(|served| &served.conditions)
+    }
+
+    /// The nodes whose pods get no new connections, as they may not take packets out of the tunnel.
+    pub(super) fn silent(&self) -> BTreeSet<&Arc<str>> {
+        self.faulty().flat_map(|served| &served.silent).collect()
+    }
+
+    fn faulty(&self) -> impl Iterator<Item = &Served> {
         let faulty = self.faulty.iter().filter_map(|key| self.kept.get(key));
-        faulty.flat_map(|kept| &kept.served.conditions)
+        faulty.map(|kept| &kept.served)
     }
 
     /// Brings everything up to date; gives the addresses that can be served elsewhere than before.
@@ -162,7 +171,7 @@ impl Serving {
             lost: asked.lost.clone(),
             served: Served::new(asked, nodes, this),
         };
-        if next.served.conditions.is_empty() {
+        if next.served.conditions.is_empty() && next.served.silent.is_empty() {
             self.faulty.remove(key);
         } else {
             self.faulty.insert(key.clone());

@@ -42,6 +42,10 @@ impl From<&StackFlows> for Stack {
 }
 
 impl Stack {
+    pub const fn stands_by(&self) -> bool {
+        matches!(self, Self::Standby)
+    }
+
     /// Bits of [`policy`] for a frontend.
     pub fn flags(&self, key: &Key) -> u32 {
         match self {

@@ -8,6 +8,7 @@ use super::{
     wanted::{Basis, Role, Wanted, WantedFrontend, members},
 };
 use crate::{
+    SharedMap,
     links::Links,
     model::{Condition, ObjectRef},
     plan::Plan,
@@ -192,7 +193,12 @@ impl Tables {
         let basis = announced::Basis {
             tunnel: tunnel.map(|key| key.address),
             served: self.frontends.served().clone(),
-            vips: plan.vips.clone(),
+            // Who stands by draws nothing that goes elsewhere now.
+            vips: if self.frontends.stack().stands_by() {
+                SharedMap::new()
+            } else {
+                plan.vips.clone()
+            },
             links: links.clone(),
         };
         let no_longer = self.announced.no_longer_served(&basis);

@@ -184,7 +184,8 @@ impl Dataplane {
         maps.set_config(&config)?;
         let moving = Moving::new(&old_flows, &mut ebpf, &shapes)?;
         let stack_flows = StackFlows::take(&mut ebpf)?;
-        let stands_by = decision.creates_all() && formers.is_empty() || maps.stand_by();
+        let draws = pins.linked()?.iter().any(|(kind, ..)| kind == "xdp");
+        let stands_by = !draws && formers.is_empty() || maps.stand_by();
         let dataplane = Self {
             ebpf,
             maps,

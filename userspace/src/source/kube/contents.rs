@@ -38,6 +38,8 @@ pub(super) struct Contents {
     slices: BTreeMap<Identity, ServiceKey>,
     faults: BTreeMap<Identity, Vec<Condition>>,
     records: Records,
+    /// The nodes that say in an Eip that they take packets out of the tunnel, by Eip.
+    taking: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Contents {
@@ -53,6 +55,7 @@ impl Contents {
             slices: BTreeMap::new(),
             faults: BTreeMap::new(),
             records: Records::default(),
+            taking: BTreeMap::new(),
         }
     }
 
@@ -79,7 +82,7 @@ impl Contents {
         } = entry;
         let written = record.is_some_and(|record| self.records.set(&identity, record));
         if written && identity.kind == "Eip" {
-            self.hear();
+            self.hear(&identity.name);
         }
         let faulted = if faults.is_empty() {
             self.faults.remove(&identity).is_some()
@@ -130,8 +133,8 @@ impl Contents {
         let name = &identity.name;
         let changed = match &*identity.kind {
             "Eip" => {
-                self.hear();
-                self.cluster.eips.remove(name).is_some()
+                let told = self.hear(name);
+                self.cluster.eips.remove(name).is_some() || told
             }
             "Node" => self.cluster.nodes.remove(name).is_some(),
             "Namespace" => self.cluster.namespaces.remove(name).is_some(),
@@ -150,17 +153,25 @@ impl Contents {
         changed || faulted
     }
 
-    /// Which nodes take packets out of the tunnel, by what they have written into Eips.
-    fn hear(&mut self) {
+    /// Which nodes take packets out of the tunnel, now that they have written something else into an Eip; whether these are
+    /// others.
+    fn hear(&mut self, eip: &str) -> bool {
         let Some(former) = &mut self.cluster.tunnels else {
-            return;
+            return false;
         };
-        let standings = self.records.eips.values().flat_map(|eip| &eip.nodes);
+        let standings = self.records.eips.get(eip).into_iter().flat_map(|eip| &eip.nodes);
         let taking = standings.filter(|(_, standing)| standing.takes_tunnel);
         let taking: BTreeSet<String> = taking.map(|(node, _)| node.clone()).collect();
-        if **former != taking {
-            *former = Arc::new(taking);
+        if self.taking.get(eip).unwrap_or(&BTreeSet::new()) == &taking {
+            return false;
         }
+        self.taking.insert(eip.to_owned(), taking);
+        let all: BTreeSet<String> = self.taking.values().flatten().cloned().collect();
+        let other = **former != all;
+        if other {
+            *former = Arc::new(all);
+        }
+        other
     }
 
     /// Takes in all objects of a kind; whether the snapshot is another.

@@ -153,7 +153,7 @@ fn standing(node: &NodeStanding) -> Standing {
     Standing {
         ready: node.ready,
         message: node.message.clone(),
-        takes_tunnel: node.takes_tunnel,
+        takes_tunnel: node.takes_tunnel.unwrap_or(true),
         announces: node.announces.iter().filter_map(|text| text.parse().ok()).collect(),
         problems: problems.collect(),
     }
