@@ -30,6 +30,8 @@ impl Nodes {
         };
         let mut nodes = Self::default();
         let mut by_address: BTreeMap<IpAddr, &str> = BTreeMap::new();
+        // Where what we say ourselves is not to be read, nothing follows from what others do not say.
+        let told = cluster.tunnels.as_ref().filter(|told| told.contains(&this.name));
         for (name, node) in &cluster.nodes {
             let Some(address) = node.internal_addresses.first().copied() else {
                 let message =
@@ -51,8 +53,7 @@ impl Nodes {
             if node.ready && !node.excluded {
                 nodes.eligible.insert(name.clone());
             }
-            let told = cluster.tunnels.as_ref().is_none_or(|told| told.contains(&*name));
-            if !told && *name != *this.name {
+            if told.is_some_and(|told| !told.contains(&*name)) {
                 nodes.silent.insert(name.clone());
             }
             nodes.tunnel_addresses.insert(name, address);
