@@ -179,6 +179,8 @@ struct Agent {
     changed: Option<Instant>,
     /// When to look again without anything having changed.
     wake_at: Option<Instant>,
+    /// The last plan took no heed of what others do not say: our own word is not to be read either.
+    unheard: bool,
     /// The start of the tables' clock.
     started: Instant,
     /// Until when the first step waits for next hops; from the first plan on, however late that is.
@@ -235,6 +237,7 @@ impl Agent {
             untidy: None,
             changed: Some(Instant::now()),
             wake_at: None,
+            unheard: false,
             started: Instant::now(),
             patience: None,
             settings,
@@ -326,6 +329,11 @@ impl Agent {
         self.restep |= self.allocations.as_mut().is_some_and(Allocations::save_again);
         self.restep |= self.exposing.ensure(&self.telemetry).await;
         self.restep |= self.find_stack_flows();
+        let unheard = |cluster| planning::is_unheard(cluster, &self.this, self.patience);
+        self.replan |= self
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| unheard(cluster) != self.unheard);
     }
 
     /// Does what is due, and no more.

@@ -83,10 +83,21 @@ impl Cluster {
         Agent::launch_in_cluster(&self.lab, node, &self.kubeconfig(&node.name)?)
     }
 
-    /// Returns when each has made its plan true.
+    /// Returns when each has made its plan true, and those of all nodes know of each other.
     pub fn wait_for_agents(&mut self) -> Result<()> {
         let Self { agents, lab, .. } = self;
-        agents.iter_mut().try_for_each(|agent| agent.wait_until_ready(lab))
+        agents.iter_mut().try_for_each(|agent| agent.wait_until_ready(lab))?;
+        if agents.len() < lab.nodes.len() {
+            return Ok(());
+        }
+        wait::until("the agents to know of each other", || {
+            for node in &lab.nodes {
+                let mut conditions = Status::of(lab, node)?.conditions.into_iter();
+                let silent = conditions.find(|condition| condition.reason == "NoAgent");
+                ensure!(silent.is_none(), "{silent:?}");
+            }
+            Ok(())
+        })
     }
 
     /// With the token of the agent's pod on `node`.

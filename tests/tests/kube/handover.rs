@@ -88,11 +88,8 @@ fn pods_of_a_node_without_an_agent_wait_for_it() -> Result<()> {
         cluster.wait_for_agents()?;
 
         let pods = |node: usize| -> Vec<&str> { cluster.lab.nodes[node].pods.iter().map(|pod| &*pod.name).collect() };
-        // From when its own word is to be read.
-        wait::until("the other node to be known as silent", || {
-            let status = Status::of(&cluster.lab, &cluster.lab.nodes[0])?;
-            status.condition("Node", &names[1], "NoAgent").map(drop)
-        })?;
+        let status = Status::of(&cluster.lab, &cluster.lab.nodes[0])?;
+        status.condition("Node", &names[1], "NoAgent")?;
         let mut held = Vec::new();
         for family in FAMILIES {
             cluster.answered_by(family, number, &pods(0))?;

@@ -39,8 +39,8 @@ pub struct Cluster {
     pub endpoint_slices: SharedMap<ServiceKey, Slices>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
-    /// The nodes that say that they take packets out of the tunnel; `None` where nodes say no such thing to each other. Then all are
-    /// taken to, and also while this node's own word is not among those.
+    /// The nodes that say that they take packets out of the tunnel; `None` where nodes say no such thing to each other, and
+    /// all are taken to.
     pub tunnels: Option<Arc<BTreeSet<String>>>,
     /// Labels of namespaces by name; a namespace that is missing has none.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,

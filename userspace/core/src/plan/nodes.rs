@@ -30,8 +30,6 @@ impl Nodes {
         };
         let mut nodes = Self::default();
         let mut by_address: BTreeMap<IpAddr, &str> = BTreeMap::new();
-        // Where what we say ourselves is not to be read, nothing follows from what others do not say.
-        let told = cluster.tunnels.as_ref().filter(|told| told.contains(&this.name));
         for (name, node) in &cluster.nodes {
             let Some(address) = node.internal_addresses.first().copied() else {
                 let message =
@@ -53,7 +51,8 @@ impl Nodes {
             if node.ready && !node.excluded {
                 nodes.eligible.insert(name.clone());
             }
-            if told.is_some_and(|told| !told.contains(&*name)) {
+            let told = cluster.tunnels.as_ref().is_none_or(|told| told.contains(&*name));
+            if !told && *name != *this.name {
                 nodes.silent.insert(name.clone());
             }
             nodes.tunnel_addresses.insert(name, address);
