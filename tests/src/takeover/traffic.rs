@@ -77,7 +77,10 @@ impl Traffic {
         }
         let router = lab.router.clone();
         traffic.router = Some(thread::spawn(move || {
-            let lines = FAMILIES.map(|family| format!("neigh flush to {} dev lan\n", address::vip_network(family)));
+            // Not those that are just being asked for: what waits for them would be refused.
+            let known = "nud reachable nud stale nud delay nud probe";
+            let lines =
+                FAMILIES.map(|family| format!("neigh flush to {} dev lan {known}\n", address::vip_network(family)));
             while !ends.load(Ordering::Relaxed) {
                 router.ip_batch(&lines.concat())?;
                 thread::sleep(FORGETS);
