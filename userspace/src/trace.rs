@@ -63,7 +63,7 @@ pub fn print(
     let (pin_dir, report) = find_pins(pin_dir, state_dir)?;
     let mut tracer = Tracer::load(&pin_dir)?;
     let readings = Readings::open(&pin_dir)?;
-    let end = |end: SocketAddr| (packet::address(end.ip()), end.port().to_be_bytes());
+    let end = |end: SocketAddr| (end.ip().into(), end.port().to_be_bytes());
     let question = &Question {
         sequence: readings.number(end(question.from), end(question.to)),
         ..*question

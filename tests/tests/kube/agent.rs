@@ -15,8 +15,9 @@ use tests::lab::{
 /// Last part of the addresses of the Service `web`.
 const WEB: u8 = 2;
 
+/// [G08] By EndpointSlices alone: Endpoints are never asked for.
 #[test]
-fn what_the_api_says_is_served_and_followed() -> Result<()> {
+fn g08_what_the_api_says_is_served_and_followed() -> Result<()> {
     Cluster::play(|cluster| {
         let web = cluster.serve("web", WEB)?;
         cluster.start_agents()?;
@@ -63,7 +64,12 @@ fn what_the_api_says_is_served_and_followed() -> Result<()> {
             }
             Ok(())
         })?;
-        cluster.answered_by(Family::V6, WEB + 2, &all)
+        cluster.answered_by(Family::V6, WEB + 2, &all)?;
+
+        let asked = cluster.control_plane.asked()?;
+        let of = |resource: &str| asked.iter().filter(|request| request.resource == resource).count();
+        ensure!(of("endpointslices") > 0 && of("endpoints") == 0, "{asked:?}");
+        Ok(())
     })
 }
 

@@ -12,7 +12,6 @@ use crate::source::{
 };
 use std::{
     collections::{BTreeSet, HashSet},
-    net::IpAddr,
     time::Duration,
 };
 use tokio::{
@@ -20,7 +19,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::{debug, info, warn};
-use weir_common::abi::{Address, StackFlow, protocol};
+use weir_common::abi::{StackFlow, protocol};
 use weir_core::{
     model::Protocol,
     plan::{FrontendKey, Plan},
@@ -236,7 +235,7 @@ fn known(answer: Result<Translated, JoinError>) -> Option<HashSet<TranslatedFlow
 fn at(flows: &BTreeSet<StackFlow>) -> tables::StackFlows {
     let frontend = |flow: &StackFlow| {
         Some(FrontendKey {
-            address: IpAddr::from(flow.vip.octets).to_canonical(),
+            address: flow.vip.into(),
             port: u16::from_be_bytes(flow.vip_port),
             protocol: match flow.protocol {
                 protocol::TCP => Protocol::Tcp,
@@ -258,8 +257,8 @@ const fn frontend_of(flow: &TranslatedFlow) -> FrontendKey {
 
 fn stack_flow(flow: &TranslatedFlow) -> StackFlow {
     StackFlow {
-        client: address(flow.client.ip()),
-        vip: address(flow.destination.ip()),
+        client: flow.client.ip().into(),
+        vip: flow.destination.ip().into(),
         client_port: flow.client.port().to_be_bytes(),
         vip_port: flow.destination.port().to_be_bytes(),
         protocol: match flow.protocol {
@@ -267,13 +266,6 @@ fn stack_flow(flow: &TranslatedFlow) -> StackFlow {
             Protocol::Udp => protocol::UDP,
         },
         reserved: [0; 3],
-    }
-}
-
-fn address(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => Address::from_v4(v4.octets()),
-        IpAddr::V6(v6) => Address { octets: v6.octets() },
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Facts {
     pub names: BTreeSet<String>,
     /// Mode of kube-proxy, if one answers.
     pub proxy: Option<String>,
+    /// Whether an address is answered for by the interface that has it, alone (`net.ipv4.conf.all.arp_ignore` above 0), as
+    /// kube-proxy sets it with `ipvs.strictARP`.
+    pub strict_arp: bool,
 }
 
 /// One of the interfaces asked for, with what programs are attached to: its parent, if it is a VLAN.
@@ -94,6 +97,7 @@ pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::
             .collect(),
         names: links.into_iter().map(|link| link.name).collect(),
         proxy: proxy::mode(),
+        strict_arp: setting("net/ipv4/conf/all/arp_ignore") > 0,
     })
 }
 

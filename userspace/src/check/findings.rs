@@ -253,9 +253,9 @@ fn passing(name: &str, interface: &Interface, several: bool, findings: &mut Find
 /// Who else handles Services or packets here.
 fn neighbours(facts: &Facts, findings: &mut Findings) {
     match facts.proxy.as_deref() {
-        Some("ipvs") => findings.problem(
+        Some("ipvs") if !facts.strict_arp => findings.problem(
             "kube-proxy",
-            "mode ipvs puts VIPs on this host's own kube-ipvs0, and answers for them",
+            "mode ipvs puts VIPs on this host's own kube-ipvs0, and every host answers for them",
             "set ipvs.strictARP: true in its configuration, or better its mode to nftables",
         ),
         Some(mode) => findings.ok("kube-proxy", format!("mode {mode}")),
@@ -312,6 +312,7 @@ mod tests {
             forwards_v6: true,
             interfaces: vec![("eth0".into(), Some(interface))],
             proxy: Some("nftables".into()),
+            strict_arp: false,
             ..Facts::default()
         }
     }
@@ -475,6 +476,11 @@ mod tests {
     fn others_that_handle_services_are_named() {
         let proxy = |mode: Option<&'static str>| move |facts: &mut Facts| facts.proxy = mode.map(str::to_owned);
         one(&found(proxy(Some("ipvs"))), Level::Problem, "kube-proxy", "strictARP");
+        let as_told = |facts: &mut Facts| {
+            proxy(Some("ipvs"))(facts);
+            facts.strict_arp = true;
+        };
+        assert_eq!(found(as_told), [], "what was to be done is done");
         one(&found(proxy(None)), Level::Warning, "kube-proxy", "10249");
         for (name, subject, text) in [
             ("cilium_host", "CNI", "kubeProxyReplacement"),

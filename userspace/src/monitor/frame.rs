@@ -3,7 +3,7 @@
 use bytemuck::{AnyBitPattern, NoUninit};
 use std::net::{IpAddr, SocketAddr};
 use weir_common::{
-    abi::{Address, SAMPLED_BYTES, Sample, protocol},
+    abi::{SAMPLED_BYTES, Sample, protocol},
     packet::{Packet, ethertype, tcp_flag},
     parse::{self, Fragment, Ip, Transport},
     tunnel::{Header, Second},
@@ -122,7 +122,7 @@ fn tunnel(packet: &Sampled<'_>, outer: &Layer, l4: usize) -> Option<(Layer, Tunn
     let long = header.check().ok()?;
     let inner = l4 + size_of::<Header>() + if long { size_of::<Second>() } else { 0 };
     let (inner, _) = layer(packet, inner, header.geneve.protocol)?;
-    let backend = ip(header.choice.backend.address());
+    let backend = IpAddr::from(header.choice.backend.address());
     let tunnel = Tunnel {
         from: outer.source.ip(),
         to: outer.destination.ip(),
@@ -142,19 +142,13 @@ fn layer(packet: &Sampled<'_>, l3: usize, ethertype: u16) -> Option<(Layer, usiz
         let _ = parse::transport(packet, &read, &mut transport);
     }
     let layer = Layer {
-        source: SocketAddr::new(ip(read.source), u16::from_be(transport.source_port)),
-        destination: SocketAddr::new(ip(read.destination), u16::from_be(transport.destination_port)),
+        source: SocketAddr::new(IpAddr::from(read.source), u16::from_be(transport.source_port)),
+        destination: SocketAddr::new(IpAddr::from(read.destination), u16::from_be(transport.destination_port)),
         protocol: read.protocol,
         flags: transport.flags,
         fragment: read.fragment != Fragment::Whole,
     };
     Some((layer, read.l4))
-}
-
-/// An address of a map as the standard library has it.
-#[must_use]
-pub fn ip(address: Address) -> IpAddr {
-    IpAddr::from(address.octets).to_canonical()
 }
 
 /// The TCP flags that are set, as people write them.

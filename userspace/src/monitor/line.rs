@@ -152,7 +152,7 @@ impl Names {
 
 fn vip(sample: &Sample) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(sample.vip_port);
-    (sample.vip != Address::UNSPECIFIED).then(|| SocketAddr::new(frame::ip(sample.vip), port))
+    (sample.vip != Address::UNSPECIFIED).then(|| SocketAddr::new(sample.vip.into(), port))
 }
 
 fn interface(index: u32) -> String {

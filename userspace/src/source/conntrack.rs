@@ -80,8 +80,9 @@ pub enum Error {
 /// meanwhile may be in or not.
 ///
 /// Nothing, and no error, where the kernel has no connection tracking: it then has no such protocol
-/// (`EPROTONOSUPPORT`) or no such subsystem of it (`EINVAL`, `ENOENT`; an error where connections are tracked all the same). Without the right to ask it says `EPERM`, before
-/// it looks for the subsystem: that is an error, and leaves open whether there is anything.
+/// (`EPROTONOSUPPORT`) or no such subsystem of it (`EINVAL`, `ENOENT`; an error where connections are tracked all the
+/// same). Without the right to ask it says `EPERM`, before it looks for the subsystem: that is an error, and leaves open
+/// whether there is anything.
 ///
 /// # Errors
 ///

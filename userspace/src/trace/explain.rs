@@ -2,12 +2,11 @@
 
 use super::{
     Question,
-    packet::{Frame, address},
+    packet::Frame,
     report::{BackendEntry, CacheEntry, DirectoryEntry, Explanation, FlowEntry, NodeEntry, RowEntry, WorkedOut},
 };
 use crate::{
     apply::bpf::{config, readings::Readings, sweep::STATES},
-    monitor::frame::ip,
     report::Report,
 };
 use nix::net::if_::if_indextoname;
@@ -41,7 +40,7 @@ pub fn explain(question: &Question, tables: &Readings, report: Option<&Report>) 
         verdict,
         frame: frame.bytes().to_vec(),
     });
-    let destination = Hashed::new(address(question.to.ip()));
+    let destination = Hashed::new(question.to.ip().into());
     explanation.filter = destination.may_be_ours(tables);
     if !explanation.filter {
         return explanation;
@@ -177,7 +176,7 @@ impl Names<'_> {
         Some(NodeEntry {
             id,
             name: self.node_name(id),
-            address: ip(node.address),
+            address: node.address.into(),
             interface: if_indextoname(node.ifindex)
                 .map_or_else(|_| node.ifindex.to_string(), |name| name.to_string_lossy().into_owned()),
             next_hop: node.destination_mac.map(|byte| format!("{byte:02x}")).join(":"),
@@ -221,5 +220,5 @@ impl Names<'_> {
 }
 
 fn socket(address: Address, port: [u8; 2]) -> SocketAddr {
-    SocketAddr::new(ip(address), u16::from_be_bytes(port))
+    SocketAddr::new(address.into(), u16::from_be_bytes(port))
 }

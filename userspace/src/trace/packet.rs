@@ -1,7 +1,7 @@
 //! The frame that is asked about, and frames as the packet path edits them. Pure.
 
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable, bytes_of};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use weir_common::{
     abi::{Address, protocol},
     checksum,
@@ -26,15 +26,6 @@ pub struct Question {
     pub sequence: u32,
 }
 
-/// The sixteen bytes an address is known by in maps.
-#[must_use]
-pub fn address(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(v4) => Address::from_v4(v4.octets()),
-        IpAddr::V6(v6) => Address { octets: v6.octets() },
-    }
-}
-
 impl Question {
     /// The frame, without payload. Only headers are decided by, so transport checksums are left out.
     #[must_use]
@@ -51,8 +42,8 @@ impl Question {
         };
         let mut frame = bytes_of(&link).to_vec();
         let (source, destination) = (
-            WireAddress::from(address(source)),
-            WireAddress::from(address(destination)),
+            WireAddress::from(Address::from(source)),
+            WireAddress::from(Address::from(destination)),
         );
         if v4 {
             let mut header = Ipv4 {

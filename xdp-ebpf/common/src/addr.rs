@@ -1,6 +1,7 @@
 //! The one address type: 16 bytes, network order, IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2).
 
 use bytemuck::{Pod, Zeroable, must_cast, must_cast_mut, must_cast_ref};
+use core::net::IpAddr;
 
 /// An IPv6 address, or an IPv4 address as `::ffff:a.b.c.d`, in network byte order.
 #[repr(C, align(8))]
@@ -52,5 +53,21 @@ impl Address {
         Self {
             octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]],
         }
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Self { octets: v6.octets() },
+        }
+    }
+}
+
+/// An IPv4-mapped address is the IPv4 address.
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        Self::from(address.octets).to_canonical()
     }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Write,
-    key::{Key, address_of},
+    key::Key,
     refusal::{Refusal, interface_missing, refused},
 };
 use crate::{
@@ -67,7 +67,7 @@ impl Wanted {
             // Until VRRP is spoken, `vip` is served as `layer2` is.
             let answers = vip.owned && matches!(vip.mode, Mode::Layer2 | Mode::Vip);
             let name = vip.interface.as_ref().filter(|_| answers);
-            let Some(name) = name.filter(|_| served.contains_key(&address_of(*address))) else {
+            let Some(name) = name.filter(|_| served.contains_key(&Address::from(*address))) else {
                 continue;
             };
             let Some(interface) = links.interfaces.get(name) else {
@@ -87,7 +87,7 @@ impl Wanted {
             }
             for ifindex in std::iter::once(&interface.ifindex).chain(&interface.slaves) {
                 let key = ResponderKey {
-                    address: address_of(*address),
+                    address: Address::from(*address),
                     ifindex: *ifindex,
                     vlan: (interface.vlan & 0x0fff).to_be_bytes(),
                     ..ResponderKey::default()

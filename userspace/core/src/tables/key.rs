@@ -56,9 +56,9 @@ impl Key {
     }
 
     /// The key that stands for an address itself.
-    pub fn address(address: Address) -> Self {
+    pub fn address(address: impl Into<Address>) -> Self {
         Self {
-            address,
+            address: address.into(),
             port: [0; 2],
             protocol: protocol::ANY,
         }
@@ -67,7 +67,7 @@ impl Key {
     /// The key of a socket.
     pub fn socket(address: IpAddr, port: u16, protocol: u8) -> Self {
         Self {
-            address: address_of(address),
+            address: Address::from(address),
             port: port.to_be_bytes(),
             protocol,
         }
@@ -137,7 +137,7 @@ impl SourceKey {
             length: Self::FRONTEND_BITS + mapped + u32::from(prefix.prefix_len()),
             prefix: SourcePrefix {
                 frontend: frontend.to_be_bytes(),
-                address: address_of(prefix.addr()).octets,
+                address: Address::from(prefix.addr()).octets,
             },
         };
         key.masked()
@@ -156,14 +156,6 @@ impl SourceKey {
     /// The frontend id, if all of it counts.
     pub(super) fn frontend(&self) -> Option<u32> {
         (self.length >= Self::FRONTEND_BITS).then(|| u32::from_be_bytes(self.prefix.frontend))
-    }
-}
-
-/// The sixteen bytes the kernel knows an address by.
-pub(super) fn address_of(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => Address::from_v4(v4.octets()),
-        IpAddr::V6(v6) => Address { octets: v6.octets() },
     }
 }
 

@@ -6,7 +6,6 @@
 use super::{
     Write,
     ids::Ids,
-    key::address_of,
     refusal::{Refusal, refused},
 };
 use crate::{
@@ -65,7 +64,7 @@ impl Nodes {
         let hops: BTreeMap<Address, &NextHop> = links
             .next_hops
             .iter()
-            .map(|(address, hop)| (address_of(*address), hop))
+            .map(|(address, hop)| (Address::from(*address), hop))
             .collect();
         let entry = |address, hop: Option<&&NextHop>| entry(address, plan.tunnel_address, hop.copied());
         for (address, (id, node)) in &mut self.held {
@@ -76,7 +75,7 @@ impl Nodes {
             }
         }
         for (name, address) in &plan.nodes {
-            let address = address_of(*address);
+            let address = Address::from(*address);
             if address == Address::UNSPECIFIED || self.held.contains_key(&address) {
                 continue;
             }
@@ -93,7 +92,7 @@ impl Nodes {
 
     /// Retires the nodes that neither the plan nor a backend names. `used` gives the ids that backends name.
     pub fn sweep(&mut self, plan: &Plan, used: impl FnOnce() -> BTreeSet<u32>) {
-        let planned: BTreeSet<Address> = plan.nodes.values().map(|address| address_of(*address)).collect();
+        let planned: BTreeSet<Address> = plan.nodes.values().map(|address| Address::from(*address)).collect();
         if self.held.keys().all(|address| planned.contains(address)) {
             return;
         }
@@ -131,7 +130,7 @@ fn entry(address: Address, tunnel_address: Option<IpAddr>, hop: Option<&NextHop>
     let known_by = tunnel_address.filter(|own| own.is_ipv4() == hop.source.is_ipv4());
     Node {
         address,
-        source: address_of(known_by.unwrap_or(hop.source)),
+        source: Address::from(known_by.unwrap_or(hop.source)),
         destination_mac: hop.destination_mac,
         source_mac: hop.source_mac,
         ifindex: hop.ifindex,

@@ -1,10 +1,6 @@
 //! What the maps know frontends, backends and nodes by.
 
-use super::{
-    Tables,
-    backends::Held,
-    key::{Key, address_of},
-};
+use super::{Tables, backends::Held, key::Key};
 use crate::{
     SharedMap,
     plan::{BackendKey, FrontendKey},
@@ -48,6 +44,6 @@ impl Programmed {
     /// The id of the node with this tunnel address; it indexes `NODES`.
     #[must_use]
     pub fn node_id(&self, address: IpAddr) -> Option<u32> {
-        self.nodes.get(&address_of(address)).copied()
+        self.nodes.get(&Address::from(address)).copied()
     }
 }

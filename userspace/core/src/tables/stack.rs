@@ -8,22 +8,17 @@ use weir_common::abi::policy;
 
 /// Where the stack may have flows of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StackFlows {
+pub enum StackFlows<Frontend = FrontendKey> {
     /// Everything is the stack's for now, and what begins is noted in `STACK_FLOWS`.
     Standby,
     /// `STACK_FLOWS` says it, for every frontend.
     Anywhere,
     /// The same for these alone; the others have none.
-    At(BTreeSet<FrontendKey>),
+    At(BTreeSet<Frontend>),
 }
 
-/// The same by key.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stack {
-    Standby,
-    Anywhere,
-    At(BTreeSet<Key>),
-}
+/// The same as the maps know frontends.
+pub(super) type Stack = StackFlows<Key>;
 
 impl Default for Stack {
     fn default() -> Self {
@@ -42,12 +37,12 @@ impl From<&StackFlows> for Stack {
 }
 
 impl Stack {
-    pub const fn stands_by(&self) -> bool {
+    pub(super) const fn stands_by(&self) -> bool {
         matches!(self, Self::Standby)
     }
 
     /// Bits of [`policy`] for a frontend.
-    pub fn flags(&self, key: &Key) -> u32 {
+    pub(super) fn flags(&self, key: &Key) -> u32 {
         match self {
             Self::Standby => policy::STANDBY,
             Self::Anywhere => policy::STACK_FLOWS,

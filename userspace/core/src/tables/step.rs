@@ -3,7 +3,7 @@
 use super::{
     LivePod, Settings, Step, Tables, Write, announced,
     frontends::Outcome,
-    key::{Key, address_of},
+    key::Key,
     refusal::{Refusal, refused},
     wanted::{Basis, Role, Wanted, WantedFrontend, members},
 };
@@ -74,14 +74,10 @@ impl Tables {
 
     fn basis(&self, plan: &Plan, settings: &Settings) -> Basis {
         let tunnel = |address| Key::socket(address, settings.tunnel_port, protocol::UDP);
-        let id = |(name, address): (&String, &IpAddr)| Some((name.clone(), self.nodes.id(&address_of(*address))?));
+        let id = |(name, address): (&String, &IpAddr)| Some((name.clone(), self.nodes.id(&(*address).into())?));
         Basis {
             tunnel: plan.tunnel_address.map(tunnel),
-            peers: plan
-                .nodes
-                .values()
-                .map(|address| Key::address(address_of(*address)))
-                .collect(),
+            peers: plan.nodes.values().map(|address| Key::address(*address)).collect(),
             nodes: plan.nodes.iter().filter_map(id).collect(),
             jiffies_per_second: settings.jiffies_per_second,
         }
@@ -283,13 +279,13 @@ fn without_room(basis: &Basis, plan: &Plan, keys: &BTreeSet<Key>) -> Vec<Conditi
         }
     }
     for (address, vip) in &plan.vips {
-        if keys.contains(&Key::address(address_of(*address))) {
+        if keys.contains(&Key::address(*address)) {
             let eip = ObjectRef::cluster_scoped("Eip", &vip.eip);
             conditions.push(full(eip, format!("echo requests to {address} are not answered")));
         }
     }
     for (name, address) in &plan.nodes {
-        if keys.contains(&Key::address(address_of(*address))) {
+        if keys.contains(&Key::address(*address)) {
             let node = ObjectRef::cluster_scoped("Node", name);
             conditions.push(full(node, format!("tunnel packets from {name} are not accepted")));
         }

@@ -3,11 +3,7 @@
 //! Kept from step to step. [`Wanted::enter`] takes over the next plan and tells which keys may have become something else,
 //! so that a step looks at those alone; what is shared with the plan before is not even read.
 
-use super::{
-    key::{Key, address_of},
-    rendezvous,
-    standing::Standing,
-};
+use super::{key::Key, rendezvous, standing::Standing};
 use crate::{
     SharedMap,
     model::Protocol,
@@ -101,7 +97,7 @@ impl Wanted {
         let former = std::mem::replace(&mut self.vips, plan.vips.clone());
         let come_or_gone = plan.vips.changes_since(&former);
         let come_or_gone = come_or_gone.filter(|(_, last, next)| last.is_none() || next.is_none());
-        touched.extend(come_or_gone.map(|(address, ..)| Key::address(address_of(*address))));
+        touched.extend(come_or_gone.map(|(address, ..)| Key::address(*address)));
 
         let former = std::mem::replace(&mut self.planned, plan.frontends.clone());
         for (name, last, next) in plan.frontends.changes_since(&former) {
@@ -118,7 +114,7 @@ impl Wanted {
         next: Option<&Arc<Frontend>>,
         touched: &mut Vec<Key>,
     ) {
-        touched.extend([Key::from(name), Key::address(address_of(name.address))]);
+        touched.extend([Key::from(name), Key::address(name.address)]);
         let uses = |frontend: &Arc<Frontend>| uses(frontend).collect::<BTreeSet<Use>>();
         let (last, next) = (last.map(uses).unwrap_or_default(), next.map(uses).unwrap_or_default());
         for gone in last.difference(&next) {

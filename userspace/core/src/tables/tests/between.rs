@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     plan::{BackendKey, FrontendKey, Plan},
-    tables::key::{Key, address_of},
+    tables::key::Key,
 };
 use std::collections::BTreeSet;
 use weir_common::abi::{BACKEND_DRAINING, BACKEND_LOCAL, Backend, DirectoryEntry, Row, RowRange, kind};
@@ -62,7 +62,7 @@ impl Between<'_> {
         for responder in now.responders.keys() {
             let served = frontends()
                 .into_iter()
-                .filter(|name| address_of(name.address) == responder.address);
+                .filter(|name| responder.address == name.address.into());
             assert!(
                 served
                     .map(|name| Key::from(&name))
@@ -184,7 +184,7 @@ impl Between<'_> {
             let node = &now.nodes[backend.node as usize];
             match plan.nodes.get(&*key.node) {
                 _ if key.local => flags == BACKEND_LOCAL && backend.node == 0,
-                Some(address) => flags == 0 && node.address == address_of(*address),
+                Some(address) => flags == 0 && node.address == (*address).into(),
                 None => flags == 0,
             }
         };
@@ -198,12 +198,7 @@ impl Between<'_> {
         let found = self.plans().any(fits_in);
         assert!(found, "{backend:?} is where no plan has it");
         let node = &now.nodes[backend.node as usize];
-        assert!(
-            node.ifindex == 0
-                || NODES[..2]
-                    .iter()
-                    .any(|name| address_of(node_address(name)) == node.address)
-        );
+        assert!(node.ifindex == 0 || NODES[..2].iter().any(|name| node.address == node_address(name).into()));
     }
 
     fn check_support(&self, now: &Image) {
@@ -212,7 +207,7 @@ impl Between<'_> {
             assert!(now.entry(&tunnel).is_some_and(|entry| entry.kind == kind::TUNNEL) && now.filter_has(&tunnel));
         }
         for name in NODES {
-            let key = Key::address(address_of(node_address(name)));
+            let key = Key::address(node_address(name));
             let there = |plan: &Plan| plan.nodes.contains_key(name);
             let [old, new] = [self.old.iter().any(there), there(self.new)];
             match now.entry(&key) {

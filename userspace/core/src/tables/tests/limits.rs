@@ -9,10 +9,7 @@ use super::{
 use crate::{
     model::Protocol,
     plan::{BackendKey, FrontendKey, Plan, Vip},
-    tables::{
-        Step, Tables, Write,
-        key::{Key, address_of},
-    },
+    tables::{Step, Tables, Write, key::Key},
 };
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use weir_common::abi::{DIRECTORY_SLOTS, Row, kind};
@@ -337,14 +334,14 @@ fn reachability_is_a_matter_of_nodes_alone() {
         (node.ifindex, node.destination_mac, node.mtu),
         (hop.ifindex, hop.destination_mac, hop.mtu)
     );
-    assert_eq!(node.source, address_of(hop.source));
+    assert_eq!(node.source, hop.source.into());
     let known_by: IpAddr = "192.0.2.77".parse().unwrap();
     let own = Plan {
         tunnel_address: Some(known_by),
         ..plan.clone()
     };
     let writes = tables.step(&own, &links(), &SETTINGS).writes;
-    let renamed = |write: &Write| matches!(write, Write::Node { node, .. } if node.source == address_of(known_by));
+    let renamed = |write: &Write| matches!(write, Write::Node { node, .. } if node.source == known_by.into());
     assert!(
         writes.iter().any(renamed),
         "other nodes take packets of our tunnel address only: {writes:?}"
