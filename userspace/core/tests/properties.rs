@@ -80,7 +80,7 @@ fn eips() -> impl Strategy<Value = BTreeMap<String, Eip>> {
 }
 
 fn ports() -> impl Strategy<Value = Vec<u16>> {
-    vec(80_u16..83, 1..3)
+    vec(80_u16..82, 1..3)
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -140,16 +140,21 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         (1_u8..6).prop_map(|last| IpAddr::from([10, 244, 0, last])),
         (1_u16..6).prop_map(|last| IpAddr::from([0xfd44, 0, 0, 0, 0, 0, 0, last])),
     ];
-    let node = option::of(select(vec!["node-a", "node-b", "node-c", "node-x"]));
-    let endpoint =
-        (address, node, any::<[bool; 3]>()).prop_map(|(address, node, [ready, serving, terminating])| Endpoint {
-            address,
-            node: node.map(str::to_owned),
-            ready,
-            serving,
-            terminating,
-        });
-    (vec(endpoint, 0..5), ports()).prop_map(|(endpoints, ports)| {
+    let node = prop_oneof![
+        12 => select(NODES.to_vec()).prop_map(Some),
+        1 => Just(Some("node-x")),
+        1 => Just(None),
+    ];
+    // Most are ready: what is asked of pods is asked of several at a time.
+    let states = [0.7, 0.5, 0.3].map(prop::bool::weighted);
+    let endpoint = (address, node, states).prop_map(|(address, node, [ready, serving, terminating])| Endpoint {
+        address,
+        node: node.map(str::to_owned),
+        ready,
+        serving,
+        terminating,
+    });
+    (vec(endpoint, 0..8), ports()).prop_map(|(endpoints, ports)| {
         let port = |port: &u16| EndpointPort {
             name: format!("p{port}"),
             protocol: PortProtocol::Served(Protocol::Tcp),
@@ -187,7 +192,7 @@ fn tunnels() -> impl Strategy<Value = Option<Arc<BTreeSet<String>>>> {
 
 fn cluster() -> impl Strategy<Value = Cluster> {
     let addresses = vec(select(vec!["10.1.0.1", "10.1.0.2", "10.2.0.1", "fd00::3"]), 0..3);
-    let one = (service(), vec(slice(), 0..3), addresses);
+    let one = (service(), vec(slice(), 0..4), addresses);
     (eips(), vec(one, 0..7), (node(1), node(2), node(3)), tunnels()).prop_map(|(eips, services, (a, b, c), tunnels)| {
         let mut cluster = Cluster {
             eips,
