@@ -1,7 +1,10 @@
 //! Small clients over the standard library's sockets. They act where their thread is: run them in
 //! [`super::Namespace::run`].
 
-use super::{servers::SLOW_RATE, wait::patience};
+use super::{
+    servers::SLOW_RATE,
+    wait::{self, patience},
+};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use std::{
@@ -101,8 +104,7 @@ pub fn ask_udp_again(socket: &UdpSocket) -> Result<Answer> {
 pub fn ask_udp_with(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
     socket.send(payload)?;
     let mut buffer = vec![0; 1 << 16];
-    let length = socket
-        .recv(&mut buffer)
+    let length = wait::uninterrupted(|| socket.recv(&mut buffer))
         .with_context(|| format!("no UDP answer from {:?}", socket.peer_addr()))?;
     let (text, echoed) = split_line(&buffer[..length]).context("a UDP answer without text")?;
     ensure!(
@@ -263,7 +265,7 @@ fn response(connection: &mut TcpStream, progress: &Progress) -> Result<(u16, Vec
     let mut buffer = vec![0; PIECE];
     while body.len() < length {
         let wanted = buffer.len().min(length - body.len());
-        let got = reader.read(&mut buffer[..wanted]);
+        let got = wait::uninterrupted(|| reader.read(&mut buffer[..wanted]));
         let got = got.with_context(|| format!("the connection broke after {} of {length} bytes", body.len()))?;
         ensure!(got > 0, "the connection ended after {} of {length} bytes", body.len());
         body.extend(&buffer[..got]);

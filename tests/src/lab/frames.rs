@@ -76,6 +76,7 @@ impl Wire {
             match socket::recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => answers.extend(choose(&buffer[..length])),
                 Err(nix::errno::Errno::EAGAIN) => break,
+                Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }

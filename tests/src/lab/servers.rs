@@ -187,7 +187,7 @@ impl Drop for Echo {
 
 fn answer_one(socket: &UdpSocket, name: &str) -> std::io::Result<()> {
     let mut buffer = [0; 1 << 16];
-    let (length, client) = match socket.recv_from(&mut buffer) {
+    let (length, client) = match wait::uninterrupted(|| socket.recv_from(&mut buffer)) {
         Ok(received) => received,
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(()),
         Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use std::{
-    env, thread,
+    env, io, thread,
     time::{Duration, Instant},
 };
 
@@ -35,6 +35,22 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T>
             }
             // Where asking is slow, whom we ask is slow, too, and needs the processor.
             Err(_) => thread::sleep((before.elapsed() * 3).clamp(SHORTEST, LONGEST)),
+        }
+    }
+}
+
+/// What `call` gives once no signal interrupts it.
+///
+/// The kernel restarts no call on a socket that has a time-out: it fails with `EINTR` whenever a handler runs, and also
+/// after the process was stopped and goes on (signal(7)), as it happens where whole machines are paused.
+///
+/// # Errors
+/// Any other that `call` has.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }

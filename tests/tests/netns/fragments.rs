@@ -101,7 +101,7 @@ impl Sender {
     /// Takes the echo of `payload` and returns the pod's line.
     fn receive(&self, payload: &[u8]) -> Result<String> {
         let mut buffer = vec![0; 1 << 16];
-        let length = self.socket.recv(&mut buffer).context("no answer")?;
+        let length = wait::uninterrupted(|| self.socket.recv(&mut buffer)).context("no answer")?;
         let end = buffer[..length].iter().position(|&byte| byte == b'\n');
         let (line, echoed) = buffer[..length].split_at(end.context("an answer without a line")?);
         ensure!(echoed[1..] == *payload, "{} bytes came back changed", echoed.len() - 1);

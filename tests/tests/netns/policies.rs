@@ -222,10 +222,10 @@ fn answered(socket: &UdpSocket, count: usize) -> Result<usize> {
     socket.set_read_timeout(Some(Duration::from_micros(500)))?;
     for _ in 0..count {
         socket.send(b"one of many")?;
-        answers += usize::from(socket.recv(&mut buffer).is_ok());
+        answers += usize::from(wait::uninterrupted(|| socket.recv(&mut buffer)).is_ok());
     }
     socket.set_read_timeout(Some(SILENCE))?;
-    Ok(answers + std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count())
+    Ok(answers + std::iter::from_fn(|| wait::uninterrupted(|| socket.recv(&mut buffer)).ok()).count())
 }
 
 /// The most that a limit of `rate` lets in of what was sent since `begun`: a second's worth at once, then by time.
