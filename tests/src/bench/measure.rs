@@ -16,6 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use std::path::Path;
+use weir::apply::bpf::verified;
 use weir_common::verdict::Reason;
 
 /// How long a bench takes.
@@ -313,14 +314,12 @@ pub(super) fn load(object: &Path, xdp_programs: &[&str], tc_programs: &[&str]) -
         .load_file(object)
         .with_context(|| format!("cannot load {}: run `cargo xtask build-ebpf`", object.display()))?;
     for name in xdp_programs {
-        xdp(&mut ebpf, name)?
-            .load()
-            .with_context(|| format!("the verifier refuses {name}"))?;
+        let program = xdp(&mut ebpf, name)?;
+        verified(|| program.load()).with_context(|| format!("the verifier refuses {name}"))?;
     }
     for name in tc_programs {
-        classifier(&mut ebpf, name)?
-            .load()
-            .with_context(|| format!("the verifier refuses {name}"))?;
+        let program = classifier(&mut ebpf, name)?;
+        verified(|| program.load()).with_context(|| format!("the verifier refuses {name}"))?;
     }
     Ok(ebpf)
 }

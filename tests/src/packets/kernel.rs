@@ -12,7 +12,7 @@ use bytemuck::{AnyBitPattern, NoUninit, bytes_of, must_cast};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use weir::apply::bpf::mapped::Mapped;
+use weir::apply::bpf::{mapped::Mapped, verified};
 use weir_common::abi::{
     Again, BackendCounter, CacheBucket, Config, FRAGMENT_BUCKETS, FlowBucket, FragmentBucket, FrontendCounter, Held,
     Limiter, Past, Row, SOURCE_LIMITER_BUCKETS, SourceLimiterBucket, SourcePrefix, StackFlow,
@@ -85,8 +85,10 @@ pub fn load(level: VerifierLogLevel) -> anyhow::Result<Ebpf> {
         .map_max_entries("FLOW_CACHE", Image::CACHE_BUCKETS)
         .load(&object()?)
         .context("loading the object")?;
-    xdp(&mut ebpf)?.load().context("the verifier on weir_ingress")?;
-    classifier(&mut ebpf)?.load().context("the verifier on weir_egress")?;
+    let ingress = xdp(&mut ebpf)?;
+    verified(|| ingress.load()).context("the verifier on weir_ingress")?;
+    let egress = classifier(&mut ebpf)?;
+    verified(|| egress.load()).context("the verifier on weir_egress")?;
     Ok(ebpf)
 }
 

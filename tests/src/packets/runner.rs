@@ -1,6 +1,6 @@
 //! What the host harness and the kernel harness have in common: run a frame, read and restore the flow tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_common::abi::{CacheBucket, FlowBucket, Row, StackFlow};
 use weir_common::verdict::{Action, Reason};
 
@@ -81,6 +81,27 @@ pub struct Counts {
     pub frontends: Vec<(u32, u64, u64, u64)>,
     /// `BACKEND_COUNTERS`; the last one are flows.
     pub backends: Vec<(u32, u64, u64, u64)>,
+}
+
+impl Counts {
+    /// What was counted after `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let differences = |now: &[(u32, u64, u64, u64)], then: &[(u32, u64, u64, u64)]| {
+            let then: BTreeMap<_, _> = then.iter().map(|&(id, a, b, c)| (id, (a, b, c))).collect();
+            now.iter()
+                .map(|&(id, a, b, c)| {
+                    let (before_a, before_b, before_c) = then.get(&id).copied().unwrap_or_default();
+                    (id, a - before_a, b - before_b, c - before_c)
+                })
+                .filter(|&(_, a, b, c)| (a, b, c) != (0, 0, 0))
+                .collect()
+        };
+        Self {
+            frontends: differences(&self.frontends, &before.frontends),
+            backends: differences(&self.backends, &before.backends),
+        }
+    }
 }
 
 /// The packet path over the tables of [`super::world`].

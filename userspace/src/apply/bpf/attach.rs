@@ -9,6 +9,7 @@
 
 use super::{
     error::Error,
+    object::verified,
     pins::{PinDir, remove_if_there},
     preflight, sys,
 };
@@ -153,10 +154,10 @@ impl Attacher {
             }
         };
         let xdp = ingress(ebpf)?;
-        xdp.load().map_err(refused(INGRESS))?;
+        verified(|| xdp.load()).map_err(refused(INGRESS))?;
         let ingress = xdp.info().map_err(refused(INGRESS))?.id();
         let classifier = egress(ebpf)?;
-        classifier.load().map_err(refused(EGRESS))?;
+        verified(|| classifier.load()).map_err(refused(EGRESS))?;
         let egress = classifier.info().map_err(refused(EGRESS))?.id();
         Ok(Self {
             pins,

@@ -30,7 +30,7 @@ mod tallies;
 pub mod tracer;
 
 pub use error::Error;
-pub use object::Capacities;
+pub use object::{Capacities, verified};
 
 use crate::source::netlink::Device;
 use attach::{AttachError, Attacher, EgressPolicy, ModePolicy};

@@ -1,11 +1,15 @@
 //! The kernel half as embedded by the build script, and what it says about its maps.
 
 use super::{error::Error, layout::Shape};
-use std::collections::BTreeMap;
+use aya::programs::ProgramError;
+use std::{collections::BTreeMap, io};
 use weir_common::abi::BACKEND_ID_BITS;
 
 /// The eBPF object, or nothing when the binary was built before it.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));
+
+/// How often the verifier is asked about one program that it was interrupted at.
+const ATTEMPTS: usize = 10;
 
 /// Capacities other than those compiled into the object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,9 +93,47 @@ pub fn shapes(overrides: &[(&'static str, u32)]) -> Result<BTreeMap<String, Shap
     Ok(shapes)
 }
 
+/// Loads a program into the kernel by `load`, again when the verifier was interrupted: it gives up with `EAGAIN` as soon
+/// as a signal waits for the process, whatever becomes of that signal, and so does one that is paused and goes on.
+///
+/// # Errors
+///
+/// The last of [`ATTEMPTS`] interruptions, or any other that `load` has.
+pub fn verified(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+    load()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aya_obj::VerifierLog;
+
+    #[test]
+    fn an_interrupted_verifier_is_asked_again_and_one_that_refuses_is_not() {
+        let failing = |errno, times| {
+            let mut calls = 0;
+            let result = verified(|| {
+                calls += 1;
+                if calls > times {
+                    return Ok(());
+                }
+                Err(ProgramError::LoadError {
+                    io_error: io::Error::from_raw_os_error(errno),
+                    verifier_log: VerifierLog::new(String::new()),
+                })
+            });
+            (result.is_ok(), calls)
+        };
+        assert_eq!(failing(libc::EAGAIN, 3), (true, 4));
+        assert_eq!(failing(libc::EAGAIN, usize::MAX), (false, ATTEMPTS));
+        assert_eq!(failing(libc::EINVAL, 3), (false, 1));
+    }
 
     #[test]
     fn capacities_must_be_powers_of_two() {

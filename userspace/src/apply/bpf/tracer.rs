@@ -64,7 +64,7 @@ impl Tracer {
             .load(object::OBJECT)
             .map_err(|error| Error::Load(Box::new(error)))?;
         let program = ingress(&mut ebpf)?;
-        program.load().map_err(refused)?;
+        object::verified(|| program.load()).map_err(refused)?;
         let own = format!("{:016x}", program.info().map_err(refused)?.tag());
         let same_code = live_tags(&pins)?
             .into_iter()
