@@ -14,6 +14,29 @@ use stage::Stage;
 use std::{thread, time::Duration};
 use traffic::{Seen, Traffic};
 
+/// How OpenELB announced the addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Mode {
+    /// One speaker for each address answers by ARP and NDP.
+    Layer2,
+    /// keepalived has all addresses on the interface of one node.
+    Vip,
+}
+
+impl Mode {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Layer2, Self::Vip];
+
+    /// As an Eip says it.
+    #[must_use]
+    pub const fn protocol(self) -> &'static str {
+        match self {
+            Self::Layer2 => "layer2",
+            Self::Vip => "vip",
+        }
+    }
+}
+
 /// What is done while clients ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Order {
@@ -52,8 +75,8 @@ const LATE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the lab or Weir fails. A client that gets no answer is none of that.
-pub fn play(order: Order) -> Result<Vec<Seen>> {
-    let mut stage = Stage::new()?;
+pub fn play(mode: Mode, order: Order) -> Result<Vec<Seen>> {
+    let mut stage = Stage::new(mode)?;
     stage.hold(|stage| {
         let traffic = Traffic::start(&stage.lab, stage.services())?;
         let act = act(stage, order);

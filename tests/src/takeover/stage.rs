@@ -1,7 +1,7 @@
 //! A cluster as OpenELB 0.6 leaves it: real API server, a kube-proxy on every node, Services with the addresses, labels and
 //! finalizers that OpenELB has written, and somebody who answers for the addresses.
 
-use super::speaker::Speaker;
+use super::{Mode, speaker::Speaker};
 use crate::{
     kube::{ControlPlane, KubeProxy, ProxyMode, WEIR_NAMESPACE},
     lab::{
@@ -51,7 +51,7 @@ impl Stage {
     ///
     /// # Errors
     /// When something does not come up.
-    pub fn new() -> Result<Self> {
+    pub fn new(mode: Mode) -> Result<Self> {
         let lab = Lab::new(Shape {
             pods_per_node: 1,
             ..Shape::default()
@@ -73,19 +73,36 @@ impl Stage {
             lab,
         };
         for family in FAMILIES {
-            stage.is_left_by_openelb(family)?;
+            stage.is_left_by_openelb(family, mode)?;
         }
         for node in &stage.lab.nodes {
             let proxy = KubeProxy::start(&stage.control_plane, &stage.lab, node, ProxyMode::Nftables)?;
             stage._proxies.push(proxy);
         }
+        stage.start_speakers(mode)?;
         for served in &stage.services {
-            let node = &stage.lab.nodes[0];
-            stage.speakers.push(Speaker::start(node, served.at.ip())?);
             let asked = || stage.lab.client.run(|| client::ask(served.at));
             wait::until("kube-proxy to serve", asked).with_context(|| served.name.clone())?;
         }
         Ok(stage)
+    }
+
+    fn start_speakers(&mut self, mode: Mode) -> Result<()> {
+        let addresses: Vec<_> = self.services.iter().map(|served| served.at.ip()).collect();
+        let speakers: Result<Vec<_>> = match mode {
+            Mode::Layer2 => {
+                let node = &self.lab.nodes[0];
+                addresses.iter().map(|&address| Speaker::proxy(node, address)).collect()
+            }
+            Mode::Vip => {
+                let nodes = self.lab.nodes.iter();
+                nodes
+                    .map(|node| Speaker::keepalived(&self.lab, node, &addresses))
+                    .collect()
+            }
+        };
+        self.speakers = speakers?;
+        Ok(())
     }
 
     /// What is served.
@@ -107,10 +124,11 @@ impl Stage {
 
     /// Makes the Eip of a family, a Service that all pods are behind and one whose packets stay on the node they come to, and
     /// writes into them what OpenELB writes. Every address is one for which OpenELB chooses the first node.
-    fn is_left_by_openelb(&mut self, family: Family) -> Result<()> {
+    fn is_left_by_openelb(&mut self, family: Family, mode: Mode) -> Result<()> {
         let kubectl = self.control_plane.kubectl();
         let eip = format!("lan-{family}").to_lowercase();
-        kubectl.apply(&manifests::eip(&eip, address::vip_network(family)))?;
+        let manifest = manifests::eip(&eip, address::vip_network(family));
+        kubectl.apply(&manifest.replace("layer2", mode.protocol()))?;
         let nodes = || self.lab.nodes.iter().map(|node| node.name.as_str());
         let first = Some(self.lab.nodes[0].name.as_str());
         let mut addresses = (2..=250)

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Programs of the lab and of the verbs, and Debian's packages that hold them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("tcpdump", "tcpdump"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("ps", "procps"),
+    ("keepalived", "keepalived"),
     ("curl", "curl"),
     ("cc", "gcc"),
 ];

@@ -82,7 +82,11 @@ async fn measure(stage: &Stage, effort: Effort) -> Result<Vec<Row>> {
     let objects = Objects::open(&stage.control_plane).await?;
     let run = Run { stage, objects, effort };
     let mut rows = Vec::new();
+    let begun = Instant::now();
     run.objects.make_services((0..effort.services).map(name)).await?;
+    // What the API server does by itself; the burst is to be seen beside it.
+    let pace = f64::from(effort.services) / begun.elapsed().as_secs_f64();
+    rows.push(Row::new("Services made a second, without a controller", pace, ""));
     let slices = (0..effort.services).map(|service| (name(service), run.endpoints(service)));
     run.objects.make_slices(slices).await?;
 
@@ -369,6 +373,7 @@ impl Run<'_> {
         let given = begun.elapsed().as_secs_f64();
         let what = |part: &str| format!("{burst} Services in a burst, {part}");
         rows.push(Row::new(what("first to last made"), made, "s"));
+        rows.push(Row::new(what("made a second"), f64::from(burst) / made, ""));
         rows.push(Row::new(what("first made to all with addresses"), given, "s"));
         let begun = Instant::now();
         self.objects.delete_services(names()).await?;
