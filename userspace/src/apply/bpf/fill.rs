@@ -13,7 +13,7 @@ use bytemuck::Pod;
 use std::{os::fd::AsFd, path::Path};
 use weir_common::abi::{
     Backend, CACHE_WAYS, CacheBucket, Config, DirectoryEntry, FRONTENDS, Node, RESPONDERS, Responder, ResponderKey,
-    Row, kind,
+    Row, STACK_FLOWS, StackFlow, kind,
 };
 
 /// One map, or what is given out by number in several.
@@ -74,11 +74,20 @@ impl Fill {
             fill("FLOW_CACHE", cached(&cache)?, cache.entries() * CACHE_WAYS as u32),
             fill("FRONTENDS", frontends().count(), FRONTENDS),
             fill("NODES", used(&nodes), nodes.entries().saturating_sub(1)),
-            fill("RESPONDERS", responders(&pins)?, RESPONDERS),
+            fill(
+                "RESPONDERS",
+                keys::<ResponderKey, Abi<Responder>>(&pins, "RESPONDERS")?,
+                RESPONDERS,
+            ),
             fill(
                 "ROWS",
                 frontends().map(|entry| entry.rows.mask as usize + 1).sum(),
                 open::<Row>(&pins, "ROWS")?.entries(),
+            ),
+            fill(
+                "STACK_FLOWS",
+                keys::<StackFlow, u32>(&pins, "STACK_FLOWS")?,
+                STACK_FLOWS,
             ),
         ];
         Ok(Self { maps, flows })
@@ -129,9 +138,12 @@ fn cached(cache: &Mapped<CacheBucket>) -> Result<usize, Error> {
     Ok(used)
 }
 
-fn responders(pins: &PinDir) -> Result<usize, Error> {
-    let data = MapData::from_pin(pins.map("RESPONDERS")).map_err(Error::map("open", "RESPONDERS"))?;
-    let map: HashMap<_, Abi<ResponderKey>, Abi<Responder>> =
-        HashMap::try_from(Map::HashMap(data)).map_err(Error::map("open", "RESPONDERS"))?;
+/// How many keys a pinned hash map has.
+fn keys<K, V: aya::Pod>(pins: &PinDir, name: &'static str) -> Result<usize, Error>
+where
+    Abi<K>: aya::Pod,
+{
+    let data = MapData::from_pin(pins.map(name)).map_err(Error::map("open", name))?;
+    let map: HashMap<_, Abi<K>, V> = HashMap::try_from(Map::HashMap(data)).map_err(Error::map("open", name))?;
     Ok(map.keys().filter_map(Result::ok).count())
 }
