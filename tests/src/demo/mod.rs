@@ -12,10 +12,10 @@ mod serving;
 mod stage;
 
 use crate::lab::{Lab, agent};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use cluster::Cluster;
 use stage::Stage;
-use std::{io, time::Instant};
+use std::{io, process::Command, time::Instant};
 
 /// What a step is about, and what it does with what the steps share.
 type Step<S> = (&'static str, fn(&mut S) -> Result<()>);
@@ -96,6 +96,23 @@ pub fn run_in_kubernetes(hold: bool) -> Result<()> {
         cluster.print_playground()?;
         io::stdin().read_line(&mut String::new())?;
     }
+    Ok(())
+}
+
+/// Runs `program`, which is the demo, as `cargo xtask demo` does.
+///
+/// # Errors
+/// With all that it has printed, when it does not end by saying that its steps are true.
+pub fn program_succeeds(program: &str, arguments: &[&str]) -> Result<()> {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let played = Command::new(program).args(arguments).current_dir(root).output()?;
+    let said = String::from_utf8_lossy(&played.stdout);
+    let complaint = String::from_utf8_lossy(&played.stderr);
+    let last = said.lines().last().unwrap_or_default();
+    ensure!(
+        played.status.success() && last.contains("steps are true"),
+        "{said}\n{complaint}"
+    );
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod control_plane;
 mod controlled;
 mod controller;
 mod definitions;
+mod demo;
 mod deploy;
 mod eips;
 mod handover;

@@ -6,6 +6,7 @@ mod allocating;
 mod announcing;
 mod checking;
 mod conntrack;
+mod demo;
 mod endpoints;
 mod fragments;
 mod input;
