@@ -1,6 +1,6 @@
 //! The chart and the plain manifests, by a real helm and a real API server.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::{fs, process::Command};
 use tests::{
@@ -105,9 +105,10 @@ fn pods_are_admitted(kubectl: &Kubectl, rendered: &Manifests, namespace: &str) -
     kubectl.run_with(dry_run, &agent).map(drop)
 }
 
-/// [G01] Names that neither chart has are refused, OpenELB's are not; of those that mean nothing people are told.
+/// [G01] Of values that mean nothing people are told: OpenELB's and why, and those that neither chart has. What has no meaning
+/// under a name that there is, is refused.
 #[test]
-fn g01_values_that_mean_nothing_are_named_and_wrong_ones_refused() -> Result<()> {
+fn g01_values_that_mean_nothing_are_named_and_senseless_ones_refused() -> Result<()> {
     let control_plane = ControlPlane::start()?;
     let helm = control_plane.helm()?;
     let notes = helm.release("install", NAMESPACE, &["--create-namespace", &values("openelb")])?;
@@ -151,16 +152,35 @@ fn g01_values_that_mean_nothing_are_named_and_wrong_ones_refused() -> Result<()>
     );
     let clean = helm.release("upgrade", NAMESPACE, &["--reset-values"])?;
     ensure!(!clean.contains("WARNING"), "{clean}");
+    let unknown = [
+        "agent.interfacs",
+        "controler",
+        "controller.webhook.failurPolicy",
+        "crds.instal",
+        "global.imageRegistri",
+        "image.tagg",
+        "speaker.layer3",
+    ];
+    // Which labels nodes have is not for the chart to know.
+    let set = unknown.map(|name| format!("{name}.some=1")).join(",") + ",agent.nodeSelector.some=label";
+    let warned = helm.release("upgrade", NAMESPACE, &["--reset-values", "--set", &set])?;
+    let (_, named) = warned
+        .split_once("there are no such values")
+        .with_context(|| warned.clone())?;
+    let named: Vec<&str> = named
+        .lines()
+        .skip(1)
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    ensure!(named == unknown, "{warned}");
 
     for (wrong, named) in [
-        ("agent.interfacs={eth0}", "interfacs"),
         ("agent.interfaces={}", "/agent/interfaces"),
         ("agent.xdpMode=fast", "/agent/xdpMode"),
         ("agent.tunnelPort=70000", "/agent/tunnelPort"),
-        ("controler.replicas=1", "controler"),
         ("controller.replicas=-1", "/controller/replicas"),
-        ("speaker.layer3=true", "layer3"),
-        ("image.tagg=1", "tagg"),
+        ("controller.lease=weir-agent-node-1", "/controller/lease"),
     ] {
         let refused = helm.render(NAMESPACE, &["--set", wrong]);
         let message = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();

@@ -1,19 +1,21 @@
 //! What the manifests start, started as they say from the image there is: its static program with nothing beside it, their
 //! arguments, users and capabilities, everything read-only but what they mount.
 
-use crate::{cluster::Cluster, names::NameServer};
+use crate::{cluster::Cluster, names::NameServer, workloads};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     fs,
     net::{IpAddr, SocketAddr},
 };
 use tests::{
     kube::{Container, Image, Manifests, Running, Surroundings},
-    lab::{Family, Lab, Node, client, manifests, wait},
+    lab::{Family, Lab, Namespace, Node, client, manifests, wait},
 };
 
-const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/weir.yaml");
+/// The plain manifests.
+pub const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/weir.yaml");
 /// Architectures of images: of this machine's, and another's.
 pub const NATIVE: &str = if cfg!(target_arch = "aarch64") {
     "arm64"
@@ -113,6 +115,21 @@ fn apply(cluster: &Cluster) -> Result<Manifests> {
     Manifests::read_file(MANIFESTS)
 }
 
+/// The ports at which containers of the image are reached in this network, from whatever address.
+fn open_ports(host: &Namespace) -> Result<BTreeSet<u16>> {
+    let sockets = host.output("ss -Hltnp")?;
+    let mut ports = BTreeSet::new();
+    for socket in sockets.lines().filter(|socket| socket.contains("(\"weir\",")) {
+        let mut words = socket.split_whitespace();
+        let local = words.nth(3).context("no address")?;
+        let (address, port) = local.rsplit_once(':').context("no port")?;
+        if !address.starts_with("127.") {
+            ports.insert(port.parse()?);
+        }
+    }
+    Ok(ports)
+}
+
 /// [G02 G04 G07 G10] Controller and agents as `deploy/weir.yaml` starts them: a Service gets an address, clients are answered, also
 /// while agents are killed and started again, and `weir trace` in an agent's pod knows its own programs.
 #[test]
@@ -125,6 +142,10 @@ fn g07_g10_as_the_manifests_start_the_image() -> Result<()> {
         let names = NameServer::start(cluster.control_plane.namespace(), API_SERVER, server.parse()?)?;
         let _leader = start_controller(&manifests, &beside_the_api(&image, cluster, &names)?)?;
         ensure!(names.asked() > 0, "the API server was not looked for by its name");
+        let policy = manifests.object("NetworkPolicy", "weir-controller")?;
+        let admitted = workloads::admitted(policy, manifests.object("Deployment", "weir-controller")?)?;
+        let open = open_ports(cluster.control_plane.namespace())?;
+        ensure!(open == admitted, "{open:?} are open, and {admitted:?} let in");
 
         let daemon_set = manifests.object("DaemonSet", "weir-agent")?;
         let check = Container::of(daemon_set, "initContainers")?;
@@ -139,6 +160,8 @@ fn g07_g10_as_the_manifests_start_the_image() -> Result<()> {
             let found = look(at)?;
             ensure!(found.contains("no XDP program yet"), "{found}");
             agents.push(start(at)?);
+            let open = open_ports(&cluster.lab.nodes[at].namespace)?;
+            ensure!(open.is_empty(), "anybody reaches an agent at {open:?}");
         }
 
         let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);

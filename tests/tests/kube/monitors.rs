@@ -4,9 +4,9 @@ use crate::{
     cluster::Cluster,
     deploy::{self, NAMESPACE},
     names::NameServer,
+    workloads::{port_called, selects},
 };
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use tests::{
     kube::{Container, Image, Manifests},
@@ -16,29 +16,22 @@ use tests::{
 /// The port of a workload's pods that a ServiceMonitor leads to, by way of a Service, as Prometheus' operator goes.
 fn monitored_port(rendered: &Manifests, kind: &str, name: &str) -> Result<u16> {
     let monitor = &rendered.object("ServiceMonitor", name)?["spec"];
-    let within = |wanted: &Value, labels: &Value| {
-        let wanted = wanted.as_object().filter(|wanted| !wanted.is_empty());
-        wanted.is_some_and(|wanted| wanted.iter().all(|(key, value)| labels[key] == *value))
-    };
     let mut services = rendered.objects().filter(|object| {
-        object["kind"] == "Service" && within(&monitor["selector"]["matchLabels"], &object["metadata"]["labels"])
+        object["kind"] == "Service" && selects(&monitor["selector"]["matchLabels"], &object["metadata"]["labels"])
     });
     let service = &services.next().context("no Service for the ServiceMonitor")?["spec"];
     ensure!(services.next().is_none(), "several Services for {monitor}");
-    let template = &rendered.object(kind, name)?["spec"]["template"];
+    let workload = rendered.object(kind, name)?;
     ensure!(
-        within(&service["selector"], &template["metadata"]["labels"]),
+        selects(
+            &service["selector"],
+            &workload["spec"]["template"]["metadata"]["labels"]
+        ),
         "{service} is of no pods"
     );
-    let named = |list: &Value, name: &Value| {
-        let mut all = list.as_array().into_iter().flatten();
-        all.find(|port| port["name"] == *name)
-            .cloned()
-            .with_context(|| format!("no {name} in {list}"))
-    };
-    let port = named(&service["ports"], &monitor["endpoints"][0]["port"])?;
-    let port = named(&template["spec"]["containers"][0]["ports"], &port["targetPort"])?;
-    Ok(u16::try_from(port["containerPort"].as_u64().context("no number")?)?)
+    let mut ports = service["ports"].as_array().into_iter().flatten();
+    let port = ports.find(|port| port["name"] == monitor["endpoints"][0]["port"]);
+    port_called(workload, &port.context("no such port of the Service")?["targetPort"])
 }
 
 /// The sum of the samples that begin so.

@@ -81,3 +81,22 @@ speaker.{{ $name }}: {{ $why }}
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Values whose names the schema does not have, a line each. Takes `values`, the `schema` that they are of, all `definitions`, and
+`above`, what stands before a name. */}}
+{{- define "weir.unknown" -}}
+{{- $properties := .schema.properties -}}
+{{- range $name, $value := .values }}
+{{- if not (hasKey $properties $name) }}
+{{ $.above }}{{ $name }}
+{{- else }}
+{{- $schema := get $properties $name }}
+{{- with get $schema "$ref" }}
+{{- $schema = get $.definitions (trimPrefix "#/definitions/" .) }}
+{{- end }}
+{{- if and (hasKey $schema "properties") (kindIs "map" $value) }}
+{{- include "weir.unknown" (dict "values" $value "schema" $schema "definitions" $.definitions "above" (printf "%s%s." $.above $name)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
