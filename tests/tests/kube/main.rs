@@ -23,6 +23,7 @@ mod kube_proxy;
 mod leases;
 mod monitors;
 mod names;
+mod namespaces;
 mod objects;
 mod outages;
 mod own_entry;
