@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
-mod annotations;
+pub mod annotations;
 mod ascending;
 pub mod controller;
 pub mod election;

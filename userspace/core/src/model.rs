@@ -201,6 +201,9 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.externalTrafficPolicy`.
     pub traffic_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort` of a Service whose policy is `Local`; others have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check_port: Option<u16>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
     /// With `spec.sessionAffinity: ClientIP`, its time-out in seconds (1 to 86,400).

@@ -7,6 +7,7 @@
 mod allotment;
 mod endpoints;
 mod frontends;
+mod health_checks;
 mod keys;
 mod memo;
 mod nodes;
@@ -17,6 +18,7 @@ mod vips;
 mod weights;
 
 pub use crate::model::{Condition, Mode};
+pub use health_checks::HealthCheck;
 pub use keys::{BackendKey, FrontendKey};
 pub use memo::Memo;
 pub use policy::{Limits, Policy};
@@ -47,6 +49,9 @@ pub struct Plan {
     pub vips: SharedMap<IpAddr, Arc<Vip>>,
     /// What is served at them.
     pub frontends: SharedMap<FrontendKey, Arc<Frontend>>,
+    /// What is to be answered to whoever asks whether this node has endpoints of a Service, by port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub health_checks: BTreeMap<u16, HealthCheck>,
     /// Other nodes: tunnel address by name.
     pub nodes: BTreeMap<String, IpAddr>,
     /// Addresses of each Service.

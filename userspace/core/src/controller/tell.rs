@@ -42,6 +42,7 @@ fn is_harmless(reason: &str) -> bool {
         reason::SHARED_LOCAL,
         reason::UNREACHABLE_ENDPOINT,
         reason::INVALID_VALUE,
+        reason::HEALTH_CHECK_PORT,
     ]
     .contains(&reason)
 }

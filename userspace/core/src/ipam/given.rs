@@ -5,9 +5,12 @@
 use super::{
     allocate::Allocations,
     pools::Pools,
-    request::{annotation, is_ours},
+    request::is_ours,
 };
-use crate::model::{Cluster, Condition, ObjectRef, Service, ServiceKey, reason};
+use crate::{
+    annotations,
+    model::{Cluster, Condition, ObjectRef, Service, ServiceKey, reason},
+};
 use std::{collections::BTreeSet, net::IpAddr};
 
 const FIELD: &str = "status.loadBalancer.ingress";
@@ -69,5 +72,5 @@ pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mu
 
 /// Its status has addresses of nodes, not of Eips.
 fn is_node_proxy(service: &Service) -> bool {
-    annotation(&service.annotations, "node-proxy", "type").is_some()
+    annotations::NODE_PROXY.find(&service.annotations).is_some()
 }

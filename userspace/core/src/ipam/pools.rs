@@ -2,7 +2,7 @@
 
 use super::range::AddressRange;
 use crate::{
-    ipam::request::annotation,
+    annotations::DEFAULT,
     model::{Condition, Eip, Family, Mode, ObjectRef, ServiceKey, reason},
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -196,8 +196,8 @@ pub(crate) fn says_default(eip: &Eip) -> bool {
 }
 
 /// The annotation that says whether an Eip is the default: key and value.
-pub(crate) fn default_annotation(annotations: &BTreeMap<String, String>) -> Option<(String, &str)> {
-    annotation(annotations, "eip", "is-default-eip").map(|(key, value)| (key, value.trim()))
+pub(crate) fn default_annotation(annotations: &BTreeMap<String, String>) -> Option<(&'static str, &str)> {
+    DEFAULT.find(annotations).map(|(name, value)| (name, value.trim()))
 }
 
 /// The addresses of an Eip.

@@ -2,13 +2,10 @@
 
 use super::pools::Pools;
 use crate::{
-    annotations::{field, list},
+    annotations::{self, field, list},
     model::{Condition, Family, FamilyPolicy, ObjectRef, Rules, Service, ServiceKey, reason},
 };
-use std::{collections::BTreeMap, net::IpAddr};
-
-/// The annotation that makes a Service ours.
-const BALANCER: &str = "lb.kubesphere.io/v1alpha1";
+use std::net::IpAddr;
 
 /// What a Service of ours asks for.
 #[derive(Clone, Debug)]
@@ -38,19 +35,6 @@ pub(super) struct Slot {
     pub required: bool,
 }
 
-/// An annotation in its OpenELB form `<prefix>.openelb.kubesphere.io/<name>`, or in the form of OpenELB's earlier name
-/// Porter: key and value.
-pub(super) fn annotation<'a>(
-    annotations: &'a BTreeMap<String, String>,
-    prefix: &str,
-    name: &str,
-) -> Option<(String, &'a str)> {
-    ["openelb", "porter"].iter().find_map(|project| {
-        let key = format!("{prefix}.{project}.kubesphere.io/{name}");
-        annotations.get(&key).map(|value| (key, value.as_str()))
-    })
-}
-
 /// Reads what a Service asks for; `None` if it is none of ours, or asks for what it cannot have (then with a condition).
 pub(super) fn request<'a>(
     key: &'a ServiceKey,
@@ -64,15 +48,15 @@ pub(super) fn request<'a>(
     if !is_ours(service, rules, &mut say) {
         return None;
     }
-    if let Some((annotated, _)) = annotation(&service.annotations, "node-proxy", "type") {
+    if let Some((annotated, _)) = annotations::NODE_PROXY.find(&service.annotations) {
         let message =
             "the node proxy is not offered, so this Service gets nothing. Remove the annotation and give it an \
                        Eip: every node forwards for it then."
                 .into();
-        say(&field(&annotated), reason::NODE_PROXY, message);
+        say(&field(annotated), reason::NODE_PROXY, message);
         return None;
     }
-    let eips = annotation(&service.annotations, "eip", "v1alpha2");
+    let eips = annotations::EIP.find(&service.annotations);
     let (address_field, addresses) = addresses(service, &mut say)?;
     let slots = slots(service, &addresses, &address_field, &mut say);
     if slots.is_empty() {
@@ -82,7 +66,7 @@ pub(super) fn request<'a>(
         key,
         service,
         eips: eips.iter().flat_map(|(_, names)| list(names)).collect(),
-        eips_field: eips.map(|(key, _)| field(&key)).unwrap_or_default(),
+        eips_field: eips.map(|(name, _)| field(name)).unwrap_or_default(),
         address_field,
         slots,
     })
@@ -93,7 +77,7 @@ pub(super) fn is_ours(service: &Service, rules: &Rules, say: &mut impl FnMut(&st
     if !service.load_balancer || service.deleting {
         return false;
     }
-    let named = service.annotations.get(BALANCER).map(String::as_str);
+    let named = annotations::BALANCER.find(&service.annotations).map(|(_, value)| value);
     let annotated = named.is_some_and(|value| ["openelb", "porter"].contains(&value));
     match service.load_balancer_class.as_deref() {
         None => {
@@ -103,7 +87,7 @@ pub(super) fn is_ours(service: &Service, rules: &Rules, say: &mut impl FnMut(&st
                     "the annotation says `{other}`, which is not `openelb`, so this Service is left alone. Write openelb, in small \
                      letters, or remove the annotation."
                 );
-                say(&field(BALANCER), reason::OTHER_BALANCER, message);
+                say(&annotations::BALANCER.field(), reason::OTHER_BALANCER, message);
             }
             ours
         }
@@ -123,8 +107,8 @@ pub(super) fn is_ours(service: &Service, rules: &Rules, say: &mut impl FnMut(&st
 
 /// The addresses it asks for by annotation, or else by `spec.loadBalancerIP`, and where; `None` if they cannot be read.
 fn addresses(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Option<(String, Vec<IpAddr>)> {
-    let (field, text) = match annotation(&service.annotations, "eip", "v1alpha1") {
-        Some((key, value)) => (field(&key), value),
+    let (field, text) = match annotations::ADDRESS.find(&service.annotations) {
+        Some((name, value)) => (field(name), value),
         None => (
             "spec.loadBalancerIP".into(),
             service.load_balancer_ip.as_deref().unwrap_or_default(),
@@ -216,7 +200,7 @@ pub(super) fn check_protocol(
     pools: &Pools<'_>,
     conditions: &mut Vec<Condition>,
 ) {
-    let Some((key, wanted)) = annotation(&request.service.annotations, "protocol", "v1alpha1") else {
+    let Some((name, wanted)) = annotations::PROTOCOL.find(&request.service.annotations) else {
         return;
     };
     let Some(pool) = pools.containing(address) else { return };
@@ -229,7 +213,7 @@ pub(super) fn check_protocol(
         );
         conditions.push(Condition::new(
             ObjectRef::service(request.key),
-            &field(&key),
+            &field(name),
             reason::PROTOCOL_IGNORED,
             message,
         ));

@@ -137,6 +137,8 @@ pub mod reason {
     pub const NODE_ADDRESS: &str = "NodeAddress";
     /// A Service asks for an address where another Service has one of its ports.
     pub const PORT_CONFLICT: &str = "PortConflict";
+    /// A Service's `spec.healthCheckNodePort` cannot be answered at here; the Service is served all the same.
+    pub const HEALTH_CHECK_PORT: &str = "HealthCheckPortTaken";
     /// No Eip is bound to the Service's namespace and none is the default.
     pub const NO_EIP: &str = "NoEip";
     /// Every address the Service could have is given out.

@@ -154,6 +154,17 @@ impl<'a> Endpoints<'a> {
         }
         targets
     }
+
+    /// How many take new flows on the node called `this`: pods, so in the family that has more.
+    pub(super) fn ready_on(&self, this: &str) -> usize {
+        let of_family = |family| {
+            let ports = self.by_port.iter().filter(|((.., of), _)| *of == family);
+            let all = ports.flat_map(|(_, found)| found);
+            let ready = all.filter(|(_, found)| found.state == State::Ready && **found.node == *this);
+            ready.map(|((address, _), _)| address).collect::<BTreeSet<_>>().len()
+        };
+        of_family(Family::V4).max(of_family(Family::V6))
+    }
 }
 
 fn state(service: &Service, endpoint: &Endpoint, weight: u32) -> State {

@@ -3,6 +3,7 @@
 use super::{
     BackendKey, Condition, Frontend, FrontendKey, ThisNode,
     endpoints::{Endpoints, Target},
+    health_checks,
     nodes::Nodes,
     policy::Policies,
     weights::Weights,
@@ -26,6 +27,8 @@ pub(super) struct Served {
     pub conditions: Vec<Condition>,
     /// Nodes whose pods get no new connections, as they may not take packets out of the tunnel.
     pub silent: BTreeSet<Arc<str>>,
+    /// The port where it is asked whether this node has endpoints of it, and how many it has.
+    pub health_check: Option<(u16, usize)>,
 }
 
 /// The nodes an address's traffic may be drawn to.
@@ -75,6 +78,7 @@ impl Served {
             policies: Policies::new(key, service, &mut served.conditions),
         };
         one.check(&mut served);
+        served.health_check = health_checks::of(asked, || one.endpoints.ready_on(&this.name));
         for address in asked.addresses {
             one.serve_at(*address, this, &mut served);
         }
@@ -227,7 +231,7 @@ impl OneService<'_> {
             );
             served.say(
                 key,
-                &annotations::field(annotations::WEIGHTS),
+                &annotations::WEIGHTS.field(),
                 reason::NO_ENDPOINTS,
                 message,
             );

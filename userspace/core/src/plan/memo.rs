@@ -65,6 +65,7 @@ impl Memo {
         for (address, sharing) in &allotment.sharing {
             conditions.extend(shared_local(cluster, *address, sharing));
         }
+        let health_checks = self.serving.health_checks(&mut conditions);
         conditions.extend(self.serving.conditions().cloned());
         conditions.extend(self.serving.silent().into_iter().map(|node| silent(node)));
         conditions.extend(self.vips.conditions());
@@ -74,6 +75,7 @@ impl Memo {
             tunnel_address: nodes.tunnel_address(&this.name),
             vips: self.vips.all().clone(),
             frontends: self.serving.frontends().clone(),
+            health_checks,
             nodes: nodes.others(&this.name),
             remembered: allotment.remembered.clone(),
             allocations: allotment.addresses.clone(),

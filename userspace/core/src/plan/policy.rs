@@ -2,7 +2,7 @@
 
 use super::{Condition, sources::Sources};
 use crate::{
-    annotations::{self, field},
+    annotations::{self, Annotation},
     model::{Family, ObjectRef, Service, ServiceKey, reason},
 };
 use ipnet::IpNet;
@@ -114,10 +114,10 @@ impl Policies {
 /// The ranges that are let in and where they are written. What cannot be read lets nobody in.
 fn allowed(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> (String, Option<Vec<IpNet>>) {
     const FIELD: &str = "spec.loadBalancerSourceRanges";
-    let annotated = annotations::value(&service.annotations, annotations::ALLOWED_SOURCES);
+    let annotated = annotations::ALLOWED_SOURCES.value(&service.annotations);
     let (field, texts): (String, Vec<(String, &str)>) = match annotated {
         Some(text) if service.source_ranges.is_empty() => {
-            let field = field(annotations::ALLOWED_SOURCES);
+            let field = annotations::ALLOWED_SOURCES.field();
             let parts = annotations::list(text).map(|part| (field.clone(), part)).collect();
             (field, parts)
         }
@@ -148,7 +148,7 @@ fn allowed(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> (Stri
 
 /// The ranges that are refused; `None` if one cannot be read: whom it means nobody knows, so that nobody can be let in.
 fn denied(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Option<Vec<IpNet>> {
-    let text = annotations::value(&service.annotations, annotations::DENIED_SOURCES).unwrap_or_default();
+    let text = annotations::DENIED_SOURCES.value(&service.annotations).unwrap_or_default();
     let mut denied = Some(Vec::new());
     for part in annotations::list(text) {
         match prefix(part) {
@@ -160,7 +160,7 @@ fn denied(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Option
                      refuses everybody. Write an address and a prefix length, as 192.0.2.0/24 or 2001:db8::/32, with commas \
                      between them."
                 );
-                say(&field(annotations::DENIED_SOURCES), reason::SOURCE_RANGES, message);
+                say(&annotations::DENIED_SOURCES.field(), reason::SOURCE_RANGES, message);
             }
         }
     }
@@ -184,8 +184,8 @@ fn prefix(text: &str) -> Option<IpNet> {
 }
 
 fn limits(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Limits {
-    let mut rate = |key: &str| {
-        let text = annotations::value(&service.annotations, key)?;
+    let mut rate = |annotation: Annotation| {
+        let text = annotation.value(&service.annotations)?;
         let rate = text.parse::<u32>().ok().filter(|rate| *rate > 0);
         if rate.is_none() {
             let message = format!(
@@ -193,7 +193,7 @@ fn limits(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Limits
                  annotation.",
                 u32::MAX
             );
-            say(&field(key), reason::INVALID_VALUE, message);
+            say(&annotation.field(), reason::INVALID_VALUE, message);
         }
         rate
     };

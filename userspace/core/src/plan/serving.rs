@@ -1,9 +1,10 @@
 //! What all Services serve, kept from plan to plan: only those are looked at of which something is another.
 
 use super::{
-    Condition, Frontend, FrontendKey, ThisNode,
+    Condition, Frontend, FrontendKey, HealthCheck, ThisNode,
     allotment::Allotment,
     frontends::{Asked, Delivery, Lost, Served},
+    health_checks,
     nodes::Nodes,
 };
 use crate::{
@@ -31,6 +32,8 @@ pub(super) struct Serving {
     deliveries: Deliveries,
     /// The Services with conditions, or with pods on silent nodes.
     faulty: BTreeSet<ServiceKey>,
+    /// The Services with a health check.
+    checked: BTreeSet<ServiceKey>,
 }
 
 /// Where each address can be served; one that is missing has no frontend with a backend.
@@ -70,6 +73,13 @@ impl Serving {
     /// The nodes whose pods get no new connections, as they may not take packets out of the tunnel.
     pub(super) fn silent(&self) -> BTreeSet<&Arc<str>> {
         self.faulty().flat_map(|served| &served.silent).collect()
+    }
+
+    /// What is to be answered to health checks; where that cannot be, a condition says so.
+    pub(super) fn health_checks(&self, conditions: &mut Vec<Condition>) -> BTreeMap<u16, HealthCheck> {
+        let checked = self.checked.iter();
+        let checked = checked.filter_map(|key| Some((key, &self.kept.get(key)?.served)));
+        health_checks::all(checked, conditions)
     }
 
     fn faulty(&self) -> impl Iterator<Item = &Served> {
@@ -145,6 +155,7 @@ impl Serving {
             .extract_if(.., |key, _| !allotment.addresses.contains_key(key));
         let left = left.map(|(key, kept)| {
             self.faulty.remove(&key);
+            self.checked.remove(&key);
             kept.served
         });
         left.collect()
@@ -175,6 +186,11 @@ impl Serving {
             self.faulty.remove(key);
         } else {
             self.faulty.insert(key.clone());
+        }
+        if next.served.health_check.is_none() {
+            self.checked.remove(key);
+        } else {
+            self.checked.insert(key.clone());
         }
         self.kept.insert(key.clone(), next).map(|kept| kept.served)
     }

@@ -5,7 +5,7 @@
 
 use super::{Condition, nodes::Nodes};
 use crate::{
-    annotations::{self, field},
+    annotations::{self, Annotation},
     model::{ObjectRef, Service, ServiceKey, Slices, reason},
 };
 use std::collections::BTreeMap;
@@ -27,14 +27,14 @@ impl<'a> Weights<'a> {
         nodes: &Nodes,
         conditions: &mut Vec<Condition>,
     ) -> Self {
-        let mut say = |object: ObjectRef, key: &str, reason: &str, message: String| {
-            conditions.push(Condition::new(object, &field(key), reason, message));
+        let mut say = |object: ObjectRef, annotation: Annotation, reason: &str, message: String| {
+            conditions.push(Condition::new(object, &annotation.field(), reason, message));
         };
         let mut weights = Self {
             by_node: BTreeMap::new(),
             by_slice: BTreeMap::new(),
         };
-        let text = annotations::value(&service.annotations, annotations::WEIGHTS).unwrap_or_default();
+        let text = annotations::WEIGHTS.value(&service.annotations).unwrap_or_default();
         for part in annotations::list(text) {
             let pair = part.split_once('=');
             let pair = pair.and_then(|(node, weight)| Some((node.trim(), parse(weight)?)));
@@ -77,7 +77,7 @@ impl<'a> Weights<'a> {
             }
         }
         for (name, slice) in slices {
-            let Some(text) = annotations::value(&slice.annotations, annotations::WEIGHT) else {
+            let Some(text) = annotations::WEIGHT.value(&slice.annotations) else {
                 continue;
             };
             match parse(text) {

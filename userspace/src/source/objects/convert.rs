@@ -101,6 +101,10 @@ pub(in crate::source) fn service(service: Service) -> Converted {
                 })
             })
             .collect(),
+        health_check_port: spec
+            .health_check_node_port
+            .filter(|port| *port != 0)
+            .and_then(|port| faults.port("spec.healthCheckNodePort", port)),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
         affinity_seconds: affinity_seconds(spec.session_affinity, spec.session_affinity_config, &mut faults),
         source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
