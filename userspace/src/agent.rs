@@ -9,6 +9,7 @@ mod allocations;
 mod conditions;
 mod exposing;
 mod flow_table;
+mod health_checks;
 mod interfaces;
 mod lease;
 mod mirror;
@@ -31,6 +32,7 @@ use allocations::Allocations;
 use conditions::Conditions;
 use exposing::Exposing;
 use flow_table::FlowTable;
+use health_checks::HealthChecks;
 use interfaces::Interfaces;
 use mirror::Mirror;
 use reporting::Reporting;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Where metrics are served; `None` is nowhere.
     pub metrics: Option<Exposure>,
+    /// Whether health checks of Services with `externalTrafficPolicy: Local` are answered.
+    pub health_checks: bool,
     /// The data path.
     pub dataplane: bpf::Options,
 }
@@ -155,6 +159,7 @@ struct Agent {
     standings: Option<Standings>,
     telemetry: Telemetry,
     exposing: Exposing,
+    health_checks: HealthChecks,
     flow_table: FlowTable,
     stack_flows: StackFlows,
     wanted: watch::Sender<Wanted>,
@@ -220,8 +225,9 @@ impl Agent {
             interfaces: Interfaces::new(settings.interfaces.clone()),
             reporting: Reporting::new(reporter, telemetry.clone()),
             standings,
-            telemetry,
             exposing: Exposing::new(settings.node.clone(), settings.metrics),
+            health_checks: HealthChecks::new(settings.health_checks, telemetry.clone()),
+            telemetry,
             flow_table: FlowTable::new(settings.node.clone(), options.pin_dir.clone()),
             stack_flows,
             wanted,
@@ -328,12 +334,20 @@ impl Agent {
         }
         self.restep |= self.allocations.as_mut().is_some_and(Allocations::save_again);
         self.restep |= self.exposing.ensure(&self.telemetry).await;
+        self.answer_health_checks().await;
         self.restep |= self.find_stack_flows();
         let unheard = |cluster| planning::is_unheard(cluster, &self.this, self.patience);
         self.replan |= self
             .cluster
             .as_ref()
             .is_some_and(|cluster| unheard(cluster) != self.unheard);
+    }
+
+    /// As the plan says; also again, as a port may have become free.
+    async fn answer_health_checks(&mut self) {
+        if let Some(plan) = &self.plan {
+            self.restep |= self.health_checks.follow(&plan.health_checks).await;
+        }
     }
 
     /// Does what is due, and no more.
@@ -344,6 +358,7 @@ impl Agent {
         let planned = std::mem::take(&mut self.replan);
         if planned {
             self.make_plan();
+            self.answer_health_checks().await;
         }
         let Some(plan) = self.plan.clone() else { return };
         if self.stepped.is_none() && self.should_wait(&plan, &network) {

@@ -17,6 +17,7 @@ mod demo;
 mod deploy;
 mod eips;
 mod handover;
+mod health_checks;
 mod in_pod;
 mod killing;
 mod kube_proxy;

@@ -125,6 +125,7 @@ fn service() -> impl Strategy<Value = Service> {
                 families,
                 family_policy,
                 ports: ports.iter().map(port).collect(),
+                health_check_port: local.then(|| 31_000 + created.map_or(0, |created| created as u16)),
                 traffic_policy: if local {
                     TrafficPolicy::Local
                 } else {
@@ -226,6 +227,9 @@ fn planned(cluster: &Cluster, node: &str) -> Plan {
 fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
     plan.tunnel_address = None;
     plan.nodes.clear();
+    for check in plan.health_checks.values_mut() {
+        check.endpoints = 0;
+    }
     let unowned = |(address, mut vip): (IpAddr, Arc<Vip>)| {
         Arc::make_mut(&mut vip).owned = false;
         (address, vip)

@@ -95,6 +95,7 @@ impl Agent {
             .chain(self.mirror.condition());
         let conditions = conditions.chain(self.untidy.as_ref().map(|problem| not_tidied(&self.this, problem)));
         let conditions = conditions.chain(self.reporting.condition(&self.this));
+        let conditions = conditions.chain(self.health_checks.conditions());
         self.conditions.replace(conditions.chain(self.exposing.condition()));
         if self.reporting.may_begin() {
             self.reporting.begin(Contents {

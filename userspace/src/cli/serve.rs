@@ -53,6 +53,10 @@ pub(super) struct Serve {
     /// Serve metrics by OpenELB's names, too; see docs/metrics.md.
     #[arg(long)]
     openelb_metrics: bool,
+    /// Answer at each spec.healthCheckNodePort (Services with externalTrafficPolicy: Local) whether this node has endpoints of
+    /// the Service, as kube-proxy does; for nodes without kube-proxy.
+    #[arg(long)]
+    health_check_node_ports: bool,
     /// What the agent logs: a level, or directives such as `weir=debug,warn`.
     #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = "info")]
     log_level: String,
@@ -148,6 +152,7 @@ impl Serve {
             interfaces: default_route::resolve(self.interfaces)?,
             state_dir: self.places.state_dir,
             metrics: self.metrics.exposure(self.openelb_metrics),
+            health_checks: self.health_check_node_ports,
             dataplane: bpf::Options {
                 pin_dir: self.places.pin_dir,
                 mode: self.xdp_mode,

@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::Mutex,
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
 };
 use tracing::{info, warn};
 
@@ -38,6 +38,15 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Serving {
     task: AbortHandle,
+}
+
+impl Serving {
+    /// By the task that does it.
+    pub(crate) fn of(task: &JoinHandle<()>) -> Self {
+        Self {
+            task: task.abort_handle(),
+        }
+    }
 }
 
 impl Drop for Serving {
@@ -93,9 +102,7 @@ pub async fn serve<W: Watched>(watched: W, exposure: Exposure) -> Result<Serving
             warn!(%problem, "metrics are no longer served");
         }
     });
-    Ok(Serving {
-        task: task.abort_handle(),
-    })
+    Ok(Serving::of(&task))
 }
 
 /// A listener at `address`. Where that is any of this host's (`::`), also for IPv4, whatever the host's default is

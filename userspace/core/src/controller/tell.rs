@@ -43,6 +43,8 @@ fn is_harmless(reason: &str) -> bool {
         reason::UNREACHABLE_ENDPOINT,
         reason::INVALID_VALUE,
         reason::HEALTH_CHECK_PORT,
+        // In its weights: those of the other nodes count.
+        reason::UNKNOWN_NODE,
     ]
     .contains(&reason)
 }

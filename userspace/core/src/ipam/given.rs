@@ -2,11 +2,7 @@
 //!
 //! Whether a Service ought to have them is not asked again, or a node would stop serving what the allocator still counts on.
 
-use super::{
-    allocate::Allocations,
-    pools::Pools,
-    request::is_ours,
-};
+use super::{allocate::Allocations, pools::Pools, request::is_ours};
 use crate::{
     annotations,
     model::{Cluster, Condition, ObjectRef, Service, ServiceKey, reason},

@@ -229,12 +229,7 @@ impl OneService<'_> {
                 "every {family} endpoint of port {port} has weight 0, so nobody takes new connections to {address} there, and \
                  those that are there go on. Give one of them another weight."
             );
-            served.say(
-                key,
-                &annotations::WEIGHTS.field(),
-                reason::NO_ENDPOINTS,
-                message,
-            );
+            served.say(key, &annotations::WEIGHTS.field(), reason::NO_ENDPOINTS, message);
         }
         if with_backends == 0 {
             let message = format!(

@@ -148,7 +148,9 @@ fn allowed(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> (Stri
 
 /// The ranges that are refused; `None` if one cannot be read: whom it means nobody knows, so that nobody can be let in.
 fn denied(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Option<Vec<IpNet>> {
-    let text = annotations::DENIED_SOURCES.value(&service.annotations).unwrap_or_default();
+    let text = annotations::DENIED_SOURCES
+        .value(&service.annotations)
+        .unwrap_or_default();
     let mut denied = Some(Vec::new());
     for part in annotations::list(text) {
         match prefix(part) {
