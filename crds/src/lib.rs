@@ -10,6 +10,7 @@ pub mod convert;
 pub mod definition;
 pub mod v1alpha1;
 
+pub mod advice;
 mod bgp_conf;
 mod bgp_peer;
 mod bgp_peer_status;

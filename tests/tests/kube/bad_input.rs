@@ -2,209 +2,44 @@
 //! somebody is told what is wrong with it, and a good Service beside them keeps its address.
 //!
 //! `bad-input/base.yaml` is there before; of every other file there, each object is created, or, if it is there, changed. What is said
-//! then is in the `.txt` file beside, in words: what people read is worth as much as what programs do. With `WEIR_BLESS=1` in
-//! the environment these files are written instead of compared; read the difference before you keep it.
+//! then, as a refusal, a warning, an event or a condition, is in the `.txt` file beside, in words: what people read is worth as much as
+//! what programs do. That no field is missing is for [`complete`] to see. With `WEIR_BLESS=1` in the environment these files are
+//! written instead of compared; read the difference before you keep it.
+
+mod api;
+mod complete;
 
 use crate::{cluster, controlled};
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, ensure};
+use api::{Answer, Api, Object, objects};
+use serde_json::json;
 use std::{
-    collections::{BTreeMap, BTreeSet},
     env, fs,
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
-use tests::{
-    kube::ControlPlane,
-    lab::{Family, client, manifests, process::Process, wait},
-};
+use tests::lab::{Family, manifests, wait};
 
-/// Where `kubectl proxy` listens.
-const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
 /// The controller and the API server, in one namespace.
 const CONTROLLER: [&str; 2] = ["--webhook-url", "https://127.0.0.1:9443"];
-/// Who speaks for the controller.
-const SPEAKER: &str = "OpenELBController";
 /// Fewest manifests there have to be.
 const FEWEST: usize = 60;
+/// After so long all is said that is said at all: longer than a controller waits for nodes that say nothing.
+const LATE: Duration = Duration::from_secs(20);
 
-/// An object of a manifest.
-struct Object {
-    json: Value,
-    /// Where objects of its kind are.
-    collection: &'static str,
-}
-
-impl Object {
-    fn read(text: &str) -> Result<Self> {
-        let json: Value = serde_saphyr::from_str(text).with_context(|| text.to_owned())?;
-        let word = |key: &str| json[key].as_str().unwrap_or_default();
-        let collection = match (word("apiVersion"), word("kind")) {
-            ("v1", "Service") => "/api/v1/namespaces/default/services",
-            ("v1", "Node") => "/api/v1/nodes",
-            ("network.kubesphere.io/v1alpha1", "Eip") => "/apis/network.kubesphere.io/v1alpha1/eips",
-            ("network.kubesphere.io/v1alpha2", "Eip") => "/apis/network.kubesphere.io/v1alpha2/eips",
-            ("network.kubesphere.io/v1alpha1", "BgpConf") => "/apis/network.kubesphere.io/v1alpha1/bgpconfs",
-            ("network.kubesphere.io/v1alpha2", "BgpConf") => "/apis/network.kubesphere.io/v1alpha2/bgpconfs",
-            ("network.kubesphere.io/v1alpha1", "BgpPeer") => "/apis/network.kubesphere.io/v1alpha1/bgppeers",
-            ("network.kubesphere.io/v1alpha2", "BgpPeer") => "/apis/network.kubesphere.io/v1alpha2/bgppeers",
-            (version, kind) => bail!("{kind} of {version} is not known here"),
-        };
-        Ok(Self { json, collection })
-    }
-
-    fn name(&self) -> &str {
-        self.json["metadata"]["name"].as_str().unwrap_or_default()
-    }
-
-    fn kind(&self) -> &str {
-        self.json["kind"].as_str().unwrap_or_default()
-    }
-}
-
-/// All objects of a file.
-fn objects(file: &Path) -> Result<Vec<Object>> {
-    let text = fs::read_to_string(file)?;
-    text.split("\n---\n").map(Object::read).collect()
-}
-
-/// The API server, by `kubectl proxy`, which is told nothing that it would mend.
-struct Api<'a> {
-    control_plane: &'a ControlPlane,
-    _proxy: Process,
-}
-
-/// What the API server answered.
-struct Answer {
-    status: u16,
-    warnings: Vec<String>,
-    body: Value,
-}
-
-impl<'a> Api<'a> {
-    fn of(control_plane: &'a ControlPlane) -> Result<Self> {
-        let mut command = control_plane.kubectl().command();
-        command.args(["proxy", "--port", &PROXY.port().to_string()]);
-        let log = control_plane.directory().join("proxy.log");
-        let mut proxy = Process::start(command, "kubectl proxy", &log)?;
-        let namespace = control_plane.namespace();
-        proxy.wait_until("the proxy", || namespace.run(|| client::connect(PROXY).map(drop)))?;
-        Ok(Self {
-            control_plane,
-            _proxy: proxy,
-        })
-    }
-
-    fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Result<Answer> {
-        let body = body.to_string();
-        // Version 1.0, so that the answer ends with the connection.
-        let request = format!(
-            "{method} {path}?fieldValidation=Strict HTTP/1.0\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let text = self.control_plane.namespace().run(|| {
-            let mut connection = client::connect(PROXY)?;
-            connection.write_all(request.as_bytes())?;
-            let mut text = String::new();
-            connection.read_to_string(&mut text)?;
-            Ok(text)
-        })?;
-        let (head, body) = text
-            .split_once("\r\n\r\n")
-            .context("an answer without an end of its head")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let warnings = head.lines().filter_map(|line| line.strip_prefix("Warning: 299 - "));
-        Ok(Answer {
-            status: status.with_context(|| head.to_owned())?,
-            warnings: warnings.map(|text| text.trim_matches('"').to_owned()).collect(),
-            body: serde_json::from_str(body).with_context(|| body.to_owned())?,
-        })
-    }
-
-    /// Creates an object, or changes the one that is there.
-    fn apply(&self, object: &Object) -> Result<Answer> {
-        let created = self.ask("POST", object.collection, "application/json", &object.json)?;
-        if created.status != 409 || created.body["reason"] != "AlreadyExists" {
-            return Ok(created);
-        }
-        let path = format!("{}/{}", object.collection, object.name());
-        self.ask("PATCH", &path, "application/merge-patch+json", &object.json)
-    }
-
-    /// The controller's warnings about objects, by kind and name, each once.
-    fn warnings(&self) -> Result<BTreeMap<(String, String), BTreeSet<String>>> {
-        let events = self
-            .ask("GET", "/api/v1/events", "application/json", &Value::Null)?
-            .body;
-        let mut warnings: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
-        for event in events["items"].as_array().into_iter().flatten() {
-            // The API server, too, has something to say at times.
-            if event["type"] == "Warning" && event["reportingComponent"] == SPEAKER {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let about = &event["involvedObject"];
-                warnings
-                    .entry((text(&about["kind"]), text(&about["name"])))
-                    .or_default()
-                    .insert(format!("{}: {}", text(&event["reason"]), text(&event["message"])));
-            }
-        }
-        Ok(warnings)
-    }
-
-    /// Waits until everything that there is to say about these objects has been said.
-    fn wait_for_warnings(&self, about: &[&Object], last: &str) -> Result<BTreeMap<(String, String), BTreeSet<String>>> {
-        let of = |kind: &str, name: &str| (kind.to_owned(), name.to_owned());
-        let silent = |warnings: &BTreeMap<(String, String), BTreeSet<String>>| -> Vec<String> {
-            let all = about.iter().map(|object| of(object.kind(), object.name()));
-            all.filter(|key| !warnings.contains_key(key))
-                .map(|(kind, name)| format!("{kind} {name}"))
-                .collect()
-        };
-        wait::until("a word on each object that was taken", || {
-            let silent = silent(&self.warnings()?);
-            ensure!(silent.is_empty(), "nothing is said about {}", silent.join(", "));
-            Ok(())
-        })?;
-        // Whatever there is to say is said in order, so what is said about this comes after all of it.
-        let last = json!({"apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": last, "annotations": {"lb.kubesphere.io/v1alpha1": "openelb",
-                "eip.openelb.kubesphere.io/v1alpha2": "nowhere"}},
-            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
-        let last = Object::read(&last.to_string())?;
-        let answer = self.apply(&last)?;
-        ensure!(answer.status == 201, "{}", answer.body);
-        let warnings = wait::until("the last word", || {
-            let warnings = self.warnings()?;
-            ensure!(warnings.contains_key(&of("Service", last.name())), "it is not said");
-            Ok(warnings)
-        })?;
-        self.delete(&last)?;
-        Ok(warnings)
-    }
-
-    fn delete(&self, object: &Object) -> Result<()> {
-        let path = format!("{}/{}", object.collection, object.name());
-        let answer = self.ask("DELETE", &path, "application/json", &Value::Null)?;
-        ensure!(answer.status == 200, "{path}: {}", answer.body);
-        wait::until("an object to be gone", || {
-            let found = self.ask("GET", &path, "application/json", &Value::Null)?;
-            ensure!(found.status == 404, "{path} is there");
-            Ok(())
-        })
-    }
-
-    /// What is said about each object of a file.
-    fn judge(&self, file: &Path) -> Result<(String, usize)> {
-        let objects = objects(file)?;
-        let answers: Vec<Answer> = objects.iter().map(|object| self.apply(object)).collect::<Result<_>>()?;
-        let taken = || objects.iter().zip(&answers).filter(|(_, answer)| answer.status < 300);
-        let unwarned: Vec<&Object> = taken()
-            .filter(|(_, answer)| answer.warnings.is_empty())
-            .map(|(object, _)| object)
-            .collect();
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let events = self.wait_for_warnings(&unwarned, &format!("last-of-{stem}"))?;
+/// What is said about each object of a file; waits until that is as recorded, or for what is said late.
+fn judge(api: &Api<'_>, file: &Path) -> Result<(String, usize)> {
+    let objects = objects(file)?;
+    let answers: Vec<Answer> = objects.iter().map(|object| api.apply(object)).collect::<Result<_>>()?;
+    let taken = || objects.iter().zip(&answers).filter(|(_, answer)| answer.status < 300);
+    let unwarned: Vec<&Object> = taken()
+        .filter(|(_, answer)| answer.warnings.is_empty())
+        .map(|(object, _)| object)
+        .collect();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let events = api.wait_for_warnings(&unwarned, &format!("last-of-{stem}"))?;
+    let said = || -> Result<String> {
         let mut text = String::new();
         for (object, answer) in objects.iter().zip(&answers) {
             text += &format!("{} {}\n", object.kind(), object.name());
@@ -216,19 +51,31 @@ impl<'a> Api<'a> {
             for warning in &answer.warnings {
                 text += &format!("  warned: {warning}\n");
             }
-            for event in events
-                .get(&(object.kind().into(), object.name().into()))
-                .into_iter()
-                .flatten()
-            {
+            for event in events.get(&object.told_of()).into_iter().flatten() {
                 text += &format!("  event: {event}\n");
             }
+            text += &api.conditions(object)?;
         }
-        for (object, _) in taken() {
-            self.delete(object)?;
-        }
-        Ok((text, objects.len()))
+        Ok(text)
+    };
+    let text = if is_blessing() {
+        thread::sleep(LATE);
+        said()?
+    } else {
+        let mut last = String::new();
+        let as_recorded = wait::until("what is recorded", || {
+            last = said()?;
+            ensure!(difference(&golden(file), &last).is_none());
+            Ok(())
+        });
+        // How it differs is told for all files at once.
+        drop(as_recorded);
+        last
+    };
+    for (object, _) in taken() {
+        api.delete(object)?;
     }
+    Ok((text, objects.len()))
 }
 
 /// The first line that differs.
@@ -256,10 +103,10 @@ struct Outcome {
 impl Outcome {
     /// Tries those of a file.
     fn judge(&mut self, api: &Api<'_>, file: &Path) -> Result<()> {
-        let (text, judged) = api.judge(file).with_context(|| format!("{}", file.display()))?;
+        let (text, judged) = judge(api, file).with_context(|| format!("{}", file.display()))?;
         self.count += judged;
-        let golden = file.with_extension("txt");
-        if env::var_os("WEIR_BLESS").is_some_and(|value| value == "1") {
+        let golden = golden(file);
+        if is_blessing() {
             fs::write(&golden, text)?;
         } else {
             self.differences.extend(difference(&golden, &text));
@@ -275,6 +122,15 @@ impl Outcome {
         );
         Ok(())
     }
+}
+
+/// What is recorded about the manifests of a file.
+fn golden(file: &Path) -> PathBuf {
+    file.with_extension("txt")
+}
+
+fn is_blessing() -> bool {
+    env::var_os("WEIR_BLESS").is_some_and(|value| value == "1")
 }
 
 fn folder() -> PathBuf {
@@ -344,7 +200,7 @@ fn what_only_nodes_find_wrong_is_told_and_the_good_service_answers() -> Result<(
         let file = folder().join("nodes/policies.yaml");
         let endpoints = objects(&file)?
             .iter()
-            .filter(|object| object.name() != "endpoints-none")
+            .filter(|object| object.kind() == "Service" && object.name() != "endpoints-none")
             .map(|object| {
                 let service = manifests::Service::new(object.name()).from_eip("lan-ipv4", Family::V4);
                 service.endpoints(cluster.lab.pods())

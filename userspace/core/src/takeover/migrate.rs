@@ -219,21 +219,24 @@ fn annotated(cluster: &Cluster, findings: &mut Findings) {
         let object = ObjectRef::service(key);
         for (name, value) in &service.annotations {
             let field = format!("metadata.annotations[{name}]");
-            if name.contains(".porter.kubesphere.io/") || name == "lb.kubesphere.io/v1alpha1" && value == "porter" {
-                findings.add(
-                    Level::Note,
-                    &object,
-                    &field,
-                    "is of Porter, and read like OpenELB's",
-                    "nothing",
-                );
-            } else if name == "layer2.openelb.kubesphere.io/v1alpha1" {
+            let announcer = ["openelb", "porter"].map(|project| format!("layer2.{project}.kubesphere.io/v1alpha1"));
+            if announcer.contains(name) {
                 findings.add(
                     Level::Note,
                     &object,
                     &field,
                     "is what OpenELB 0.5 wrote down of who announces; nobody reads it any more",
                     "remove it if you like",
+                );
+            } else if name.contains(".porter.kubesphere.io/")
+                || name == "lb.kubesphere.io/v1alpha1" && value == "porter"
+            {
+                findings.add(
+                    Level::Note,
+                    &object,
+                    &field,
+                    "is of Porter, and read like OpenELB's",
+                    "nothing",
                 );
             }
         }

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kube::Client;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
@@ -91,12 +92,28 @@ pub(super) async fn admit(State(answering): State<Answering>, body: Bytes) -> Re
         info!("refused to have {kind} {name} written: {message}");
         response["status"] = json!({"code": 403, "reason": "Forbidden", "message": message});
     }
-    let annotations: BTreeMap<String, String> =
-        serde_json::from_value(request["object"]["metadata"]["annotations"].clone()).unwrap_or_default();
-    if let Some(advice) = admission::advice(kind, name, &annotations) {
-        response["warnings"] = json!([advice]);
+    let advice = advice(kind, name, &request["object"]);
+    if !advice.is_empty() {
+        response["warnings"] = json!(advice);
     }
     answer(&review, response)
+}
+
+/// What to tell whoever writes an object, beside whether it is taken. Of one that cannot be read nothing: its definition speaks.
+fn advice(kind: &str, name: &str, object: &Value) -> Vec<String> {
+    let annotations: BTreeMap<String, String> =
+        serde_json::from_value(object["metadata"]["annotations"].clone()).unwrap_or_default();
+    let mut all: Vec<String> = admission::advice(kind, name, &annotations).into_iter().collect();
+    match kind {
+        "BgpConf" => all.extend(spec(object).iter().flat_map(weir_crds::advice::bgp_conf)),
+        "BgpPeer" => all.extend(spec(object).iter().flat_map(weir_crds::advice::bgp_peer)),
+        _ => {}
+    }
+    all
+}
+
+fn spec<T: DeserializeOwned>(object: &Value) -> Option<T> {
+    serde_json::from_value(object["spec"].clone()).ok()
 }
 
 /// Answers a ConversionReview.

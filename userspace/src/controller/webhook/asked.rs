@@ -76,7 +76,11 @@ impl Asked<'_> {
             timeout_seconds: Some(PATIENCE),
         };
         // Advice is never worth a refusal.
-        vec![of("eips", "eip", policy), of("bgpconfs", "bgpconf", "Ignore")]
+        vec![
+            of("eips", "eip", policy),
+            of("bgpconfs", "bgpconf", "Ignore"),
+            of("bgppeers", "bgppeer", "Ignore"),
+        ]
     }
 
     /// The webhook about versions.
