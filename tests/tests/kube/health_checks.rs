@@ -16,8 +16,8 @@ use tests::lab::{
     wait,
 };
 
-/// Where it is asked.
-const PORT: u16 = 32_100;
+/// The Service that is asked about, and where.
+const NEAR: (&str, u16) = ("near", 32_100);
 /// What the agents say of a port that another has.
 const TAKEN: &str = "HealthCheckPortTaken";
 
@@ -31,8 +31,8 @@ struct Answer {
 }
 
 /// Asks a node from outside; `None`: nobody listens there.
-fn ask(cluster: &Cluster, node: &Node, family: Family) -> Result<Option<Answer>> {
-    let address = SocketAddr::new(node.address(family), PORT);
+fn ask(cluster: &Cluster, node: &Node, family: Family, port: u16) -> Result<Option<Answer>> {
+    let address = SocketAddr::new(node.address(family), port);
     let text = cluster.lab.client.run(|| {
         let mut connection = match client::connect(address) {
             Ok(connection) => connection,
@@ -61,12 +61,13 @@ fn ask(cluster: &Cluster, node: &Node, family: Family) -> Result<Option<Answer>>
     }))
 }
 
-/// Waits until each node says, in both families, that it has so many endpoints; `None`: until nobody listens there.
-fn is_told(cluster: &Cluster, expected: &[Option<usize>]) -> Result<()> {
+/// Waits until each node says, in both families, that it has so many endpoints of the Service; `None`: until nobody listens at
+/// the port. Whoever answers, kube-proxy or an agent, says it in the same way.
+pub fn are_told(cluster: &Cluster, (service, port): (&str, u16), expected: &[Option<usize>]) -> Result<()> {
     wait::until("the right answers", || {
         for (node, expected) in cluster.lab.nodes.iter().zip(expected) {
             for family in FAMILIES {
-                let answer = ask(cluster, node, family)?;
+                let answer = ask(cluster, node, family, port)?;
                 let said = format!("{} over {family}: {answer:?}, not {expected:?}", node.name);
                 let (answer, expected) = match (answer, expected) {
                     (Some(answer), Some(expected)) => (answer, *expected),
@@ -76,7 +77,7 @@ fn is_told(cluster: &Cluster, expected: &[Option<usize>]) -> Result<()> {
                     }
                 };
                 let body = json!({
-                    "service": {"namespace": "default", "name": "near"},
+                    "service": {"namespace": "default", "name": service},
                     "localEndpoints": expected,
                     "serviceProxyHealthy": true,
                 });
@@ -102,33 +103,33 @@ fn c08_without_kube_proxy_each_node_says_whether_it_has_endpoints() -> Result<()
         cluster.wait_for_agents()?;
         let lab = &cluster.lab;
         let kubectl = cluster.control_plane.kubectl();
-        let near = Service::new("near")
+        let near = Service::new(NEAR.0)
             .with_spec("externalTrafficPolicy: Local")
-            .with_spec(format!("healthCheckNodePort: {PORT}"));
+            .with_spec(format!("healthCheckNodePort: {}", NEAR.1));
         let [first, second] = &*lab.nodes else {
             anyhow::bail!("not two nodes");
         };
 
         let other = first
             .namespace
-            .run(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT))?))?;
+            .run(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, NEAR.1))?))?;
         kubectl.apply(&near.with(&first.pods))?;
-        cluster.give("near", &FAMILIES.map(|family| vip(family, 4)))?;
+        cluster.give(NEAR.0, &FAMILIES.map(|family| vip(family, 4)))?;
         wait::until("the port to be missed", || {
             let status = Status::of(lab, first)?;
-            let said = status.condition("Service", "near", TAKEN)?;
-            ensure!(said.message.contains(&PORT.to_string()), "{said:?}");
-            ensure!(Status::of(lab, second)?.condition("Service", "near", TAKEN).is_err());
-            let answer = ask(cluster, second, Family::V4)?.context("nobody answers on the other node")?;
+            let said = status.condition("Service", NEAR.0, TAKEN)?;
+            ensure!(said.message.contains(&NEAR.1.to_string()), "{said:?}");
+            ensure!(Status::of(lab, second)?.condition("Service", NEAR.0, TAKEN).is_err());
+            let answer = ask(cluster, second, Family::V4, NEAR.1)?.context("nobody answers on the other node")?;
             ensure!(answer.status == 503, "{answer:?}");
             Ok(())
         })?;
         drop(other);
-        is_told(cluster, &[Some(1), Some(0)])?;
+        are_told(cluster, NEAR, &[Some(1), Some(0)])?;
         wait::until("nothing to be missed", || {
             let said = Status::of(lab, first)?;
             ensure!(
-                said.condition("Service", "near", TAKEN).is_err(),
+                said.condition("Service", NEAR.0, TAKEN).is_err(),
                 "{:?}",
                 said.conditions
             );
@@ -140,20 +141,20 @@ fn c08_without_kube_proxy_each_node_says_whether_it_has_endpoints() -> Result<()
             kubectl.apply(&near.endpoints_in_states(&all))
         };
         in_state(&first.pods, Endpoint::NotReady)?;
-        is_told(cluster, &[Some(0), Some(0)])?;
+        are_told(cluster, NEAR, &[Some(0), Some(0)])?;
         in_state(&first.pods, Endpoint::Ready)?;
-        is_told(cluster, &[Some(1), Some(0)])?;
+        are_told(cluster, NEAR, &[Some(1), Some(0)])?;
         in_state(&first.pods, Endpoint::Terminating)?;
-        is_told(cluster, &[Some(0), Some(0)])?;
+        are_told(cluster, NEAR, &[Some(0), Some(0)])?;
         in_state(&second.pods, Endpoint::Ready)?;
-        is_told(cluster, &[Some(0), Some(1)])?;
+        are_told(cluster, NEAR, &[Some(0), Some(1)])?;
 
         // One that asks again over the connection it has is not told what is no longer so.
-        let address = SocketAddr::new(second.address(Family::V4), PORT);
+        let address = SocketAddr::new(second.address(Family::V4), NEAR.1);
         let mut kept = lab.client.run(|| client::connect(address))?;
         lab.client.run(|| client::get_on(&mut kept, "/healthz").map(drop))?;
-        kubectl.run("delete service near")?;
-        is_told(cluster, &[None, None])?;
+        kubectl.run(&format!("delete service {}", NEAR.0))?;
+        are_told(cluster, NEAR, &[None, None])?;
         let late = lab.client.run(|| client::get_on(&mut kept, "/healthz"));
         ensure!(late.is_err(), "{late:?}");
         Ok(())

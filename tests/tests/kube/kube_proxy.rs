@@ -1,6 +1,6 @@
 //! kube-proxy and Weir on the same nodes, for the same Services: each packet is translated by one of them.
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, health_checks};
 use anyhow::{Context, Result, ensure};
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use tests::{
     kube::{KubeProxy, ProxyMode},
     lab::{
-        FAMILIES, Family, Lab, Namespace, Node,
+        FAMILIES, Family, Lab, Namespace,
         address::{self, host_length, vip},
         agent, client,
         manifests::{DNS, HTTP, Service},
@@ -149,28 +149,12 @@ fn stood_aside_by_kube_proxy(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// kube-proxy says on each node whether a Service has pods there.
+/// kube-proxy says on each node whether a Service has pods there, as agents do where it does not run.
 fn health_check(cluster: &Cluster) -> Result<()> {
     let near = cluster.control_plane.kubectl().get("service near")?;
-    let port = near["spec"]["healthCheckNodePort"]
-        .as_u64()
-        .context("no health check")?;
-    let ask = |node: &Node| {
-        let address = SocketAddr::new(node.address(Family::V4), port as u16);
-        cluster.lab.client.run(|| client::get(address, "/healthz"))
-    };
-    let [with, without] = &*cluster.lab.nodes else {
-        anyhow::bail!("not two nodes");
-    };
-    wait::until("a node with pods to be healthy", || ask(with))?;
-    wait::until("a node without to say so", || match ask(without) {
-        Ok(_) => anyhow::bail!("{} is healthy", without.name),
-        Err(error) => {
-            let said = format!("{error:#}");
-            ensure!(said.contains("503"), "{said}");
-            Ok(())
-        }
-    })
+    let port = near["spec"]["healthCheckNodePort"].as_u64();
+    let port = port.context("no health check")?.try_into()?;
+    health_checks::are_told(cluster, ("near", port), &[Some(1), Some(0)])
 }
 
 /// Without Weir nobody answers for the VIP, so the router is told a way; from there on it is kube-proxy's.
