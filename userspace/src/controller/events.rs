@@ -6,6 +6,10 @@ use kube::{
     Client,
     runtime::events::{Event as Note, EventType, Recorder, Reporter},
 };
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 use weir_core::controller::Event;
@@ -14,6 +18,8 @@ use weir_core::controller::Event;
 const SOURCE: &str = "OpenELBController";
 /// Events that wait to be sent; more are dropped, as they are but news.
 const QUEUE: usize = 4096;
+/// For how long an event that is said again is counted with the one before; as long as kube does so.
+const REPEATED: Duration = Duration::from_secs(360);
 /// The longest text that the API server takes, in bytes.
 const LONGEST: usize = 1024;
 
@@ -27,14 +33,20 @@ pub(super) struct Speaker {
 impl Speaker {
     /// Starts to send; needs a runtime.
     pub(super) fn start(client: Client, identity: &str, telemetry: Telemetry) -> Self {
-        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let (queue, mut waiting) = mpsc::channel::<Event>(QUEUE);
         let reporter = Reporter {
             controller: SOURCE.into(),
             instance: Some(identity.into()),
         };
-        let recorder = Recorder::new(client, reporter);
+        let mut recent: BTreeMap<Event, (Recorder, Instant)> = BTreeMap::new();
         tokio::spawn(async move {
             while let Some(event) = waiting.recv().await {
+                let now = Instant::now();
+                recent.retain(|_, (_, last)| now - *last < REPEATED);
+                // One recorder would count an event with an earlier one of the same reason, and never say how it is otherwise.
+                let anew = || (Recorder::new(client.clone(), reporter.clone()), now);
+                let (recorder, last) = recent.entry(event.clone()).or_insert_with(anew);
+                *last = now;
                 let (note, about) = note(event);
                 if let Err(error) = recorder.publish(&note, &about).await {
                     debug!("cannot send an event: {error}");
