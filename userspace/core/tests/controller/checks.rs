@@ -2,7 +2,7 @@
 
 use crate::{
     running::Controller,
-    server::{Server, Services},
+    server::{Eips, Server, Services},
 };
 use proptest::prelude::*;
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 use weir_core::{
     ipam,
-    model::{Automatic, Family, Service, ServiceKey},
+    model::{Automatic, Family, Rules, Service, ServiceKey},
 };
 
 /// What Services asked for when they came to it, or later, and still show.
@@ -34,23 +34,26 @@ fn opted_in(service: &Service) -> bool {
     service.annotations.contains_key("lb.kubesphere.io/v1alpha1") && !service.deleting
 }
 
-/// What a Service shows changes only if it can no longer have it (B20).
+/// What a Service shows changes only if it can no longer have it (B20), as the Eips were in one of these states.
 pub fn check_sticky(
     key: &ServiceKey,
     service: &Service,
     after: &[IpAddr],
-    server: &Server,
+    eips: [&Eips; 2],
+    rules: &Rules,
 ) -> Result<(), TestCaseError> {
-    let eips = server.now().1;
     for address in service.ingress.iter().filter(|address| !after.contains(address)) {
         let named = service.annotations.get("eip.openelb.kubesphere.io/v1alpha2");
-        let offered = eips.iter().any(|(name, (eip, _))| {
-            let range: ipam::AddressRange = eip.address.parse().unwrap();
-            (!eip.deleting || server.rules.hold_eips_in_use)
-                && range.contains(*address)
-                && named.is_none_or(|named| named == name)
-        });
-        let fits = opted_in(service) && offered && (asked(service).is_empty() || asked(service).contains(address));
+        let offered = |eips: &Eips| {
+            eips.iter().any(|(name, (eip, _))| {
+                let range: ipam::AddressRange = eip.address.parse().unwrap();
+                (!eip.deleting || rules.hold_eips_in_use)
+                    && range.contains(*address)
+                    && named.is_none_or(|named| named == name)
+            })
+        };
+        let asks_no_other = asked(service).is_empty() || asked(service).contains(address);
+        let fits = opted_in(service) && asks_no_other && eips.into_iter().all(offered);
         prop_assert!(!fits, "{key} loses {address}, gets {after:?}");
     }
     Ok(())

@@ -9,7 +9,7 @@ mod swaps;
 use checks::{AskedAt, check_not_doubled, check_settled};
 use proptest::{collection::vec, option, prelude::*, test_runner::RngSeed};
 use running::{Controller, settle};
-use server::{ADDRESSES, RANGES, Server, Services, ask, key};
+use server::{ADDRESSES, HALVES, RANGES, Server, Services, ask, key};
 use weir_core::controller::{Action, EipStatus};
 
 const SERVICES: usize = 5;
@@ -25,6 +25,8 @@ enum Step {
     DeleteEip(usize),
     Disable(usize, bool),
     LoseInterface(usize, bool),
+    /// Leaves an Eip half of its addresses, or gives it all of them again.
+    Resize(usize, bool),
     LoseBook(usize),
     // What controllers do.
     SeeServices(usize, usize),
@@ -49,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => eip().prop_map(Step::DeleteEip),
         1 => (eip(), any::<bool>()).prop_map(|(e, on)| Step::Disable(e, on)),
         1 => (eip(), any::<bool>()).prop_map(|(e, on)| Step::LoseInterface(e, on)),
+        2 => (eip(), any::<bool>()).prop_map(|(e, all)| Step::Resize(e, all)),
         1 => eip().prop_map(Step::LoseBook),
         8 => (who(), 1..4_usize).prop_map(|(c, n)| Step::SeeServices(c, n)),
         8 => (who(), 1..4_usize).prop_map(|(c, n)| Step::SeeEips(c, n)),
@@ -75,7 +78,7 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// B20, B23, B24.
+    /// A10, B20, B23, B24.
     #[test]
     fn no_address_is_lost_or_given_twice(
         full in any::<bool>(),
@@ -110,6 +113,9 @@ proptest! {
                 Step::Disable(index, on) => server.change_eip(&format!("e{index}"), |eip, _| eip.disabled = on),
                 Step::LoseInterface(index, on) => server.change_eip(&format!("e{index}"), |eip, _| {
                     eip.interface = (!on).then(|| "eth0".to_owned());
+                }),
+                Step::Resize(index, all) => server.change_eip(&format!("e{index}"), |eip, _| {
+                    eip.address = if all { RANGES } else { HALVES }[index].into();
                 }),
                 Step::LoseBook(index) => {
                     // Not while a Service is being given what the book says: nobody could know of it any more.
@@ -168,6 +174,33 @@ fn nothing_of_a_lost_book_is_given_out_by_an_old_view() -> Result<(), TestCaseEr
     }
     settle(&mut server, &mut AskedAt::new())?;
     check_settled(&server)
+}
+
+/// A10: whoever waits for an address of an Eip that is full gets one when it grows, and nobody else moves.
+#[test]
+fn who_waits_gets_an_address_of_an_eip_that_grows() -> Result<(), TestCaseError> {
+    let mut server = Server::new(false, 1);
+    server.create_eip(0);
+    server.change_eip("e0", |eip, _| eip.address = HALVES[0].into());
+    (0..4).for_each(|index| server.create_service(index, &[]));
+    let shown = |server: &Server| -> Vec<Vec<String>> {
+        let services = server.now().0.values();
+        services
+            .map(|(service, _)| service.ingress.iter().map(ToString::to_string).collect())
+            .collect()
+    };
+    settle(&mut server, &mut AskedAt::new())?;
+    check_settled(&server)?;
+    prop_assert_eq!(shown(&server), [vec!["10.1.0.0"], vec!["10.1.0.1"], vec![], vec![]]);
+    prop_assert!(server.now().1["e0"].1.status.occupied);
+    server.change_eip("e0", |eip, _| eip.address = RANGES[0].into());
+    settle(&mut server, &mut AskedAt::new())?;
+    check_settled(&server)?;
+    prop_assert_eq!(
+        shown(&server),
+        [vec!["10.1.0.0"], vec!["10.1.0.1"], vec!["10.1.0.2"], vec!["10.1.0.3"]]
+    );
+    Ok(())
 }
 
 /// A controller that knows all there is, and stops when something is true of the Services; its Shows of `s1` are lost.

@@ -20,6 +20,8 @@ pub struct Controller {
     pub todo: Vec<Action>,
     /// Whether the Eips have been found to be those of `world`.
     confirmed: Option<bool>,
+    /// The state of the Eips that `world` is of.
+    planned_from: usize,
 }
 
 impl Controller {
@@ -70,6 +72,7 @@ impl Controller {
         self.todo = plan(&self.world).actions;
         self.todo.reverse();
         self.confirmed = None;
+        self.planned_from = self.eips;
     }
 
     /// Reads what the server has.
@@ -125,7 +128,9 @@ impl Controller {
                 let Some((before, _)) = current.filter(|_| confirmed) else {
                     return Ok(false);
                 };
-                check_sticky(&service, before, &addresses, server)?;
+                // An Eip may have shrunk, and grown again since the look at the Eips.
+                let known = [&server.eips[self.planned_from], server.now().1];
+                check_sticky(&service, before, &addresses, known, &server.rules)?;
                 server.change_service(&service, |service, _| service.ingress = addresses);
             }
             Action::Mark {

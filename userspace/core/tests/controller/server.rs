@@ -11,6 +11,8 @@ pub const ADDRESSES: [&str; 9] = [
     "10.1.0.0", "10.1.0.1", "10.1.0.2", "10.1.0.3", "10.2.0.0", "fd00::", "fd00::1", "fd00::2", "fd00::3",
 ];
 pub const RANGES: [&str; 3] = ["10.1.0.0/30", "10.2.0.0/31", "fd00::/126"];
+/// What is left of each when it is made smaller.
+pub const HALVES: [&str; 3] = ["10.1.0.0/31", "10.2.0.0", "fd00::/127"];
 
 pub type Services = BTreeMap<ServiceKey, (Service, ServiceObject)>;
 pub type Eips = BTreeMap<String, (Eip, EipObject)>;
