@@ -28,6 +28,8 @@ pub struct Asked {
     pub account: String,
     /// As rights have it: `get`, `list`, `watch`, `patch`.
     pub verb: String,
+    /// API group of the kind; empty: the core.
+    pub group: String,
     /// Plural of the kind, with a subresource behind a slash.
     pub resource: String,
     /// What the API server answered.
@@ -83,6 +85,7 @@ fn read(event: &Value) -> Asked {
     Asked {
         account: account.unwrap_or(&user).to_owned(),
         verb: text(&event["verb"]),
+        group: text(&of["apiGroup"]),
         resource: text(&of["resource"]) + &subresource.unwrap_or_default(),
         code: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
         uri: text(&event["requestURI"]),

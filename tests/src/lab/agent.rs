@@ -221,6 +221,15 @@ pub fn detach(lab: &Lab, node: &Node) -> Result<String> {
     finished(weir(lab, node, "run").arg("--detach"))
 }
 
+/// Whether programs are on the node's interface, XDP, tcx or tc; or one of ours on any of its devices.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn has_programs(node: &Node) -> Result<bool> {
+    let net = node.namespace.output("bpftool net show")?;
+    Ok(net.contains("weir_ingress") || net.contains("weir_egress") || net.contains("eth0("))
+}
+
 /// What `weir status` prints on `node`, as a table.
 ///
 /// # Errors

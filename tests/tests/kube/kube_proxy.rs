@@ -3,6 +3,7 @@
 use crate::{cluster::Cluster, health_checks};
 use anyhow::{Context, Result, ensure};
 use std::{
+    collections::BTreeSet,
     fs,
     net::{IpAddr, SocketAddr},
 };
@@ -64,7 +65,10 @@ fn beside(mode: ProxyMode) -> Result<()> {
             outside_by_weir(cluster, family).with_context(|| format!("{family} from outside"))?;
             inside_by_kube_proxy(cluster, family).with_context(|| format!("{family} from inside"))?;
         }
-        stood_aside_by_kube_proxy(cluster).context("what Weir stands aside from")?;
+        for family in FAMILIES {
+            stood_aside_by_kube_proxy(cluster, family)
+                .with_context(|| format!("{family} that Weir stands aside from"))?;
+        }
         health_check(cluster)?;
 
         for running in cluster.agents.drain(..) {
@@ -92,6 +96,9 @@ fn outside_by_weir(cluster: &Cluster, family: Family) -> Result<()> {
             let answer = lab.client.run(|| client::ask(Cluster::http(family, number)))?;
             ensure!(answer.client == answer.local, "{answer:?}");
         }
+        if number == WEB {
+            datagrams(cluster, family)?;
+        }
         for node in &lab.nodes {
             let known = connections(&node.namespace, vip(family, number))?;
             ensure!(known.is_empty(), "{} translates {known:?}", node.name);
@@ -104,6 +111,19 @@ fn outside_by_weir(cluster: &Cluster, family: Family) -> Result<()> {
         counted >= expected,
         "Weir has counted {counted} packets, not {expected}"
     );
+    Ok(())
+}
+
+/// As many clients as above, by UDP: pods of both nodes answer, and see who asks.
+fn datagrams(cluster: &Cluster, family: Family) -> Result<()> {
+    let service = SocketAddr::new(vip(family, WEB), DNS);
+    let mut seen = BTreeSet::new();
+    for _ in 0..CLIENTS {
+        let answer = cluster.lab.client.run(|| client::ask_udp(service))?;
+        ensure!(answer.client == answer.local, "{answer:?}");
+        seen.insert(answer.pod);
+    }
+    ensure!(seen.iter().eq(cluster.pods()), "only {seen:?} have answered datagrams");
     Ok(())
 }
 
@@ -123,25 +143,37 @@ fn inside_by_kube_proxy(cluster: &Cluster, family: Family) -> Result<()> {
     Ok(())
 }
 
-/// Datagrams that are too big for the tunnel, and may be fragmented, are left to the kernel.
-fn stood_aside_by_kube_proxy(cluster: &Cluster) -> Result<()> {
-    let (lab, family) = (&cluster.lab, Family::V4);
+/// What Weir leaves to the kernel is served all the same: over IPv4 datagrams that are too big for the tunnel, and may be
+/// fragmented, over IPv6 those with more headers than Weir reads.
+fn stood_aside_by_kube_proxy(cluster: &Cluster, family: Family) -> Result<()> {
+    let lab = &cluster.lab;
     let service = SocketAddr::new(vip(family, WEB), DNS);
     lab.client.run(|| {
         // For sockets made from now on; else they forbid to fragment.
         fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", "1")?;
         for _ in 0..CLIENTS {
-            client::ask_udp_with(&client::udp_socket(service)?, &[b'x'; LARGE])?;
+            let socket = client::udp_socket(service)?;
+            match family {
+                Family::V4 => client::ask_udp_with(&socket, &[b'x'; LARGE])?,
+                Family::V6 => {
+                    client::add_destination_options(&socket)?;
+                    client::ask_udp_again(&socket)?
+                }
+            };
         }
         Ok(())
     })?;
+    let (reason, expected) = match family {
+        Family::V4 => ("too_big_for_tunnel", 1),
+        Family::V6 => ("extension_headers", CLIENTS as u64),
+    };
     let mut aside = 0;
     let mut known = Vec::new();
     for node in &lab.nodes {
-        aside += Status::of(lab, node)?.reason("too_big_for_tunnel")?;
+        aside += Status::of(lab, node)?.reason(reason)?;
         known.extend(connections(&node.namespace, vip(family, WEB))?);
     }
-    ensure!(aside > 0, "Weir has stood aside from nothing");
+    ensure!(aside >= expected, "Weir has stood aside from {aside} packets");
     ensure!(
         known.contains(&address::client(family)),
         "only {known:?} are translated"
@@ -174,11 +206,10 @@ fn alone(cluster: &Cluster, family: Family) -> Result<()> {
     untouched(lab)
 }
 
-/// No program of ours is left on a node.
+/// No program is left on a node, neither XDP nor tcx nor tc.
 fn untouched(lab: &Lab) -> Result<()> {
     for node in &lab.nodes {
-        let link = node.namespace.output("ip -details link show eth0")?;
-        ensure!(!link.contains("xdp"), "{link}");
+        ensure!(!agent::has_programs(node)?, "a program is left on {}", node.name);
     }
     Ok(())
 }

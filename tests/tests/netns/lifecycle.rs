@@ -123,7 +123,7 @@ fn a_stopped_agent_leaves_the_data_path_and_the_next_adopts_it() -> Result<()> {
             scene.agents.drain(..).try_for_each(Agent::stop)?;
             for node in &scene.lab.nodes {
                 ensure!(!scene.status(node)?.agent_alive, "{} still has an agent", node.name);
-                ensure!(has_programs(node)?, "no program is left on {}", node.name);
+                ensure!(agent::has_programs(node)?, "no program is left on {}", node.name);
             }
             thread::sleep(Duration::from_millis(200));
             scene.agents = Agent::start_everywhere(&scene.lab)?;
@@ -195,7 +195,7 @@ fn detaching_removes_programs_and_pins_and_starting_again_serves_again() -> Resu
             agent::detach(&scene.lab, node)?;
             // The kernel takes a program off its device a moment after the last reference is gone.
             wait::until("the programs to be gone", || {
-                ensure!(!has_programs(node)?, "a program is left on {}", node.name);
+                ensure!(!agent::has_programs(node)?, "a program is left on {}", node.name);
                 Ok(())
             })?;
             let pins = scene.lab.pin_directory(node);
@@ -238,7 +238,7 @@ fn pinned_maps_of_another_shape_are_refused_and_left_alone() -> Result<()> {
                 agent.log()
             );
         }
-        ensure!(pin.exists() && has_programs(node)?, "it has removed something");
+        ensure!(pin.exists() && agent::has_programs(node)?, "it has removed something");
         let served = traffic::spread(&scene.lab.client, Scene::http(Family::V4), 40)?;
         ensure!(served.len() == 2, "the data path does not serve any more: {served:?}");
 
@@ -294,12 +294,6 @@ fn two_agents_do_not_share_one_data_path() -> Result<()> {
         ensure!(scene.agents[0].is_running()?, "the first one has gone");
         Ok(())
     })
-}
-
-/// Whether XDP or tc programs are on the node's interface.
-fn has_programs(node: &Node) -> Result<bool> {
-    let net = node.namespace.output("bpftool net show dev eth0")?;
-    Ok(net.contains("weir_ingress") || net.contains("weir_egress") || net.contains("eth0("))
 }
 
 /// Name and capacity of every pinned map of flows, in order.
