@@ -13,6 +13,23 @@ use tests::{
 };
 
 pub const LABEL: &str = "eip.openelb.kubesphere.io/v1alpha2";
+/// The annotation that asks for an address.
+pub const ADDRESS: &str = "eip.openelb.kubesphere.io/v1alpha1";
+/// The annotation that makes an Eip the default.
+pub const DEFAULT: &str = "eip.openelb.kubesphere.io/is-default-eip";
+
+/// Versions of Services, by `namespace/name`.
+pub type Versions = BTreeMap<String, String>;
+
+/// Whether none of the Services that were there `before` has been written to since.
+pub fn left_alone(before: &Versions, now: &Versions) -> Result<()> {
+    let written: Vec<_> = before
+        .iter()
+        .filter(|(name, version)| now.get(*name) != Some(*version))
+        .collect();
+    ensure!(written.is_empty(), "written to since: {written:?}");
+    Ok(())
+}
 
 /// A control plane, and what controllers there need.
 pub struct Cluster {
@@ -25,6 +42,11 @@ impl Cluster {
     pub fn new() -> Result<Self> {
         let control_plane = ControlPlane::start()?;
         control_plane.apply_definitions()?;
+        Self::on(control_plane)
+    }
+
+    /// On a control plane that has definitions.
+    pub fn on(control_plane: ControlPlane) -> Result<Self> {
         control_plane.kubectl().run("create namespace weir-system")?;
         Ok(Self {
             kubeconfig: control_plane.give_controller_rights()?,
@@ -78,13 +100,26 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the Service shows this address, or none.
+    /// Waits until the Service (`name`, or `namespace/name`) shows this address, or none.
     pub fn shows(&self, service: &str, address: Option<&str>) -> Result<Value> {
+        let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
         wait::until("the status of a Service", || {
-            let found = self.kubectl().get(&format!("service {service}"))?;
+            let found = self.kubectl().get(&format!("service {name} -n {namespace}"))?;
             let shown = found["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
             ensure!(shown == address, "{service} shows {shown:?}, not {address:?}");
             Ok(found)
+        })
+    }
+
+    /// Waits until each of these Services of namespace default shows this address.
+    pub fn show<'a>(&self, all: impl IntoIterator<Item = (&'a str, &'a str)> + Clone) -> Result<()> {
+        wait::until("the statuses of Services", || {
+            let now = shown(self.kubectl())?;
+            for (name, address) in all.clone() {
+                let shown = now.get(&format!("default/{name}")).map(String::as_str);
+                ensure!(shown == Some(address), "{name} shows {shown:?}, not {address}");
+            }
+            Ok(())
         })
     }
 
@@ -97,13 +132,57 @@ impl Cluster {
         })
     }
 
-    /// Waits for an event about a Service of namespace default, with these words.
+    /// Waits until this Eip has these in its book, and says so with its figures.
+    pub fn has_book(&self, eip: &str, used: &Value) -> Result<Value> {
+        wait::until("the book of an Eip", || {
+            let found = self.kubectl().get(&format!("eip {eip}"))?;
+            let status = &found["status"];
+            let entries = status["used"].as_object().cloned().unwrap_or_default();
+            ensure!(json!(entries) == *used, "{eip}: {status}");
+            let (usage, size) = (status["usage"].as_u64(), status["poolSize"].as_u64());
+            ensure!(usage == Some(entries.len() as u64), "{eip}: {status}");
+            ensure!(status["occupied"].as_bool() == Some(usage == size), "{eip}: {status}");
+            Ok(found)
+        })
+    }
+
+    /// Waits until the controller has acted on all that has been written to Services, Eips and Namespaces before: of each kind
+    /// something comes after it, without which the last one to come gets no address. `number` is another each time.
+    ///
+    /// Gives the versions of all Services then: whatever is written to one makes it another.
+    pub fn has_caught_up(&self, number: u8) -> Result<Versions> {
+        let (name, address) = (format!("last-{number}"), format!("10.250.0.{number}"));
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"last": number.to_string()}},
+        });
+        let mut last: Value = serde_json::from_str(service("last", &[]).trim_start_matches("---\n"))?;
+        last["metadata"]["namespace"] = json!(name);
+        let spec = json!({"address": address, "namespaceSelector": {"last": number.to_string()}});
+        let eip = eip(&name, &spec, &json!({}));
+        self.kubectl().apply(&format!("{namespace}\n{eip}---\n{last}\n"))?;
+        wait::until("the last one to be served", || {
+            let services = self.kubectl().get("services -A")?;
+            let all: Vec<&Value> = services["items"].as_array().into_iter().flatten().collect();
+            let last = all.iter().find(|one| one["metadata"]["namespace"] == name);
+            let shown = last.map(|last| &last["status"]["loadBalancer"]["ingress"][0]["ip"]);
+            ensure!(shown == Some(&json!(address)), "{name}/last shows {shown:?}");
+            let text = |one: &Value, field: &str| one["metadata"][field].as_str().unwrap_or_default().to_owned();
+            let version = |one: &&Value| {
+                let key = format!("{}/{}", text(one, "namespace"), text(one, "name"));
+                (key, text(one, "resourceVersion"))
+            };
+            Ok(all.iter().map(version).collect())
+        })
+    }
+
+    /// Waits for an event about a Service (`name`, or `namespace/name`), with these words.
     pub fn has_event(&self, service: &str, kind: &str, reason: &str, text: &str) -> Result<()> {
+        let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
         wait::until("an event", || {
-            let events = self.kubectl().get("events")?;
+            let events = self.kubectl().get(&format!("events -n {namespace}"))?;
             let mut all = events["items"].as_array().into_iter().flatten();
             let found = all.any(|event| {
-                event["involvedObject"]["name"] == service
+                event["involvedObject"]["name"] == name
                     && event["type"] == kind
                     && event["reason"] == reason
                     && event["message"].as_str().is_some_and(|message| message.contains(text))
@@ -153,6 +232,17 @@ pub fn shown_and_recorded(kubectl: &Kubectl) -> Result<BTreeMap<String, String>>
     Ok(shown)
 }
 
+/// An Eip with this `spec` and these annotations.
+pub fn eip(name: &str, spec: &Value, annotations: &Value) -> String {
+    format!(
+        "---\n{}\n",
+        json!({
+            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+            "metadata": {"name": name, "annotations": annotations}, "spec": spec,
+        })
+    )
+}
+
 /// The Eip `pool`.
 pub fn pool(address: &str) -> String {
     format!(
@@ -177,4 +267,14 @@ pub fn service(name: &str, annotations: &[(&str, &str)]) -> String {
             "spec": {"type": "LoadBalancer", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
         })
     )
+}
+
+/// A Service like [`service`], with other fields of `spec` over its own.
+pub fn with_spec(name: &str, annotations: &[(&str, &str)], fields: &Value) -> Result<String> {
+    let text = service(name, annotations);
+    let mut object: Value = serde_json::from_str(text.trim_start_matches("---\n"))?;
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        object["spec"][field] = value.clone();
+    }
+    Ok(format!("---\n{object}\n"))
 }

@@ -1,7 +1,7 @@
 //! The definitions themselves: what is shown, kept, and read in the other version, and taking over from earlier ones.
 
 use crate::objects::{control_plane, manifest, of_version, spec};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::kube::{ControlPlane, Kubectl};
 use weir_crds::convert::{V1ALPHA1, V1ALPHA2, convert, settle};
@@ -9,24 +9,27 @@ use weir_crds::convert::{V1ALPHA1, V1ALPHA2, convert, settle};
 #[test]
 fn a01_the_definitions_are_served_as_openelbs_were() -> Result<()> {
     let kubectl = control_plane()?.kubectl();
-    let found = kubectl.run("api-resources --api-group=network.kubesphere.io --no-headers -o wide")?;
+    let served = |version: &str| -> Result<Value> {
+        let all = kubectl.run(&format!("get --raw /apis/network.kubesphere.io/{version}"))?;
+        Ok(serde_json::from_str(&all)?)
+    };
+    let versions = [served("v1alpha1")?, served("v1alpha2")?];
     for (plural, kind, categories) in [
-        ("bgpconfs", "BgpConf", ""),
-        ("bgppeers", "BgpPeer", ""),
-        ("eips", "Eip", "networking"),
+        ("bgpconfs", "BgpConf", Value::Null),
+        ("bgppeers", "BgpPeer", Value::Null),
+        ("eips", "Eip", json!(["networking"])),
     ] {
-        let line = found.lines().find(|line| line.starts_with(plural)).unwrap_or_default();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        ensure!(
-            words.starts_with(&[plural, "network.kubesphere.io/v1alpha2", "false", kind]),
-            "{found}"
-        );
-        ensure!(
-            words
-                .last()
-                .is_some_and(|last| categories.is_empty() || *last == categories),
-            "{found}"
-        );
+        for version in &versions {
+            let mut resources = version["resources"].as_array().into_iter().flatten();
+            let found = resources.find(|resource| resource["name"] == plural);
+            let found = found.with_context(|| format!("no {plural} in {version}"))?;
+            ensure!(found["kind"] == kind && found["namespaced"] == false, "{found}");
+            ensure!(found["categories"] == categories, "{found}");
+            ensure!(found["shortNames"] == Value::Null, "{found}");
+        }
+        let mut newer = versions[1]["resources"].as_array().into_iter().flatten();
+        let status = format!("{plural}/status");
+        ensure!(newer.any(|resource| resource["name"] == *status), "{}", versions[1]);
         let definition = kubectl.get(&format!("crd {plural}.network.kubesphere.io"))?;
         ensure!(
             definition["status"]["storedVersions"] == json!(["v1alpha2"]),

@@ -1,21 +1,9 @@
 //! What Services ask for, and what becomes of it, as far as one object after the other shows it.
 
-use crate::controlled::{Cluster, LABEL, pool, service};
+use crate::controlled::{ADDRESS, Cluster, LABEL, pool, service, with_spec};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tests::lab::wait;
-
-const ADDRESS: &str = "eip.openelb.kubesphere.io/v1alpha1";
-
-/// A Service like [`service`], with other fields of `spec` over its own.
-fn with_spec(name: &str, annotations: &[(&str, &str)], fields: &Value) -> Result<String> {
-    let text = service(name, annotations);
-    let mut object: Value = serde_json::from_str(text.trim_start_matches("---\n"))?;
-    for (field, value) in fields.as_object().into_iter().flatten() {
-        object["spec"][field] = value.clone();
-    }
-    Ok(format!("---\n{object}\n"))
-}
 
 fn addresses(object: &Value) -> Vec<&str> {
     let ingress = object["status"]["loadBalancer"]["ingress"]
@@ -44,6 +32,12 @@ fn b12_b13_b15_b19_b21_b23_requests_are_met_changed_and_remembered() -> Result<(
     kubectl.apply(&service("clash", &[(ADDRESS, "10.10.1.3")]))?;
     cluster.has_event("clash", "Warning", "AssignIPFailed", "already has port 80/TCP")?;
     cluster.shows("clash", None)?;
+    // A port of another protocol is another port.
+    let udp = json!({"ports": [{"name": "p", "port": 80, "protocol": "UDP"}]});
+    kubectl.apply(&with_spec("udp", &[(ADDRESS, "10.10.1.3")], &udp)?)?;
+    cluster.records(&json!({"10.10.1.3": "default/web;default/mail;default/udp"}))?;
+    cluster.shows("udp", Some("10.10.1.3"))?;
+    kubectl.run("delete service udp")?;
 
     // Both families, of two Eips, in the order of the Service's own.
     let both = json!({"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"]});
@@ -64,6 +58,12 @@ fn b12_b13_b15_b19_b21_b23_requests_are_met_changed_and_remembered() -> Result<(
     kubectl.run(&format!("annotate --overwrite service mail {ADDRESS}=10.10.1.5"))?;
     cluster.shows("mail", Some("10.10.1.5"))?;
     kubectl.patch("service mail", &json!({"spec": {"loadBalancerIP": "10.10.1.6"}}))?;
+    cluster.has_caught_up(1)?;
+    cluster.shows("mail", Some("10.10.1.5"))?;
+    let annotated = [(ADDRESS, "10.10.1.2")];
+    kubectl.apply(&with_spec("two", &annotated, &json!({"loadBalancerIP": "10.10.1.4"}))?)?;
+    cluster.shows("two", Some("10.10.1.2"))?;
+    kubectl.run("delete service two")?;
     kubectl.run(&format!("annotate service mail {ADDRESS}-"))?;
     cluster.shows("mail", Some("10.10.1.6"))?;
 
@@ -91,7 +91,13 @@ fn b12_b13_b15_b19_b21_b23_requests_are_met_changed_and_remembered() -> Result<(
     // Who waited for what is free now gets it.
     cluster.shows("clash", Some("10.10.1.3"))?;
     cluster.records(&json!({"10.10.1.3": "default/clash"}))?;
-    for name in ["web", "mail"] {
+    for (name, address) in [("web", "10.10.1.3"), ("mail", "10.10.1.6")] {
+        cluster.has_event(
+            name,
+            "Normal",
+            "ReleaseIP",
+            &format!("{address} is no longer this Service's"),
+        )?;
         let object = kubectl.get(&format!("service {name}"))?;
         let metadata = &object["metadata"];
         ensure!(addresses(&object).is_empty(), "{}", object["status"]);

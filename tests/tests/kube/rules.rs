@@ -1,19 +1,9 @@
 //! What whoever runs Weir may decide otherwise than OpenELB does, by options of `weir controller`.
 
-use crate::controlled::{Cluster, LABEL, pool, service};
+use crate::controlled::{ADDRESS, Cluster, DEFAULT, LABEL, eip, pool, service};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::{thread, time::Duration};
-
-fn eip(name: &str, spec: &serde_json::Value, annotations: &serde_json::Value) -> String {
-    format!(
-        "---\n{}\n",
-        json!({
-            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
-            "metadata": {"name": name, "annotations": annotations}, "spec": spec,
-        })
-    )
-}
 
 /// A Service of no annotation, with this class or none.
 fn plain(name: &str, class: Option<&str>) -> String {
@@ -32,7 +22,7 @@ fn plain(name: &str, class: Option<&str>) -> String {
 fn b02_b03_b10_a13_a28_each_rule_does_what_it_says() -> Result<()> {
     let cluster = Cluster::new()?;
     let kubectl = cluster.kubectl();
-    let default = json!({"eip.openelb.kubesphere.io/is-default-eip": "true"});
+    let default = json!({DEFAULT: "true"});
     let bound = json!({"address": "10.30.0.255-10.30.1.1", "namespaces": ["default"], "avoidBuggyIPs": true});
     kubectl.apply(&eip("bound", &bound, &json!({})))?;
     kubectl.apply(&eip("spare", &json!({"address": "10.31.0.0/24"}), &default))?;
@@ -53,10 +43,7 @@ fn b02_b03_b10_a13_a28_each_rule_does_what_it_says() -> Result<()> {
     // The bound one has no more to give by itself.
     kubectl.apply(&plain("classless", None))?;
     cluster.shows("classless", Some("10.31.0.0"))?;
-    kubectl.apply(&service(
-        "asking",
-        &[("eip.openelb.kubesphere.io/v1alpha1", "10.30.1.0")],
-    ))?;
+    kubectl.apply(&service("asking", &[(ADDRESS, "10.30.1.0")]))?;
     cluster.shows("asking", Some("10.30.1.0"))?;
 
     kubectl.apply(&service("held", &[(LABEL, "pool")]))?;

@@ -2,9 +2,9 @@
 
 use crate::cluster::Cluster;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use std::{collections::BTreeSet, thread, time::Duration};
-use tests::lab::{Agent, Family, address::vip, manifests, process::Process, wait};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, net::SocketAddr, thread, time::Duration};
+use tests::lab::{Agent, Family, address::vip, client, manifests, process::Process, wait};
 
 /// The controller gives out the lowest address.
 const LOWEST: u8 = 0;
@@ -161,11 +161,7 @@ fn why_a_service_is_not_served_is_said_in_its_status_and_by_an_event() -> Result
         kubectl.run("annotate service web lb.kubesphere.io/v1alpha1-")?;
         wait::until("the end of the condition", || {
             let found = kubectl.get("service web")?;
-            ensure!(
-                found["status"] == serde_json::json!({"loadBalancer": {}}),
-                "{}",
-                found["status"]
-            );
+            ensure!(found["status"] == json!({"loadBalancer": {}}), "{}", found["status"]);
             Ok(())
         })
     })
@@ -256,5 +252,53 @@ fn a16_an_agent_that_is_gone_has_no_say_and_at_rest_only_leases_are_written() ->
         agents[announcer] = Some(start(cluster, announcer)?);
         eip_says("One node serves it.", 1)?;
         is_served(cluster, "web", "True", "Served").map(drop)
+    })
+}
+
+/// [B13] Whoever has its own nodes in mind, and shares its address with one that has not, is warned as long as that is so; both are
+/// served where they have pods.
+#[test]
+fn b13_local_at_a_shared_address_is_warned_of() -> Result<()> {
+    const SHARED: u8 = 9;
+    Cluster::play(|cluster| {
+        let _controller = controlled(cluster)?;
+        let kubectl = cluster.control_plane.kubectl().clone();
+        let address = vip(Family::V4, SHARED);
+        let near = manifests::Service::new("near")
+            .at([address])
+            .with_spec("externalTrafficPolicy: Local");
+        let wide = manifests::Service::new("wide").at([address]).on_port(8080);
+        kubectl.apply(&near.with(&cluster.lab.nodes[0].pods))?;
+        kubectl.apply(&wide.with(cluster.lab.pods()))?;
+        let condition = is_served(cluster, "near", "True", "SharedLocal")?;
+        let wanted = "is shared with Service default/wide";
+        ensure!(
+            condition["message"].as_str().is_some_and(|text| text.contains(wanted)),
+            "{condition}"
+        );
+        wait::until("an event", || {
+            let events = kubectl.get("events")?;
+            let mut all = events["items"].as_array().into_iter().flatten();
+            let said = all.any(|event| {
+                event["type"] == "Warning"
+                    && event["involvedObject"]["name"] == "near"
+                    && event["message"].as_str().is_some_and(|text| text.contains(wanted))
+            });
+            ensure!(said, "{events}");
+            Ok(())
+        })?;
+        let pods: BTreeSet<&str> = cluster.pods().into_iter().collect();
+        wait::until("all pods of the other one", || {
+            let to = SocketAddr::new(address, 8080);
+            let ask = || (0..40).map(|_| Ok(client::ask(to)?.pod)).collect();
+            let seen: Result<BTreeSet<String>> = cluster.lab.client.run(ask);
+            let seen = seen?;
+            ensure!(seen.iter().map(String::as_str).eq(pods.iter().copied()), "{seen:?}");
+            Ok(())
+        })?;
+        kubectl.patch("service near", &json!({"spec": {"externalTrafficPolicy": "Cluster"}}))?;
+        is_served(cluster, "near", "True", "Served")?;
+        let own: Vec<&str> = cluster.lab.nodes[0].pods.iter().map(|pod| pod.name.as_str()).collect();
+        cluster.answered_by(Family::V4, SHARED, &own)
     })
 }

@@ -1,10 +1,16 @@
 //! Coming from OpenELB and leaving for good: `weir migrate check` and `weir cleanup` on a real API server.
 
-use crate::controlled::{Cluster, LABEL, pool, service};
+use crate::{
+    controlled::{Cluster, LABEL, pool, service},
+    openelb,
+};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
-use tests::lab::{agent, wait};
+use tests::{
+    kube::{ControlPlane, Kubectl},
+    lab::{agent, wait},
+};
 
 /// What OpenELB 0.6 and its chart leave running.
 const OPENELB: &str = "
@@ -151,6 +157,57 @@ fn g09_what_the_check_says_is_all_that_a_takeover_needs() -> Result<()> {
         "{before}\n{after}"
     );
     ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+    Ok(())
+}
+
+/// [A02 B22] Definitions are replaced below the objects that are stored, and a controller begins: nothing of any object changes but
+/// what somebody asks for then.
+#[test]
+fn a02_b22_what_openelbs_definitions_have_stored_is_taken_over_as_it_is() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    openelb::leave(control_plane.kubectl())?;
+    let everything = |kubectl: &Kubectl| kubectl.get("eips,bgpconfs,bgppeers,services");
+    let before = everything(control_plane.kubectl())?;
+    let large = "patch bgpconf default --type=merge --dry-run=server -p {\"spec\":{\"as\":4200000001}}";
+    ensure!(
+        control_plane.kubectl().run(large).is_err(),
+        "definitions are not OpenELB's"
+    );
+    control_plane.apply_definitions()?;
+    wait::until("our definitions", || control_plane.kubectl().run(large))?;
+    let now = everything(control_plane.kubectl())?;
+    ensure!(now == before, "{before}\nbecame\n{now}");
+
+    let cluster = Cluster::on(control_plane)?;
+    let kubectl = cluster.kubectl();
+    let _controller = cluster.start("only")?;
+    cluster.has_caught_up(1)?;
+    let of_openelb = |mut list: Value| {
+        let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let of_test = |item: &Value| {
+            item["metadata"]["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("last-"))
+        };
+        items.into_iter().filter(|item| !of_test(item)).collect::<Vec<_>>()
+    };
+    let before = of_openelb(before);
+    let now = of_openelb(everything(kubectl)?);
+    for (before, now) in before.iter().zip(&now) {
+        ensure!(before == now, "{before}\nbecame\n{now}");
+    }
+    ensure!(before.len() == now.len(), "{now:?}");
+
+    // What it has taken over it looks after: it gives out what is free, and takes back.
+    kubectl.apply(&service("new", &[(LABEL, "pool")]))?;
+    cluster.show([("new", "10.10.1.0")])?;
+    kubectl.run("delete service old mail --timeout=60s")?;
+    cluster.records(&json!({"10.10.1.0": "default/new", "10.10.1.9": "default/web"}))?;
+    let was = |name: &str| before.iter().find(|item| item["metadata"]["name"] == name);
+    let pool = kubectl.get("eip pool")?;
+    ensure!(was("pool").is_some_and(|was| was["spec"] == pool["spec"]), "{pool}");
+    let web = kubectl.get("service web")?;
+    ensure!(was("web") == Some(&web), "{web}");
     Ok(())
 }
 

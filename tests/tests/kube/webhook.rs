@@ -2,7 +2,7 @@
 //! when it asks there, and what goes on when nobody answers.
 
 use crate::{
-    controlled::{Cluster, LABEL, pool, service},
+    controlled::{Cluster, DEFAULT, LABEL, pool, service},
     objects::{manifest, of_version, patch_refusal, spec},
 };
 use anyhow::{Result, ensure};
@@ -12,7 +12,6 @@ use tests::{
     lab::{process::Process, wait},
 };
 
-const DEFAULT: &str = "eip.openelb.kubesphere.io/is-default-eip";
 /// Where the API server finds the first controller, and the second.
 const FIRST: [&str; 2] = ["--webhook-url", "https://127.0.0.1:9443"];
 const SECOND: [&str; 6] = [
