@@ -41,7 +41,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 use weir_core::{
-    controller::{Action, Fresh, Freshness, Liveness, Said, World, plan},
+    controller::{Action, Announcers, Announcing, Fresh, Freshness, Liveness, Said, World, plan},
     lease::Timing,
     model::{Rules, ServiceKey},
 };
@@ -140,6 +140,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         liveness: Liveness::default(),
         started: Instant::now(),
         said: Said::default(),
+        announcers: Announcers::default(),
         unseen: BTreeMap::new(),
         unseen_until: Instant::now(),
         backoff: BTreeMap::new(),
@@ -199,6 +200,7 @@ struct Controller {
     liveness: Liveness,
     started: Instant,
     said: Said,
+    announcers: Announcers,
     /// Objects that were written, with the version that they had before, until a snapshot has another.
     unseen: BTreeMap<Object, String>,
     unseen_until: Instant,
@@ -266,6 +268,7 @@ impl Controller {
         if !self.leading.now() {
             // What the next leader, or we again, will have to say is not known.
             self.said = Said::default();
+            self.announcers = Announcers::default();
             self.unseen.clear();
             self.teller.forget();
             self.liveness = Liveness::default();
@@ -304,14 +307,29 @@ impl Controller {
             for event in self.said.news(planned.warnings) {
                 self.speaker.say(event);
             }
+            self.say_who_announces(&planned.announcing);
         }
         if !planned.actions.is_empty() {
             self.write(&world, planned.actions).await;
         }
-        if let Some(at) = self.teller.tell(planned.telling, &self.leading).await {
+        let (events, next) = self.teller.tell(planned.telling, &self.leading).await;
+        for event in events {
+            self.speaker.say(event);
+        }
+        if let Some(at) = next {
             self.wake_at(at);
         }
         world
+    }
+
+    fn say_who_announces(&mut self, announcing: &Announcing) {
+        let (events, next) = self.announcers.look(self.started.elapsed(), announcing);
+        for event in events {
+            self.speaker.say(event);
+        }
+        if let Some(at) = next {
+            self.wake_at(self.started + at);
+        }
     }
 
     async fn write(&mut self, world: &World, mut actions: Vec<Action>) {
@@ -340,14 +358,12 @@ impl Controller {
         }
         let now = Instant::now();
         self.backoff.retain(|object, _| !outcome.written.contains_key(object));
-        for (object, message) in outcome.refused {
+        for (object, event) in outcome.refused {
             let pause = self
                 .backoff
                 .get(&object)
                 .map_or(REFUSED.0, |(_, pause)| (*pause * 2).min(REFUSED.1));
-            if pause == REFUSED.0
-                && let Some(event) = object.refused(world, message)
-            {
+            if let Some(event) = event.filter(|_| pause == REFUSED.0) {
                 self.speaker.say(event);
             }
             self.wake_at(now + pause);

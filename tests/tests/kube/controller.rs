@@ -42,7 +42,7 @@ fn b16_services_get_addresses_keep_them_and_give_them_back() -> Result<()> {
         "{eip}"
     );
     cluster.has_event("any", "Normal", "AssignIP", "10.10.1.0")?;
-    cluster.has_event("nobody", "Warning", "AssignIPFailed", "annotation")?;
+    cluster.has_event("nobody", "Warning", "ConstructRequest", "annotation")?;
     let others = cluster.shows("others", None)?;
     ensure!(others["metadata"].get("finalizers").is_none(), "{others}");
 
@@ -313,7 +313,7 @@ fn one_that_may_not_be_written_holds_nobody_up() -> Result<()> {
         Ok(())
     })?;
     let mut controller = cluster.start_with("only", &["--no-webhook"])?;
-    cluster.has_event("frozen", "Warning", "WriteRefused", "it is frozen")?;
+    cluster.has_event("frozen", "Warning", "AssignIPFailed", "it is frozen")?;
     for name in ["one", "two"] {
         kubectl.apply(&service(name, &[(LABEL, "pool")]))?;
         cluster.shows(name, Some(if name == "one" { "10.10.1.1" } else { "10.10.1.2" }))?;

@@ -5,6 +5,7 @@
 //! the acceptance list.
 
 mod agent;
+mod announcers;
 mod bad_input;
 mod bgp;
 mod chart;

@@ -72,7 +72,7 @@ fn b07_what_the_other_guides_say_is_so() -> Result<()> {
     // Without a pool that is named, bound or the default, a Service waits, and is told what to add.
     kubectl.apply(&sample("repository.yaml")?)?;
     for service in ["mylbapp-svc-layer2", "mylbapp-svc"] {
-        cluster.has_event(service, "Warning", "AssignIPFailed", "is-default-eip")?;
+        cluster.has_event(service, "Warning", "ConstructRequest", "is-default-eip")?;
         cluster.shows(service, None)?;
     }
     // A pool bound to their namespace gives them addresses, and those that come after the next.

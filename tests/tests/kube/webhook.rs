@@ -70,7 +70,7 @@ fn a08_a12_what_an_eip_says_about_others_is_refused_where_it_makes_things_worse(
     // While nobody is asked it is taken, and said later.
     kubectl.apply(&manifest("Eip", "wrong", "{address: 10.10.1.128/25}"))?;
     let controller = cluster.start_with("first", &FIRST)?;
-    cluster.has_event("wrong", "Warning", "Overlap", "Eip pool")?;
+    cluster.has_event("wrong", "Warning", "add/update eip", "Eip pool")?;
     wait_until_asked(kubectl, "10.10.1.7")?;
 
     let said = refusal(kubectl, "a08", "", "10.10.0.0-10.10.1.0");

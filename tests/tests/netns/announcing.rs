@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tests::lab::{
     FAMILIES, Family, Shape,
     address::{self, vip},
+    client,
     frames::Wire,
     wait,
 };
@@ -94,6 +95,56 @@ fn nobody_answers_once_a_service_or_its_pods_or_its_eip_are_gone() -> Result<()>
         answers(1)?;
         scene.lab.retract("web.yaml")?;
         answers(0)
+    })
+}
+
+/// [A25] An Eip whose label leaves it to the CNI to bring the traffic: given out, served, and no node answers for it.
+#[test]
+fn a25_nobody_answers_for_what_is_left_to_the_cni_and_what_comes_is_served() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let wire = Wire::of_stranger(&scene.lab)?;
+        let answers = |number: usize| {
+            wait::until(&format!("{number} answers"), || {
+                for family in FAMILIES {
+                    let answers = wire.who_has(vip(family, 2), address::stranger(family))?;
+                    ensure!(answers.len() == number, "{family}: {answers:?}");
+                }
+                Ok(())
+            })
+        };
+        answers(1)?;
+        let label = "metadata:\n  labels: {openelb.kubesphere.io/cni: calico}\n";
+        scene
+            .lab
+            .apply("eips.yaml", &crate::scene::eips().replace("metadata:\n", label))?;
+        answers(0)?;
+        for family in FAMILIES {
+            // Somebody else's routes, to each node in turn.
+            for node in &scene.lab.nodes {
+                let status = scene.status(node)?;
+                status.condition("Eip", &format!("lan-{family}").to_lowercase(), "AnnouncedByOthers")?;
+                let vip = vip(family, 2);
+                let route = format!("route replace {vip} via {}", node.address(family));
+                scene.lab.router.ip_batch(&route)?;
+                for _ in 0..10 {
+                    scene.lab.client.run(|| client::ask(Scene::http(family)))?;
+                }
+                scene.lab.router.ip_batch(&format!("route del {vip}"))?;
+                let after = scene.status(node)?;
+                ensure!(
+                    after.reason("local")? + after.reason("tunnel")?
+                        > status.reason("local")? + status.reason("tunnel")?,
+                    "{} forwards nothing",
+                    node.name
+                );
+            }
+        }
+        answers(0)?;
+        scene.lab.apply("eips.yaml", &crate::scene::eips())?;
+        answers(1)?;
+        FAMILIES
+            .into_iter()
+            .try_for_each(|family| scene.lab.client.run(|| client::ask(Scene::http(family))).map(drop))
     })
 }
 

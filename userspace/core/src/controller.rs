@@ -32,6 +32,7 @@
 //! - When an entry of the book is gone, or an Eip is new ([`Freshness`]), nothing is given out, and no address shown that was
 //!   not, before the Services have been read once more, so that what still is shown is known.
 
+mod announcers;
 mod events;
 mod freshness;
 mod handover;
@@ -44,6 +45,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 
+pub use announcers::{Announcers, Announcing, silence};
 pub use events::{Event, Said};
 pub use freshness::{Fresh, Freshness};
 pub use liveness::{AGENT_LEASES, AgentLease, Liveness, renewal};
@@ -52,10 +54,7 @@ pub use objects::{
     World,
 };
 
-use crate::{
-    ipam,
-    model::{ServiceKey, reason},
-};
+use crate::{ipam, model::ServiceKey};
 use serve::Served;
 use std::net::IpAddr;
 
@@ -125,6 +124,8 @@ pub enum Telling {
         ready: StatusCondition,
         /// Nodes that are no more, or whose agents are silent ([`Liveness`]): their entries go.
         gone: Vec<String>,
+        /// What to say once it is done.
+        event: Option<Event>,
     },
 }
 
@@ -137,6 +138,8 @@ pub struct Planned {
     pub telling: Vec<Telling>,
     /// What is wrong now, object by object; see [`Said`] for saying it once.
     pub warnings: Vec<Event>,
+    /// Who announces what; see [`Announcers`] for saying it.
+    pub announcing: Announcing,
 }
 
 /// What is to be done next in `world`.
@@ -150,14 +153,8 @@ pub fn plan(world: &World) -> Planned {
     actions.extend(record::actions(world, &served));
     let told = tell::Told::new(world, &served, &conditions);
     let warnings = conditions.iter().filter_map(|condition| {
-        let event_reason = match condition.reason.as_str() {
-            reason @ (reason::PROTOCOL_IGNORED | reason::NODE_PROXY | reason::OTHER_CLASS | reason::OTHER_BALANCER) => {
-                reason
-            }
-            _ if served.lacks_all(&condition.object) => events::ASSIGN_FAILED,
-            other => other,
-        };
-        Event::about(world, condition, event_reason)
+        let pending = served.lacks_all(&condition.object);
+        Event::about(world, condition, events::reason_of(condition, pending))
     });
     let by_nodes = told.problems();
     let by_nodes = by_nodes.iter();
@@ -165,6 +162,7 @@ pub fn plan(world: &World) -> Planned {
     Planned {
         warnings: warnings.chain(by_nodes).collect(),
         telling: told.telling(),
+        announcing: told.announcing(),
         actions,
     }
 }

@@ -136,6 +136,9 @@ pub struct Eip {
     pub mode: Mode,
     /// `spec.interface` as written: a name, or `can_reach:<ip>`.
     pub interface: Option<String>,
+    /// Whether it has the label `openelb.kubesphere.io/cni`: its addresses are given out and served, and somebody else, a CNI's
+    /// BGP say, brings their traffic to the nodes.
+    pub left_to_cni: bool,
     /// `spec.disable`.
     pub disabled: bool,
     /// `spec.avoidBuggyIPs`: addresses that end in .0 or .255 are given only to who asks for them.
@@ -161,6 +164,14 @@ pub enum Mode {
     Layer2,
     /// VRRP.
     Vip,
+}
+
+impl Eip {
+    /// Whether one node is elected to announce each of its addresses.
+    pub(crate) fn elects(&self) -> bool {
+        // Until VRRP is spoken, `vip` is served the way `layer2` is: one owner that answers ARP and NDP.
+        self.mode != Mode::Bgp && !self.left_to_cni
+    }
 }
 
 impl Mode {

@@ -23,6 +23,7 @@ pub use keys::{BackendKey, FrontendKey};
 pub use memo::Memo;
 pub use policy::{Limits, Policy};
 pub use sources::Sources;
+pub(crate) use vips::left_to_cni;
 
 use crate::{
     SharedMap,
@@ -86,10 +87,10 @@ pub struct Vip {
     pub eip: String,
     /// How it is announced.
     pub mode: Mode,
-    /// Interface the Eip names; its ARP and NDP are answered there. `None` for BGP.
+    /// Interface the Eip names; its ARP and NDP are answered there. `None` when the Eip elects nobody.
     pub interface: Option<String>,
     /// Node elected to answer ARP and NDP for it; `None` when none is eligible, when no Service on it has a backend, or
-    /// when the mode elects nobody.
+    /// when the Eip elects nobody: with BGP, and where announcing it is left to the CNI.
     pub owner: Option<String>,
     /// Whether `owner` is this node.
     pub owned: bool,

@@ -3,7 +3,7 @@
 use crate::{
     ipam::Pools,
     model::{Cluster, Condition, ServiceKey, reason},
-    plan::{Plan, ThisNode},
+    plan::{Plan, ThisNode, left_to_cni},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,14 +60,19 @@ pub fn standings<'a>(
         .clone()
         .find(|it| it.object.kind == "Node" && it.object.name == this.name);
     let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
-    for name in cluster.eips.keys() {
+    for (name, eip) in &cluster.eips {
         let mut of_eip = conditions
             .clone()
             .filter(|it| it.object.kind == "Eip" && it.object.name == *name);
         let problem = of_node.or_else(|| of_eip.find(|condition| stops_eip(condition)));
+        let left = left_to_cni(name, eip);
         let standing = Standing {
             ready: problem.is_none(),
-            message: problem.or(beside).map(ToString::to_string).unwrap_or_default(),
+            message: problem
+                .or(beside)
+                .or(left.as_ref())
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             takes_tunnel,
             ..Standing::default()
         };
@@ -155,7 +160,7 @@ fn stops_node(condition: &Condition) -> bool {
 
 /// Whether a condition of an Eip keeps this node from serving it.
 fn stops_eip(condition: &Condition) -> bool {
-    ![reason::SECOND_DEFAULT, reason::NO_ELIGIBLE_NODE].contains(&&*condition.reason)
+    ![reason::SECOND_DEFAULT, reason::NO_ELIGIBLE_NODE, reason::LEFT_TO_CNI].contains(&&*condition.reason)
 }
 
 #[cfg(test)]
@@ -183,6 +188,31 @@ mod tests {
     fn what_is_wrong_with_the_node_is_said_though_it_serves() {
         let standing = standing(&[of_node("node-a", "FlowTableFull"), of_node("node-b", "NoAgent")]);
         assert!(standing.ready && standing.message.contains("FlowTableFull") && !standing.message.contains("node-b"));
+    }
+
+    /// A25.
+    #[test]
+    fn a25_an_eip_that_is_left_to_the_cni_is_ready_and_said_not_to_be_announced() {
+        let this = ThisNode { name: "node-a".into() };
+        let eip = Eip {
+            left_to_cni: true,
+            ..Eip::default()
+        };
+        let said = left_to_cni("pool", &eip).unwrap();
+        let cluster = Cluster {
+            eips: BTreeMap::from([("pool".to_owned(), eip)]),
+            ..Cluster::default()
+        };
+        for conditions in [&[][..], &[said]] {
+            let standings = standings(&cluster, &this, &Plan::default(), conditions.iter(), true);
+            let standing = &standings["pool"];
+            assert!(standing.ready && standing.announces.is_empty());
+            assert!(
+                standing.message.contains("openelb.kubesphere.io/cni"),
+                "{}",
+                standing.message
+            );
+        }
     }
 
     #[test]

@@ -50,8 +50,9 @@ fn eips() -> impl Strategy<Value = BTreeMap<String, Eip>> {
         0_i64..3,
         option::of(0_i64..3),
         any::<bool>(),
+        prop::bool::weighted(0.1),
     )
-        .prop_map(|(address, default, bound, priority, created, bgp)| {
+        .prop_map(|(address, default, bound, priority, created, bgp, left_to_cni)| {
             let annotation = (
                 "eip.openelb.kubesphere.io/is-default-eip".to_owned(),
                 default.to_string(),
@@ -62,6 +63,7 @@ fn eips() -> impl Strategy<Value = BTreeMap<String, Eip>> {
                 address: address.into(),
                 mode: if bgp { Mode::Bgp } else { Mode::Layer2 },
                 interface: Some("eth0".into()),
+                left_to_cni,
                 priority,
                 namespaces: if bound {
                     ["apps".to_owned()].into()
@@ -328,6 +330,22 @@ proptest! {
         let first = planned(&cluster, "node-a");
         cluster.previous = first.memory();
         prop_assert_eq!(planned(&cluster, "node-a"), first);
+    }
+
+    /// A25.
+    #[test]
+    fn a25_what_is_left_to_the_cni_is_given_out_and_served_as_without_the_label_and_announced_by_nobody(cluster in cluster()) {
+        let mut labelled = cluster.clone();
+        labelled.eips.values_mut().for_each(|eip| eip.left_to_cni = true);
+        let mut plain = cluster;
+        plain.eips.values_mut().for_each(|eip| eip.left_to_cni = false);
+        let (labelled, plain) = (planned(&labelled, "node-a"), planned(&plain, "node-a"));
+        prop_assert_eq!(&labelled.allocations, &plain.allocations);
+        prop_assert_eq!(&labelled.frontends, &plain.frontends);
+        prop_assert!(labelled.vips.keys().eq(plain.vips.keys()));
+        for vip in labelled.vips.values() {
+            prop_assert!(vip.owner.is_none() && !vip.owned && vip.interface.is_none(), "{:?}", vip);
+        }
     }
 
     #[test]

@@ -1,25 +1,21 @@
 //! Events, as `kubectl describe` shows them; sent beside the controller's own work, which never waits for them.
 
 use super::telemetry::Telemetry;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event as Note, EventType, Recorder, Reporter},
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event as Note},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
 };
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
 };
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 use weir_core::controller::Event;
 
-/// As OpenELB's: tools that pick events by source go on.
-const SOURCE: &str = "OpenELBController";
 /// Events that wait to be sent; more are dropped, as they are but news.
 const QUEUE: usize = 4096;
-/// For how long an event that is said again is counted with the one before; as long as kube does so.
-const REPEATED: Duration = Duration::from_secs(360);
 /// The longest text that the API server takes, in bytes.
 const LONGEST: usize = 1024;
 
@@ -33,22 +29,14 @@ pub(super) struct Speaker {
 impl Speaker {
     /// Starts to send; needs a runtime.
     pub(super) fn start(client: Client, identity: &str, telemetry: Telemetry) -> Self {
-        let (queue, mut waiting) = mpsc::channel::<Event>(QUEUE);
-        let reporter = Reporter {
-            controller: SOURCE.into(),
-            instance: Some(identity.into()),
-        };
-        let mut recent: BTreeMap<Event, (Recorder, Instant)> = BTreeMap::new();
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let identity = identity.to_owned();
         tokio::spawn(async move {
             while let Some(event) = waiting.recv().await {
-                let now = Instant::now();
-                recent.retain(|_, (_, last)| now - *last < REPEATED);
-                // One recorder would count an event with an earlier one of the same reason, and never say how it is otherwise.
-                let anew = || (Recorder::new(client.clone(), reporter.clone()), now);
-                let (recorder, last) = recent.entry(event.clone()).or_insert_with(anew);
-                *last = now;
-                let (note, about) = note(event);
-                if let Err(error) = recorder.publish(&note, &about).await {
+                let note = note(event, &identity);
+                let namespace = note.metadata.namespace.as_deref().unwrap_or_default();
+                let api = Api::<Note>::namespaced(client.clone(), namespace);
+                if let Err(error) = api.create(&PostParams::default(), &note).await {
                     debug!("cannot send an event: {error}");
                 }
             }
@@ -69,7 +57,9 @@ impl Speaker {
     }
 }
 
-fn note(event: Event) -> (Note, ObjectReference) {
+/// An object of its own for each, as each has a text of its own: series, as kube's `Recorder` makes them, keep the first text.
+fn note(event: Event, identity: &str) -> Note {
+    let source = event.source();
     let mut text = event.message;
     text.truncate(text.floor_char_boundary(LONGEST));
     let version = match event.object.kind.as_str() {
@@ -84,16 +74,23 @@ fn note(event: Event) -> (Note, ObjectReference) {
         uid: Some(event.uid),
         ..ObjectReference::default()
     };
-    let note = Note {
-        type_: if event.warning {
-            EventType::Warning
-        } else {
-            EventType::Normal
+    let namespace = about.namespace.clone();
+    Note {
+        metadata: ObjectMeta {
+            // What is about an object without a namespace is kept in this one.
+            namespace: Some(namespace.unwrap_or_else(|| "default".into())),
+            generate_name: about.name.as_ref().map(|name| format!("{name}-")),
+            ..ObjectMeta::default()
         },
-        action: event.reason.clone(),
-        reason: event.reason,
+        type_: Some(if event.warning { "Warning" } else { "Normal" }.into()),
+        action: Some(event.reason.clone()),
+        reason: Some(event.reason),
         note: Some(text),
-        secondary: None,
-    };
-    (note, about)
+        regarding: Some(about),
+        event_time: Some(MicroTime(Timestamp::now())),
+        // As OpenELB's: tools that pick events by source go on.
+        reporting_controller: Some(source.into()),
+        reporting_instance: Some(identity.into()),
+        ..Note::default()
+    }
 }

@@ -16,15 +16,13 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use weir_core::controller::{READY, SERVED, StatusCondition, Telling};
+use weir_core::controller::{Event, READY, SERVED, StatusCondition, Telling, silence};
 use weir_crds::{Eip, GROUP};
 
 /// Whose fields these are to the API server.
 const MANAGER: &str = "weir-controller";
 /// How long something has to be so before it is told.
 const SETTLED: Duration = Duration::from_secs(1);
-/// The same of what rests on what nodes do not say: twice as long as one may keep it to itself, at least and for each node.
-const SILENCE: (Duration, Duration) = (Duration::from_secs(12), Duration::from_millis(500));
 /// Between two writes to one object.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The same after a refusal.
@@ -59,8 +57,8 @@ impl Teller {
         self.not_before.clear();
     }
 
-    /// Makes those of the writes that are due; gives when to come again, if any are not.
-    pub(super) async fn tell(&mut self, tellings: Vec<Telling>, leading: &Leading) -> Option<Instant> {
+    /// Makes those of the writes that are due; gives what there is to say, and when to come again, if any are not.
+    pub(super) async fn tell(&mut self, tellings: Vec<Telling>, leading: &Leading) -> (Vec<Event>, Option<Instant>) {
         let now = Instant::now();
         let mut former = std::mem::take(&mut self.since);
         self.not_before.retain(|_, until| *until > now);
@@ -77,29 +75,43 @@ impl Teller {
             }
         }
         let this = &*self;
-        let done: Vec<(Object, Duration)> = stream::iter(due)
+        let done: Vec<(Object, Duration, Option<Event>)> = stream::iter(due)
             .map(|(object, telling)| async move {
-                let pause = leading.during(this.make(&object, telling)).await;
-                (object, pause.unwrap_or(PAUSE))
+                let made = leading.during(this.make(&object, telling)).await;
+                let (pause, event) = made.unwrap_or((PAUSE, None));
+                (object, pause, event)
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
         let now = Instant::now();
-        self.not_before
-            .extend(done.into_iter().map(|(object, pause)| (object, now + pause)));
-        next
+        let mut events = Vec::new();
+        for (object, pause, event) in done {
+            self.not_before.insert(object, now + pause);
+            events.extend(event);
+        }
+        (events, next)
     }
 
-    /// Makes one write; gives for how long the object is to be left alone then.
-    async fn make(&self, object: &Object, telling: Telling) -> Duration {
+    /// Makes one write; gives for how long the object is to be left alone then, and what there is to say.
+    async fn make(&self, object: &Object, telling: Telling) -> (Duration, Option<Event>) {
+        let mut to_say = None;
         let made = match telling {
             Telling::Service { service, served, .. } => {
                 let api = Api::<Service>::namespaced(self.client.clone(), &service.namespace);
                 self.tell_service(&api, &service.name, served).await
             }
-            Telling::Eip { eip, ready, gone } => self.tell_eip(&eip, &ready, &gone).await,
+            Telling::Eip {
+                eip,
+                ready,
+                gone,
+                event,
+            } => {
+                to_say = event;
+                self.tell_eip(&eip, &ready, &gone).await
+            }
         };
+        let is_told = made.is_ok();
         let (result, pause) = match made {
             Ok(()) => (telemetry::Result::Written, PAUSE),
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {
@@ -112,7 +124,7 @@ impl Teller {
             }
         };
         self.telemetry.wrote("tell", result);
-        pause
+        (pause, to_say.filter(|_| is_told))
     }
 
     async fn tell_service(
@@ -166,7 +178,7 @@ fn settled(telling: &Telling) -> Duration {
         Telling::Service {
             silent_nodes: Some(nodes),
             ..
-        } => SILENCE.0.max(SILENCE.1 * *nodes),
+        } => silence(*nodes),
         Telling::Service { .. } | Telling::Eip { .. } => SETTLED,
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use tracing::{debug, info, warn};
 use weir_core::{
     controller::{Action, EIP_FINALIZER, EIP_LABEL, EipStatus, Event, SERVICE_FINALIZER, World},
-    model::{ObjectRef, ServiceKey},
+    model::ServiceKey,
 };
 use weir_crds::Eip;
 
@@ -44,23 +44,6 @@ impl Object {
         }
     }
 
-    /// What to say when the API server refuses to write it.
-    pub(super) fn refused(&self, world: &World, message: String) -> Option<Event> {
-        let (object, uid) = match self {
-            Self::Service(key) => (ObjectRef::service(key), &world.service(key)?.uid),
-            Self::Eip(name) => (ObjectRef::cluster_scoped("Eip", name), &world.eip(name)?.uid),
-        };
-        Some(Event {
-            object,
-            uid: uid.clone(),
-            warning: true,
-            reason: "WriteRefused".into(),
-            message: format!(
-                "the API server refuses what is to be written into this object; it is tried again: {message}"
-            ),
-        })
-    }
-
     /// Its version in a snapshot; `None` if it is not there.
     pub(super) fn version<'a>(&self, world: &'a World) -> Option<&'a str> {
         match self {
@@ -77,8 +60,8 @@ pub(super) struct Outcome {
     pub(super) written: BTreeMap<Object, String>,
     /// What there is to say.
     pub(super) events: Vec<Event>,
-    /// Objects whose write the API server refused for another reason than their age, with what it said.
-    pub(super) refused: Vec<(Object, String)>,
+    /// Objects whose write the API server refused for another reason than their age, with what there is to say.
+    pub(super) refused: Vec<(Object, Option<Event>)>,
     /// Whether there was a request that nobody answered.
     pub(super) unanswered: bool,
 }
@@ -133,20 +116,24 @@ impl Writer {
                 .map(|action| async move {
                     // Who does not answer now will not answer the next.
                     if !leading.now() || silence.load(Ordering::Relaxed) {
-                        return Done::Nothing;
+                        return (Done::Nothing, None);
                     }
-                    let name = telemetry::name(&action);
+                    let planned = action.clone();
                     // What is planned from our time is not to be written in another's.
                     let done = leading
                         .during(self.make(world, action))
                         .await
                         .unwrap_or(Done::Unanswered);
-                    self.telemetry.wrote(name, done.result());
+                    self.telemetry.wrote(telemetry::name(&planned), done.result());
                     silence.fetch_or(matches!(done, Done::Unanswered), Ordering::Relaxed);
-                    done
+                    let refusal = match &done {
+                        Done::Refused(_, message) => Event::refused(world, &planned, message),
+                        _ => None,
+                    };
+                    (done, refusal)
                 })
                 .buffer_unordered(AT_ONCE);
-            while let Some(done) = done.next().await {
+            while let Some((done, refusal)) = done.next().await {
                 match done {
                     Done::Written(object, before, events) => {
                         outcome.written.insert(object, before);
@@ -155,7 +142,7 @@ impl Writer {
                     // A snapshot that still has that version is worth no other attempt.
                     Done::Outdated(object, before) => drop(outcome.written.insert(object, before)),
                     Done::Nothing => {}
-                    Done::Refused(object, message) => outcome.refused.push((object, message)),
+                    Done::Refused(object, _) => outcome.refused.push((object, refusal)),
                     Done::Unanswered => outcome.unanswered = true,
                 }
             }

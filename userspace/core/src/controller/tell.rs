@@ -3,7 +3,7 @@
 //! Nodes tell how they stand to an Eip in its status ([`Standing`]); from that, and from what is wrong with the objects
 //! themselves, follow the conditions. A Service that is served and always was is not written to for this.
 
-use super::{StatusCondition, Telling, World, serve::Served};
+use super::{Announcing, EipObject, Event, StatusCondition, Telling, World, announcers::Seen, serve::Served};
 use crate::{
     model::{Condition, Eip, ObjectRef, Service, ServiceKey, reason},
     standing::{Problem, Standing},
@@ -17,6 +17,8 @@ use std::{
 const NO_NODE: &str = "NoNode";
 /// Others have to leave an address first.
 const AWAITED: &str = "AddressAwaited";
+/// Who announces what an Eip with that label has.
+const LEFT: &str = "that is left to somebody else by the label openelb.kubesphere.io/cni";
 /// The most nodes that a message names.
 const NAMED: usize = 3;
 
@@ -28,8 +30,8 @@ pub(super) struct Told<'a> {
     faults: BTreeMap<&'a ObjectRef, Vec<&'a Condition>>,
     /// What nodes say is wrong with each Service.
     problems: BTreeMap<&'a ServiceKey, BTreeSet<&'a Problem>>,
-    /// The addresses whose traffic some node draws.
-    announced: BTreeSet<IpAddr>,
+    /// The addresses whose traffic some node draws, with those nodes.
+    announced: BTreeMap<IpAddr, BTreeSet<&'a str>>,
     /// The Eips of which every node that is well says something.
     heard: BTreeSet<&'a str>,
 }
@@ -45,6 +47,7 @@ fn is_harmless(reason: &str) -> bool {
         reason::HEALTH_CHECK_PORT,
         // In its weights: those of the other nodes count.
         reason::UNKNOWN_NODE,
+        reason::LEFT_TO_CNI,
     ]
     .contains(&reason)
 }
@@ -56,12 +59,14 @@ impl<'a> Told<'a> {
             faults.entry(&condition.object).or_default().push(condition);
         }
         let mut problems: BTreeMap<&ServiceKey, BTreeSet<&Problem>> = BTreeMap::new();
-        let mut announced = BTreeSet::new();
-        for (_, standing) in world.eips.keys().flat_map(|eip| standings(world, eip)) {
+        let mut announced: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+        for (node, standing) in world.eips.keys().flat_map(|eip| standings(world, eip)) {
             for problem in &standing.problems {
                 problems.entry(&problem.service).or_default().insert(problem);
             }
-            announced.extend(&standing.announces);
+            for address in &standing.announces {
+                announced.entry(*address).or_default().insert(node);
+            }
         }
         let nodes = world.cluster.nodes.keys();
         let well = nodes.filter(|node| speaks(world, node)).count();
@@ -118,7 +123,7 @@ impl<'a> Told<'a> {
         });
         let eips = self.world.eips.iter().filter_map(|(name, object)| {
             let eip = self.world.cluster.eips.get(name).filter(|eip| !eip.deleting)?;
-            let ready = self.of_eip(name, eip);
+            let (ready, unready) = self.of_eip(name, eip);
             // What OpenELB's speakers have made ready stays so until our nodes have a say.
             if object.ready == (true, None) && ready.reason == NO_NODE {
                 return None;
@@ -133,6 +138,7 @@ impl<'a> Told<'a> {
             let as_told = object.ready == (ready.holds, Some(ready.clone()));
             (!as_told || !gone.is_empty()).then(|| Telling::Eip {
                 eip: name.clone(),
+                event: set_up(name, object, &ready, &unready),
                 ready,
                 gone,
             })
@@ -157,17 +163,21 @@ impl<'a> Told<'a> {
             .map(|fault| (&*fault.reason, sentence(&fault.field, &fault.message)))
             .chain(problems.map(|it| (&*it.reason, sentence(&it.field, &it.message))))
             .collect();
-        let taken_of = || taken.into_iter().flatten();
-        let unannounced =
-            taken_of().find(|(address, eip)| self.heard.contains(eip) && !self.announced.contains(address));
         let mut silent_nodes = None;
         // If nodes say what is wrong with the Service, that is why.
         let explained = said.iter().any(|(reason, _)| !is_harmless(reason));
-        if let Some((address, eip)) = unannounced.filter(|_| !explained) {
-            let message = format!("no node announces {address}{}", self.why_not(eip));
+        let mut taken_of = taken.into_iter().flatten();
+        let missed = taken_of.find_map(|(address, eip)| self.missed(*address, eip));
+        if let Some(message) = missed.filter(|_| !explained) {
             said.insert(0, (reason::NOT_ANNOUNCED, message));
-            silent_nodes = Some(u32::try_from(self.world.cluster.nodes.len()).unwrap_or(u32::MAX));
+            silent_nodes = Some(self.nodes());
         }
+        let taken_of = taken.into_iter().flatten();
+        let left = taken_of.filter(|(_, eip)| self.heard.contains(eip) && self.is_left_to_cni(eip));
+        said.extend(left.map(|(address, eip)| {
+            let message = format!("{address} is served and not announced: {} of Eip {eip}.", LEFT);
+            (reason::LEFT_TO_CNI, message)
+        }));
         // What matters most first.
         said.sort_by_key(|(reason, _)| is_harmless(reason));
         let condition = said.first().map(|(reason, _)| StatusCondition {
@@ -176,6 +186,56 @@ impl<'a> Told<'a> {
             message: said.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(" "),
         });
         (condition, silent_nodes)
+    }
+
+    /// Who announces what Services show.
+    pub(super) fn announcing(&self) -> Announcing {
+        let by = self.announced.iter();
+        let by = by.map(|(address, nodes)| (*address, nodes.iter().map(|node| (*node).to_owned()).collect()));
+        let mut announcing = Announcing::new(by.collect(), self.nodes());
+        let eips = &self.world.cluster.eips;
+        for (key, service, object) in self.world.services() {
+            let taken = self.served.wanted.get(key).into_iter().flatten();
+            let taken = taken.filter(|(_, eip)| !self.is_left_to_cni(eip));
+            for (address, eip) in taken.filter(|(address, _)| service.ingress.contains(address)) {
+                let missed = self.missed(*address, eip);
+                let told = object.served.as_ref();
+                let seen = Seen {
+                    elected: eips.get(*eip).is_some_and(Eip::elects),
+                    missed: missed.filter(|_| !self.is_explained(key)),
+                    told: told.is_some_and(|told| told.reason == reason::NOT_ANNOUNCED),
+                };
+                announcing.show(key, object, *address, seen);
+            }
+        }
+        announcing
+    }
+
+    /// Whether something is known to be wrong with a Service that keeps it from being served.
+    fn is_explained(&self, key: &ServiceKey) -> bool {
+        let faults = self.faults.get(&ObjectRef::service(key)).into_iter().flatten();
+        let problems = self.problems.get(key).into_iter().flatten();
+        let mut reasons = faults
+            .map(|fault| &*fault.reason)
+            .chain(problems.map(|problem| &*problem.reason));
+        reasons.any(|reason| !is_harmless(reason))
+    }
+
+    /// Whether it is for somebody else to announce what an Eip has.
+    fn is_left_to_cni(&self, eip: &str) -> bool {
+        let eip = self.world.cluster.eips.get(eip);
+        eip.is_some_and(|eip| eip.left_to_cni)
+    }
+
+    fn nodes(&self) -> u32 {
+        u32::try_from(self.world.cluster.nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// That nobody announces an address of an Eip, when all have had their say.
+    fn missed(&self, address: IpAddr, eip: &str) -> Option<String> {
+        let heard = self.heard.contains(eip) && !self.is_left_to_cni(eip);
+        let missed = heard && !self.announced.contains_key(&address);
+        missed.then(|| format!("no node announces {address}{}", self.why_not(eip)))
     }
 
     /// That a Service waits for others to leave an address, if it does.
@@ -214,7 +274,8 @@ impl<'a> Told<'a> {
         }
     }
 
-    fn of_eip(&self, name: &str, eip: &Eip) -> StatusCondition {
+    /// How an Eip stands, and what those nodes say that do not serve it.
+    fn of_eip(&self, name: &str, eip: &Eip) -> (StatusCondition, String) {
         let object = ObjectRef::cluster_scoped("Eip", name);
         let faults = self.faults.get(&object).into_iter().flatten();
         let mut faults = faults.filter(|fault| fault.reason != reason::SECOND_DEFAULT);
@@ -224,7 +285,8 @@ impl<'a> Told<'a> {
             message,
         };
         if let Some(fault) = faults.next() {
-            return not(&fault.reason, sentence(&fault.field, &fault.message));
+            let refused = not(&fault.reason, sentence(&fault.field, &fault.message));
+            return (refused, String::new());
         }
         let (ready, unready): (Vec<_>, Vec<_>) = standings(self.world, name).partition(|(_, standing)| standing.ready);
         let named: Vec<String> = unready
@@ -232,30 +294,49 @@ impl<'a> Told<'a> {
             .take(NAMED)
             .map(|(node, standing)| format!("{node}: {}", standing.message))
             .collect();
+        let mut unready_say = named.join(" ");
         let more = unready.len().saturating_sub(NAMED);
-        let more = if more > 0 {
-            format!(" And {more} more nodes are not ready.")
+        if more > 0 {
+            unready_say += &format!(" And {more} more nodes are not ready.");
+        }
+        let announced_by = if eip.left_to_cni {
+            format!(" Its addresses are not announced: {LEFT}.")
         } else {
             String::new()
         };
-        let unready = named.join(" ");
-        match ready.len() {
-            0 if unready.is_empty() => not(
+        let condition = match (ready.len(), unready.is_empty()) {
+            (0, true) => not(
                 NO_NODE,
                 "no node has said that it serves this Eip; see whether `weir agent` runs on the nodes.".into(),
             ),
-            0 => not("NotReady", format!("{unready}{more}")),
-            count => StatusCondition {
+            (0, false) => not("NotReady", unready_say.clone()),
+            (count, all) => StatusCondition {
                 holds: true,
-                reason: if eip.disabled { "Disabled" } else { "Ready" }.into(),
-                message: match (count, unready.is_empty()) {
+                reason: match eip {
+                    Eip { disabled: true, .. } => "Disabled",
+                    Eip { left_to_cni: true, .. } => reason::LEFT_TO_CNI,
+                    _ => "Ready",
+                }
+                .into(),
+                message: match (count, all) {
                     (1, true) => "One node serves it.".into(),
                     (_, true) => format!("{count} nodes serve it."),
-                    _ => format!("{count} of the nodes serve it. {unready}{more}"),
-                },
+                    _ => format!("{count} of the nodes serve it. {unready_say}"),
+                } + &announced_by,
             },
-        }
+        };
+        (condition, unready_say)
     }
+}
+
+/// What is to be said when an Eip's condition becomes `ready`: that it is served, once, and what nodes newly say that do not.
+fn set_up(name: &str, object: &EipObject, ready: &StatusCondition, unready: &str) -> Option<Event> {
+    let before = object.ready.1.as_ref();
+    let held = before.is_some_and(|before| before.holds);
+    let said = before.is_some_and(|before| before.message.contains(unready));
+    let failed = !unready.is_empty() && !said || held && ready.reason == NO_NODE;
+    let begins = ready.holds && !held;
+    (failed || begins).then(|| Event::set_up(name, &object.uid, failed, ready.message.clone()))
 }
 
 /// Whether what a node says counts: it is there and well, and its agent speaks.

@@ -1,5 +1,6 @@
 //! What is written, step by step. Rows A.. and B.. are OpenELB's behaviours and ours beyond them.
 
+mod announcing;
 mod staying;
 mod swapping;
 mod telling;
@@ -51,6 +52,8 @@ struct Objects {
     node_addresses: Vec<IpAddr>,
     silent: BTreeSet<String>,
     events: Vec<String>,
+    /// What was said of Eips beside: whether it is a warning, reason and message.
+    set_up: Vec<(bool, String, String)>,
 }
 
 impl Objects {
@@ -104,7 +107,14 @@ impl Objects {
         for telling in planned.telling {
             match telling {
                 Telling::Service { service, served, .. } => self.services.get_mut(&service).unwrap().1.served = served,
-                Telling::Eip { eip, ready, gone } => {
+                Telling::Eip {
+                    eip,
+                    ready,
+                    gone,
+                    event,
+                } => {
+                    self.set_up
+                        .extend(event.map(|event| (event.warning, event.reason, event.message)));
                     let object = &mut self.eips.get_mut(&eip).unwrap().1;
                     object.ready = (ready.holds, Some(ready));
                     object.nodes.retain(|node, _| !gone.contains(node));
@@ -366,7 +376,7 @@ fn a_fault_of_the_eip_leaves_services_alone() {
     }
     assert_eq!(
         objects.warnings(),
-        ["Eip pool InvalidInterface", "Service apps/late AssignIPFailed"]
+        ["Eip pool add/update eip", "Service apps/late AssignIPFailed"]
     );
 }
 

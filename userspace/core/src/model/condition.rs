@@ -118,6 +118,8 @@ pub mod reason {
     pub const SECOND_DEFAULT: &str = "SecondDefault";
     /// An Eip is to be announced in a way that is not spoken.
     pub const NOT_ANNOUNCED: &str = "NotAnnounced";
+    /// An Eip has the label that leaves announcing its addresses to somebody else.
+    pub const LEFT_TO_CNI: &str = "AnnouncedByOthers";
     /// No node may announce an Eip's addresses.
     pub const NO_ELIGIBLE_NODE: &str = "NoEligibleNode";
     /// A node does not say that an agent on it takes packets out of the tunnel.

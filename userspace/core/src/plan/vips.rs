@@ -4,7 +4,7 @@ use super::{Condition, ThisNode, Vip, nodes::Nodes, serving::Deliveries};
 use crate::{
     SharedMap, election,
     ipam::Pools,
-    model::{Mode, ObjectRef, reason},
+    model::{Eip, ObjectRef, reason},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,8 +18,8 @@ pub(super) struct Vips {
     all: SharedMap<IpAddr, Arc<Vip>>,
     /// Those that could be served and have no owner, by Eip.
     unowned: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Eips whose addresses nobody is elected for.
-    unannounced: BTreeSet<String>,
+    /// Eips whose addresses nobody is elected for, and what there is to say about it.
+    unannounced: BTreeMap<String, Condition>,
 }
 
 /// What owners follow from, besides where an address can be served.
@@ -88,8 +88,7 @@ impl Vips {
         before: Option<&Arc<Vip>>,
     ) -> Option<Arc<Vip>> {
         let pool = election.pools.named(election.eips.get(&address)?)?;
-        // Until VRRP is spoken, `vip` is served the way `layer2` is: one owner that answers ARP and NDP.
-        let elects = pool.eip.mode != Mode::Bgp;
+        let elects = pool.eip.elects();
         let delivery = deliveries.get(&address).filter(|_| elects);
         let interface = pool.eip.interface.as_ref().filter(|_| elects);
         let as_before =
@@ -110,8 +109,9 @@ impl Vips {
         if delivery.is_some() && vip.owner.is_none() {
             self.unowned.entry(pool.name.into()).or_default().insert(address);
         }
-        if !elects && !self.unannounced.contains(pool.name) {
-            self.unannounced.insert(pool.name.into());
+        if !elects && !self.unannounced.contains_key(pool.name) {
+            let said = left_to_cni(pool.name, pool.eip).unwrap_or_else(|| not_announced(pool.name));
+            self.unannounced.insert(pool.name.into(), said);
         }
         Some(vip)
     }
@@ -122,8 +122,18 @@ impl Vips {
             let first = addresses.first()?;
             Some(no_eligible_node((eip, (*first, addresses.len()))))
         });
-        self.unannounced.iter().map(|eip| not_announced(eip)).chain(unowned)
+        self.unannounced.values().cloned().chain(unowned)
     }
+}
+
+/// That it is somebody else's to announce an Eip, if it is.
+pub(crate) fn left_to_cni(name: &str, eip: &Eip) -> Option<Condition> {
+    let message = "its addresses are given out and served, and not announced: the label leaves it to somebody else to bring \
+                   their traffic to the nodes. Remove the label if the nodes are to announce them.";
+    let object = ObjectRef::cluster_scoped("Eip", name);
+    let field = "metadata.labels[openelb.kubesphere.io/cni]";
+    let said = || Condition::new(object, field, reason::LEFT_TO_CNI, message.into());
+    eip.left_to_cni.then(said)
 }
 
 fn not_announced(eip: &str) -> Condition {

@@ -184,6 +184,16 @@ fn defined(definition: &Definition, findings: &mut Findings) {
 fn announced(cluster: &Cluster, surroundings: &Surroundings, findings: &mut Findings) {
     for (name, eip) in &cluster.eips {
         let object = ObjectRef::cluster_scoped("Eip", name);
+        if eip.left_to_cni {
+            findings.add(
+                Level::Warning,
+                &object,
+                "metadata.labels[openelb.kubesphere.io/cni]",
+                "leaves it to somebody else to announce its addresses, as with OpenELB 0.5; 0.6 announces them all the same",
+                "remove the label if the nodes are to announce them",
+            );
+            continue;
+        }
         match eip.mode {
             Mode::Layer2 => {}
             Mode::Bgp => findings.add(

@@ -3,7 +3,7 @@
 use super::*;
 use crate::standing::{Problem, Standing};
 
-fn ready(announces: &[&str]) -> Standing {
+pub(super) fn ready(announces: &[&str]) -> Standing {
     Standing {
         ready: true,
         announces: announces.iter().map(|text| address(text)).collect(),
@@ -11,7 +11,7 @@ fn ready(announces: &[&str]) -> Standing {
     }
 }
 
-fn problem(service: &str, reason: &str) -> Problem {
+pub(super) fn problem(service: &str, reason: &str) -> Problem {
     Problem {
         service: key(service),
         field: "spec.selector".into(),
@@ -21,7 +21,7 @@ fn problem(service: &str, reason: &str) -> Problem {
 }
 
 impl Objects {
-    fn says(&mut self, node: &str, eip: &str, standing: Standing) {
+    pub(super) fn says(&mut self, node: &str, eip: &str, standing: Standing) {
         let object = &mut self.eips.get_mut(eip).unwrap().1;
         object.nodes.insert(node.into(), standing);
     }
@@ -46,7 +46,7 @@ impl Objects {
     }
 }
 
-fn one_service() -> Objects {
+pub(super) fn one_service() -> Objects {
     let mut objects = Objects::with(&[("pool", eip("10.1.0.8/30"))], &[("web", service(&[(POOL, "pool")]))]);
     objects.nodes = vec!["a".into(), "b".into()];
     objects.settle();
@@ -228,4 +228,35 @@ fn what_openelb_serves_is_not_called_unserved() {
     objects.silent = ["a".to_owned(), "b".to_owned()].into();
     assert_eq!(objects.served("web"), None);
     assert_eq!(objects.eips["pool"].1.ready, (true, None));
+}
+
+/// A25: somebody else brings the traffic; that is said, and nothing is wrong.
+#[test]
+fn a25_what_is_left_to_the_cni_is_served_and_said_not_to_be_announced() {
+    let mut objects = one_service();
+    objects.eips.get_mut("pool").unwrap().0.left_to_cni = true;
+    objects.says("a", "pool", ready(&[]));
+    // What is so without our agents is not written.
+    assert_eq!(objects.served("web"), None);
+    objects.says("b", "pool", ready(&[]));
+    let left = "that is left to somebody else by the label openelb.kubesphere.io/cni";
+    let told = format!("10.1.0.8 is served and not announced: {left} of Eip pool.");
+    let reason = || "AnnouncedByOthers".to_owned();
+    assert_eq!(objects.served("web"), Some((true, reason(), told)));
+    let told = format!("2 nodes serve it. Its addresses are not announced: {left}.");
+    assert_eq!(objects.ready("pool"), (true, reason(), told));
+    // What is wrong counts all the same.
+    let wrong = Standing {
+        problems: vec![problem("web", "NoEndpoints")],
+        ..ready(&[])
+    };
+    objects.says("a", "pool", wrong);
+    let (holds, reason, message) = objects.served("web").unwrap();
+    assert_eq!((holds, &*reason), (false, "NoEndpoints"));
+    assert!(message.contains(left), "{message}");
+    // Announced again, it is served like any other.
+    objects.eips.get_mut("pool").unwrap().0.left_to_cni = false;
+    objects.says("a", "pool", ready(&["10.1.0.8"]));
+    assert_eq!(objects.served("web").unwrap().1, "Served");
+    assert_eq!(objects.ready("pool").1, "Ready");
 }

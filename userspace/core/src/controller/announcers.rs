@@ -1,0 +1,257 @@
+//! Events about who announces the addresses of Services: one for each change, for the whole cluster.
+//!
+//! What nodes say in the statuses of Eips comes one by one, and a change of the announcing node is two words: of the one that
+//! begins and of the one that ends. So what is so is said when it has been so for a while, and after it nothing for a while:
+//! the longer, the more often it changes. Whoever begins to lead takes what is so then for said.
+
+use super::{Event, ServiceObject};
+use crate::model::ServiceKey;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+/// How long something has to be so before it is said.
+const SETTLED: Duration = Duration::from_secs(1);
+/// The same of what rests on what nodes do not say: twice as long as one may keep it to itself, at least and for each node.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(12), Duration::from_millis(500));
+/// Between two events about one address of a Service: at first, and when it changes again and again.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
+
+/// How long nodes, of so many, are waited for before what they do not say counts.
+#[must_use]
+pub fn silence(nodes: u32) -> Duration {
+    SILENCE.0.max(SILENCE.1 * nodes)
+}
+
+/// An address that a Service has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Held {
+    address: IpAddr,
+    service: ServiceKey,
+    uid: String,
+}
+
+/// What there is to see of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Whether one node is to announce it, and no other.
+    pub elected: bool,
+    /// What is to be said when nobody announces it, if anything: that it should be.
+    pub missed: Option<String>,
+    /// Whether the Service's status says so already.
+    pub told: bool,
+}
+
+/// Who announces what, in one snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcing {
+    shown: BTreeMap<Held, Seen>,
+    /// Nodes by address, whoever has it.
+    by: BTreeMap<IpAddr, BTreeSet<String>>,
+    nodes: u32,
+}
+
+impl Announcing {
+    /// Who announces each address, of a cluster of so many nodes.
+    pub(super) fn new(by: BTreeMap<IpAddr, BTreeSet<String>>, nodes: u32) -> Self {
+        Self {
+            shown: BTreeMap::new(),
+            by,
+            nodes,
+        }
+    }
+
+    /// A Service shows an address.
+    pub(super) fn show(&mut self, service: &ServiceKey, object: &ServiceObject, address: IpAddr, seen: Seen) {
+        let held = Held {
+            address,
+            service: service.clone(),
+            uid: object.uid.clone(),
+        };
+        self.shown.insert(held, seen);
+    }
+
+    fn by(&self, address: IpAddr) -> BTreeSet<String> {
+        self.by.get(&address).cloned().unwrap_or_default()
+    }
+
+    /// Whether any Service has it.
+    fn is_held(&self, address: IpAddr) -> bool {
+        let first = Held {
+            address,
+            service: ServiceKey {
+                namespace: String::new(),
+                name: String::new(),
+            },
+            uid: String::new(),
+        };
+        let next = self.shown.range(first..).next();
+        next.is_some_and(|(held, _)| held.address == address)
+    }
+}
+
+/// What has been said of one address of a Service.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    /// Who announces it; nothing at first.
+    said: Option<BTreeSet<String>>,
+    /// What else is so, and since when.
+    otherwise: Option<(Otherwise, Duration)>,
+    /// Whether it was warned of those that go on announcing it.
+    warned: bool,
+    /// Before when nothing is said, and for how long that is.
+    not_before: Duration,
+    pause: Duration,
+}
+
+/// What is otherwise than it was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Otherwise {
+    /// These announce it.
+    By(BTreeSet<String>),
+    /// The Service has it no longer, and it is not announced for it.
+    Withdrawn,
+    /// The Service has it no longer, and it is announced for nobody.
+    Left,
+}
+
+impl Entry {
+    /// When that can be said that is otherwise now.
+    fn due(&mut self, now: Duration, otherwise: Otherwise, after: Duration) -> Duration {
+        let since = match self.otherwise.take() {
+            Some((before, since)) if before == otherwise => since,
+            _ => now,
+        };
+        self.otherwise = Some((otherwise, since));
+        since + after
+    }
+
+    fn is_said(&mut self, by: BTreeSet<String>, now: Duration) {
+        let again = now < self.not_before + self.pause;
+        self.pause = if again { (self.pause * 2).min(PAUSE.1) } else { PAUSE.0 };
+        self.not_before = now + self.pause;
+        self.otherwise = None;
+        self.said = Some(by);
+    }
+}
+
+/// What has been said of who announces what.
+#[derive(Clone, Debug, Default)]
+pub struct Announcers {
+    /// `None` before the first look.
+    entries: Option<BTreeMap<Held, Entry>>,
+}
+
+impl Announcers {
+    /// Takes in what there is to see at `now` (on a clock of our own that never goes back); gives what is to be said, and when
+    /// there may be more to say with nothing having changed.
+    pub fn look(&mut self, now: Duration, announcing: &Announcing) -> (Vec<Event>, Option<Duration>) {
+        let Some(mut former) = self.entries.take() else {
+            self.entries = Some(begin(announcing));
+            return (Vec::new(), None);
+        };
+        let mut look = Look {
+            now,
+            announcing,
+            events: Vec::new(),
+            next: None,
+        };
+        let mut entries = BTreeMap::new();
+        for (held, seen) in &announcing.shown {
+            let mut entry = former.remove(held).unwrap_or_default();
+            look.shown(held, seen, &mut entry);
+            entries.insert(held.clone(), entry);
+        }
+        for (held, mut entry) in former {
+            if look.is_gone(&held, &mut entry) {
+                entries.insert(held, entry);
+            }
+        }
+        self.entries = Some(entries);
+        (look.events, look.next)
+    }
+}
+
+/// What is so when we begin.
+fn begin(announcing: &Announcing) -> BTreeMap<Held, Entry> {
+    let entries = announcing.shown.iter().map(|(held, seen)| {
+        let by = announcing.by(held.address);
+        let known = !by.is_empty() || seen.told;
+        let entry = Entry {
+            said: known.then_some(by),
+            ..Entry::default()
+        };
+        (held.clone(), entry)
+    });
+    entries.collect()
+}
+
+struct Look<'a> {
+    now: Duration,
+    announcing: &'a Announcing,
+    events: Vec<Event>,
+    next: Option<Duration>,
+}
+
+impl Look<'_> {
+    /// Whether it is time; else it is come back to.
+    fn is_time(&mut self, at: Duration) -> bool {
+        let is_time = at <= self.now;
+        if !is_time {
+            let at = at.max(self.now + SETTLED / 4);
+            self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        }
+        is_time
+    }
+
+    fn shown(&mut self, held: &Held, seen: &Seen, entry: &mut Entry) {
+        let by = self.announcing.by(held.address);
+        entry.warned = false;
+        if entry.said.as_ref() == Some(&by) || by.is_empty() && seen.missed.is_none() {
+            entry.otherwise = None;
+            return;
+        }
+        // While another is about to begin or to end, it is none, or two.
+        let after = if seen.elected && by.len() == 1 {
+            SETTLED
+        } else {
+            silence(self.announcing.nodes)
+        };
+        let at = entry.due(self.now, Otherwise::By(by.clone()), after);
+        if self.is_time(at.max(entry.not_before)) {
+            let Held { address, service, uid } = held;
+            let event = match &seen.missed {
+                Some(missed) if by.is_empty() => Event::missed(service, uid, missed.clone()),
+                _ => Event::announced(service, uid, *address, &by),
+            };
+            self.events.push(event);
+            entry.is_said(by, self.now);
+        }
+    }
+
+    /// Of what a Service has no longer; whether there is more to say of it.
+    fn is_gone(&mut self, held: &Held, entry: &mut Entry) -> bool {
+        if entry.said.as_ref().is_none_or(BTreeSet::is_empty) {
+            return false;
+        }
+        let Held { address, service, uid } = held;
+        let by = self.announcing.by(*address);
+        let others = self.announcing.is_held(*address);
+        if by.is_empty() || others {
+            let at = entry.due(self.now, Otherwise::Withdrawn, SETTLED);
+            let is_time = self.is_time(at);
+            if is_time {
+                self.events.push(Event::withdrawn(service, uid, *address, others));
+            }
+            return !is_time;
+        }
+        let at = entry.due(self.now, Otherwise::Left, silence(self.announcing.nodes));
+        if !entry.warned && self.is_time(at) {
+            self.events.push(Event::not_withdrawn(service, uid, *address, &by));
+            entry.warned = true;
+        }
+        true
+    }
+}

@@ -1,0 +1,288 @@
+//! Events about who announces what (B25).
+
+use super::{
+    telling::{one_service, problem, ready},
+    *,
+};
+use crate::standing::Standing;
+use std::time::Duration;
+
+/// Objects, who speaks of them, and a clock in seconds.
+struct Scene {
+    objects: Objects,
+    announcers: Announcers,
+    now: u64,
+    said: Vec<String>,
+}
+
+impl Scene {
+    /// One Service at 10.1.0.8, two nodes, and a controller that begins to lead.
+    fn begin() -> Self {
+        let mut scene = Self {
+            objects: one_service(),
+            announcers: Announcers::default(),
+            now: 1000,
+            said: Vec::new(),
+        };
+        scene.look();
+        scene
+    }
+
+    /// What is said now; gives in how many seconds to look again.
+    fn look(&mut self) -> Option<u64> {
+        let announcing = plan(&self.objects.world()).announcing;
+        let (events, next) = self.announcers.look(Duration::from_secs(self.now), &announcing);
+        self.said.extend(events.iter().map(|event| {
+            let kind = if event.warning { "Warning" } else { "Normal" };
+            format!("{} {kind} {}: {}", event.object, event.reason, event.message)
+        }));
+        next.map(|at| at.as_secs().saturating_sub(self.now))
+    }
+
+    /// The two nodes announce these now.
+    fn announce(&mut self, a: &[&str], b: &[&str]) -> &mut Self {
+        self.objects.says("a", "pool", ready(a));
+        self.objects.says("b", "pool", ready(b));
+        self.look();
+        self
+    }
+
+    /// Looks each second for so many; gives what is said.
+    fn pass(&mut self, seconds: u64) -> Vec<String> {
+        for _ in 0..seconds {
+            self.now += 1;
+            self.look();
+        }
+        std::mem::take(&mut self.said)
+    }
+
+    /// Makes all that is planned.
+    fn settle(&mut self) -> &mut Self {
+        self.objects.settle();
+        self.look();
+        self
+    }
+}
+
+const A: &str = "Service apps/web Normal SetBalancer: 10.1.0.8 is announced by a";
+const B: &str = "Service apps/web Normal SetBalancer: 10.1.0.8 is announced by b";
+const GONE: &str = "Service apps/web Normal DelBalancer: 10.1.0.8 is announced no longer";
+
+#[test]
+fn b25_one_event_per_change_of_who_announces() {
+    let mut scene = Scene::begin();
+    assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1), [A]);
+    assert_eq!(scene.pass(1000), [""; 0], "said once");
+    // The one that begins speaks first, or the one that ends; between them are two, or none.
+    scene.announce(&["10.1.0.8"], &["10.1.0.8"]).pass(4);
+    assert_eq!(scene.announce(&[], &["10.1.0.8"]).pass(1000), [B]);
+    scene.announce(&[], &[]).pass(4);
+    assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1000), [A]);
+    // What passes is not said.
+    scene.announce(&[], &[]).pass(4);
+    assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1000), [""; 0]);
+}
+
+#[test]
+fn b25_a_controller_that_begins_says_nothing_of_what_is_so() {
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    scene.announcers = Announcers::default();
+    assert_eq!(scene.pass(1000), [""; 0]);
+    assert_eq!(scene.announce(&[], &["10.1.0.8"]).pass(10), [B]);
+    // Nor what the status says, and what has no say is no event.
+    scene.announce(&[], &[]).pass(12);
+    scene.settle();
+    assert!(!scene.objects.services[&key("web")].1.served.as_ref().unwrap().holds);
+    scene.announcers = Announcers::default();
+    assert_eq!(scene.pass(1000), [""; 0]);
+    assert_eq!(scene.announce(&[], &["10.1.0.8"]).pass(10), [B]);
+}
+
+#[test]
+fn b25_a_flapping_announcer_is_said_the_seldomer_the_longer_it_flaps() {
+    let mut scene = Scene::begin();
+    for _ in 0..900 {
+        scene.announce(&["10.1.0.8"], &[]).now += 2;
+        scene.look();
+        scene.announce(&[], &["10.1.0.8"]).now += 2;
+        scene.look();
+    }
+    let said = scene.pass(0);
+    assert!((2..=12).contains(&said.len()), "in an hour: {said:?}");
+    // What it comes to is said in the end, if it is not what was said last, and no more.
+    let last = scene.pass(1000);
+    assert!(last.len() <= 1, "{last:?}");
+    assert_eq!(said.iter().chain(&last).next_back().unwrap(), B);
+    assert_eq!(scene.pass(1000), [""; 0]);
+    // Quiet for long enough, it is told at once again.
+    assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1), [A]);
+}
+
+#[test]
+fn b25_an_address_that_nobody_announces_is_warned_of_once_all_had_their_say() {
+    let mut scene = Scene::begin();
+    scene.objects.says("a", "pool", ready(&[]));
+    assert_eq!(scene.pass(1000), [""; 0], "b has said nothing");
+    let unready = Standing {
+        message: "Interface eth7: there is none.".into(),
+        ..Standing::default()
+    };
+    scene.objects.says("b", "pool", unready);
+    assert_eq!(scene.pass(12), [""; 0]);
+    let said = scene.pass(1000);
+    let missed =
+        "Service apps/web Warning SetBalancer: no node announces 10.1.0.8; b says: Interface eth7: there is none.";
+    assert_eq!(said, [missed]);
+    assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1), [A]);
+    // Nothing beside what nodes say is wrong with the Service.
+    let explained = Standing {
+        problems: vec![problem("web", "NoEndpoints")],
+        ..ready(&[])
+    };
+    scene.objects.says("a", "pool", explained);
+    assert_eq!(scene.pass(1000), [""; 0]);
+    assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1000), [""; 0]);
+}
+
+#[test]
+fn b25_what_a_service_has_no_longer_is_said_when_it_is_withdrawn() {
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    scene.objects.service("web").annotations.clear();
+    assert_eq!(scene.settle().pass(4), [""; 0], "still announced");
+    assert_eq!(scene.announce(&[], &[]).pass(1000), [GONE]);
+
+    // The same of one that is gone at once.
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    scene.objects.service("web").deleting = true;
+    scene.settle();
+    assert!(scene.objects.services.is_empty());
+    // A node that does not withdraw it is named, once.
+    let left = "Service apps/web Warning DelBalancer: 10.1.0.8 is no longer this Service's nor any other's, and still announced \
+                by a; see whether `weir agent` there can reach the API server";
+    assert_eq!(scene.pass(1000), [left]);
+    assert_eq!(scene.announce(&[], &[]).pass(1000), [GONE]);
+
+    // What nobody has announced is not withdrawn.
+    let mut scene = Scene::begin();
+    scene.objects.service("web").annotations.clear();
+    assert_eq!(scene.settle().pass(1000), [""; 0]);
+}
+
+/// A25.
+#[test]
+fn a25_b25_what_is_left_to_the_cni_is_withdrawn_and_not_missed() {
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    scene.objects.eips.get_mut("pool").unwrap().0.left_to_cni = true;
+    assert_eq!(scene.announce(&[], &[]).pass(1000), [GONE]);
+    scene.objects.eips.get_mut("pool").unwrap().0.left_to_cni = false;
+    assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1000), [A]);
+}
+
+/// B12.
+#[test]
+fn b25_who_leaves_a_shared_address_is_told_that_others_have_it() {
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    let mut other = service(&[(ADDRESS, "10.1.0.8")]);
+    other.ports[0].port = 443;
+    let other = (other, ServiceObject::default());
+    scene.objects.services.insert(key("other"), other);
+    let to_other = "Service apps/other Normal SetBalancer: 10.1.0.8 is announced by a";
+    assert_eq!(scene.settle().pass(10), [to_other]);
+    scene.objects.service("web").annotations.clear();
+    let gone = "Service apps/web Normal DelBalancer: 10.1.0.8 is announced for other Services that have it, and no longer for \
+                this one";
+    assert_eq!(scene.settle().pass(1000), [gone]);
+}
+
+#[test]
+fn b25_an_eip_is_said_to_be_set_up_once_and_what_fails_there_once() {
+    let mut objects = one_service();
+    assert_eq!(objects.set_up, [], "nobody has said anything");
+    objects.says("a", "pool", ready(&[]));
+    objects.settle();
+    let set_up = (false, "ConfigSpeaker".to_owned(), "One node serves it.".to_owned());
+    assert_eq!(std::mem::take(&mut objects.set_up), [set_up]);
+    // More nodes are no other event.
+    objects.says("b", "pool", ready(&[]));
+    objects.settle();
+    assert_eq!(objects.set_up, []);
+    let unready = || Standing {
+        message: "Interface eth7: there is none.".into(),
+        ..Standing::default()
+    };
+    objects.says("b", "pool", unready());
+    objects.settle();
+    let failed = |message: &str| (true, "ConfigSpeakerFailed".to_owned(), message.to_owned());
+    let one = failed("1 of the nodes serve it. b: Interface eth7: there is none.");
+    assert_eq!(std::mem::take(&mut objects.set_up), [one]);
+    // What others do meanwhile does not repeat it.
+    objects.nodes.push("c".into());
+    objects.says("c", "pool", ready(&[]));
+    objects.settle();
+    assert_eq!(objects.set_up, []);
+    objects.silent = ["a", "b", "c"].map(str::to_owned).into();
+    objects.settle();
+    let nobody = failed("no node has said that it serves this Eip; see whether `weir agent` runs on the nodes.");
+    assert_eq!(std::mem::take(&mut objects.set_up), [nobody]);
+    objects.silent.clear();
+    objects.says("a", "pool", ready(&[]));
+    objects.settle();
+    assert!(!objects.set_up[0].0);
+}
+
+/// B09.
+#[test]
+fn b25_a_request_that_cannot_be_made_out_and_one_that_is_refused_have_openelbs_reasons() {
+    let services = [
+        ("nowhere", service(&[])),
+        ("odd", service(&[(ADDRESS, "10.1.0")])),
+        ("late", service(&[(POOL, "none")])),
+    ];
+    let objects = Objects::with(&[("pool", eip("10.1.0.8/30")), ("more", eip("10.1.0.9"))], &services);
+    let mut warnings = objects.warnings();
+    warnings.sort();
+    assert_eq!(
+        warnings,
+        [
+            "Eip pool add/update eip",
+            "Service apps/late AssignIPFailed",
+            "Service apps/nowhere ConstructRequest",
+            "Service apps/odd ConstructRequest",
+        ]
+    );
+}
+
+#[test]
+fn b25_a_write_that_is_refused_has_the_reason_of_what_fails() {
+    let mut objects = Objects::with(&[("pool", eip("10.1.0.8/30"))], &[("web", service(&[(POOL, "pool")]))]);
+    let mut reasons = Vec::new();
+    let mut refuse = |objects: &mut Objects| loop {
+        let world = objects.world();
+        let actions = plan(&world).actions;
+        let refused = actions.iter().filter_map(|action| Event::refused(&world, action, "no"));
+        reasons.extend(refused.map(|event| format!("{} {}", event.object, event.reason)));
+        if objects.round().is_empty() {
+            break;
+        }
+    };
+    refuse(&mut objects);
+    objects.service("web").annotations.clear();
+    refuse(&mut objects);
+    assert_eq!(
+        reasons,
+        [
+            "Eip pool add/update eip",
+            "Eip pool add/update eip",
+            "Service apps/web AssignIPFailed",
+            "Service apps/web UpdateServiceStatus",
+            "Service apps/web ReleaseIPFailed",
+            "Service apps/web ReleaseIPFailed",
+            "Eip pool add/update eip",
+        ]
+    );
+}
