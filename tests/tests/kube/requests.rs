@@ -193,7 +193,8 @@ fn b01_b06_b14_b21_b26_b27_b28_requests_of_every_form() -> Result<()> {
     kubectl.apply(&service("late-by-both", &[(LABEL, "pool"), (ADDRESS, "10.10.1.12")]))?;
     kubectl.apply(&service("late-by-address", &[(ADDRESS, "10.10.1.13")]))?;
     kubectl.apply(&field("late-by-field", "10.10.1.14")?)?;
-    failed("late-by-namespace", "no enabled Eip")?;
+    cluster.has_event("late-by-namespace", "Warning", "ConstructRequest", "no enabled Eip")?;
+    cluster.shows("late-by-namespace", None)?;
     for name in ["late-by-name", "late-by-both", "late-by-address", "late-by-field"] {
         failed(name, "spec.disable")?;
     }
