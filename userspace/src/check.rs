@@ -6,6 +6,7 @@ mod ethtool;
 mod facts;
 mod findings;
 mod proxy;
+mod tc;
 
 use crate::{apply::bpf::pins, source::default_route, status::Format};
 use clap::Args;

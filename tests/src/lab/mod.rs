@@ -16,6 +16,7 @@ pub mod agent;
 pub mod cable;
 pub mod capture;
 pub mod client;
+pub mod foreign;
 pub mod frames;
 pub mod manifests;
 pub mod metrics;

@@ -181,7 +181,10 @@ fn g07_g10_as_the_manifests_start_the_image() -> Result<()> {
             // What it left in the kernel goes on, and is adopted by the next.
             answered()?;
             let found = look(at)?;
-            ensure!(found.contains("runs weir's XDP program"), "{found}");
+            ensure!(
+                found.contains("runs weir's XDP program") && !found.contains("others' tc programs"),
+                "{found}"
+            );
             *agent = start(at)?;
             ensure!(
                 agent.log().contains("took over the XDP link of an earlier agent"),

@@ -2,6 +2,7 @@
 
 use crate::{cluster::Cluster, health_checks};
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::{
     collections::BTreeSet,
     fs,
@@ -60,6 +61,18 @@ fn beside(mode: ProxyMode) -> Result<()> {
             .map(|node| KubeProxy::start(&cluster.control_plane, &cluster.lab, node, mode))
             .collect::<Result<_>>()?;
         cluster.start_agents()?;
+        for node in &cluster.lab.nodes {
+            let said = agent::run(&cluster.lab, node, "check", &["--interface", "eth0", "-o", "json"])?;
+            let said: Vec<Value> = serde_json::from_str(&said)?;
+            let of_proxy: Vec<_> = said
+                .iter()
+                .filter(|finding| finding["subject"] == "kube-proxy")
+                .collect();
+            ensure!(
+                matches!(&of_proxy[..], [one] if one["level"] == "ok" && one["says"] == format!("mode {mode}")),
+                "{of_proxy:?}"
+            );
+        }
 
         for family in FAMILIES {
             outside_by_weir(cluster, family).with_context(|| format!("{family} from outside"))?;

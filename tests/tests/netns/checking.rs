@@ -3,7 +3,11 @@
 use crate::scene::Scene;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::lab::{Family, Lab, Node, Shape, agent, client};
+use std::process::Output;
+use tests::lab::{
+    Agent, Family, Lab, Node, Shape, agent, client,
+    foreign::{End, Program},
+};
 
 const SHAPE: Shape = Shape {
     nodes: 1,
@@ -14,7 +18,28 @@ const SHAPE: Shape = Shape {
 
 /// What `weir check` finds on a node, and whether it says that it would work.
 fn check(lab: &Lab, node: &Node, interface: &str) -> Result<(bool, Vec<Value>)> {
-    let output = agent::output(lab, node, "check", &["--interface", interface, "-o", "json"])?;
+    read(&agent::output(
+        lab,
+        node,
+        "check",
+        &["--interface", interface, "-o", "json"],
+    )?)
+}
+
+/// The same as somebody who has no capabilities but these, as `setpriv` has them named.
+fn check_with(lab: &Lab, node: &Node, capabilities: &str) -> Result<(bool, Vec<Value>)> {
+    let mut command = node.namespace.command("setpriv");
+    command.arg(format!("--bounding-set=-all{capabilities}"));
+    command.args(["--inh-caps=-all", "--"]).arg(agent::binary());
+    command.args(["check", "--interface", "eth0", "-o", "json", "--pin-dir"]);
+    command
+        .arg(lab.pin_directory(node))
+        .arg("--state-dir")
+        .arg(lab.state_directory(node));
+    read(&command.output()?)
+}
+
+fn read(output: &Output) -> Result<(bool, Vec<Value>)> {
     let findings =
         serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     Ok((output.status.success(), findings))
@@ -35,7 +60,11 @@ fn a_node_that_would_serve_is_told_from_one_that_would_not() -> Result<()> {
     let node = lab.node("node-1")?;
     let (well, findings) = check(&lab, node, "eth0")?;
     ensure!(well, "{findings:?}");
+    let release = node.namespace.output("uname -r")?;
     for text in [
+        release.trim(),
+        "the kernel describes its types",
+        "all that are needed",
         "no XDP program yet",
         "veth runs XDP programs",
         "MTU 1500",
@@ -66,7 +95,133 @@ fn a_node_that_would_serve_is_told_from_one_that_would_not() -> Result<()> {
         level(&findings, "forwards no IPv4 packets")? == "warning",
         "{findings:?}"
     );
+
+    let both = ["--interface", "eth0", "--interface", "lo", "-o", "json"];
+    let (_, findings) = read(&agent::output(&lab, node, "check", &both)?)?;
+    ensure!(
+        level(
+            &findings,
+            "strict reverse-path filter, on a host with several interfaces"
+        )? == "problem",
+        "{findings:?}"
+    );
     Ok(())
+}
+
+#[test]
+fn capabilities_that_are_missing_are_named() -> Result<()> {
+    let lab = Lab::new(SHAPE)?;
+    let node = lab.node("node-1")?;
+    for (capabilities, missing) in [
+        ("", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON missing"),
+        (",+net_admin", "CAP_BPF, CAP_PERFMON missing"),
+    ] {
+        let (well, findings) = check_with(&lab, node, capabilities)?;
+        ensure!(!well && level(&findings, missing)? == "problem", "{findings:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_xdp_program_of_somebody_else_is_a_problem() -> Result<()> {
+    let lab = Lab::new(SHAPE)?;
+    let node = lab.node("node-1")?;
+    Program::xdp("somebody_elses")?.attach_xdp(&node.namespace, "eth0")?;
+    let (well, findings) = check(&lab, node, "eth0")?;
+    ensure!(
+        !well && level(&findings, "runs the XDP program somebody_elses")? == "problem",
+        "{findings:?}"
+    );
+    node.namespace.output("ip link set dev eth0 xdp off")?;
+    let (well, findings) = check(&lab, node, "eth0")?;
+    ensure!(well && level(&findings, "no XDP program yet")? == "ok", "{findings:?}");
+    Ok(())
+}
+
+/// What comes before weir's egress program may hide replies from it; what comes behind it, and on the way in, sees what it has
+/// done. Traffic goes on, as all of these let it.
+#[test]
+fn programs_of_others_at_tc_are_told_with_their_place() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let node = scene.owner(Family::V4)?;
+        let (well, findings) = check(&scene.lab, node, "eth0")?;
+        ensure!(well && level(&findings, "others' tc programs").is_err(), "{findings:?}");
+        let others = Program::classifier("somebody_elses")?;
+        others.attach_tcx(&node.namespace, "eth0", false, End::Last)?;
+        others.attach_tcx(&node.namespace, "eth0", true, End::Last)?;
+        for line in [
+            "tc qdisc add dev eth0 clsact",
+            "tc filter add dev eth0 ingress prio 3 protocol ip u32 match ip dst 192.0.2.1 flowid 1:1",
+            "tc filter add dev eth0 egress prio 7 protocol ip u32 match ip dst 192.0.2.1 flowid 1:1",
+        ] {
+            node.namespace.output(line)?;
+        }
+        let (well, findings) = check(&scene.lab, node, "eth0")?;
+        ensure!(well, "{findings:?}");
+        for text in [
+            "on the way into eth0: somebody_elses (tcx), u32 (filter, priority 3);",
+            "on the way out of eth0, behind weir's: somebody_elses (tcx), u32 (filter, priority 7);",
+        ] {
+            ensure!(level(&findings, text)? == "warning", "{findings:?}");
+        }
+        // As in a pod, where names are not told.
+        let (well, findings) = check_with(&scene.lab, node, ",+bpf,+net_admin,+perfmon")?;
+        ensure!(
+            well && level(
+                &findings,
+                "out of eth0, behind weir's: ? (tcx), u32 (filter, priority 7);"
+            )? == "warning",
+            "{findings:?}"
+        );
+
+        Program::classifier("at_the_head")?.attach_tcx(&node.namespace, "eth0", true, End::First)?;
+        let (well, findings) = check(&scene.lab, node, "eth0")?;
+        ensure!(
+            !well && level(&findings, "before weir's: at_the_head (tcx);")? == "problem",
+            "{findings:?}"
+        );
+        scene.lab.client.run(|| client::ask(Scene::http(Family::V4))).map(drop)
+    })
+}
+
+/// As on kernels without tcx.
+#[test]
+fn filters_before_that_of_weir_are_a_problem() -> Result<()> {
+    Scene::without_agents(SHAPE)?.then(|scene| {
+        let node = &scene.lab.nodes[0];
+        let arguments = ["--interface", "eth0", "--egress", "clsact"];
+        let mut agent = Agent::launch(&scene.lab, node, &arguments)?;
+        agent.wait_until_ready(&scene.lab)?;
+        scene.agents.push(agent);
+        let (well, findings) = check(&scene.lab, node, "eth0")?;
+        ensure!(well && level(&findings, "others' tc programs").is_err(), "{findings:?}");
+        let pin = scene.lab.pin_directory(node).join("somebody-elses");
+        Program::classifier("unnamed")?.pin(&pin)?;
+        // What `tc` calls a program that it has found pinned.
+        let name = "somebody-elses:[*fsobj]";
+        for (verb, priority) in [("add", 1), ("add", 60), ("del", 1)] {
+            let of = if verb == "add" {
+                format!(" bpf da pinned {}", pin.display())
+            } else {
+                String::new()
+            };
+            node.namespace
+                .output(&format!("tc filter {verb} dev eth0 egress prio {priority}{of}"))?;
+            let (well, findings) = check(&scene.lab, node, "eth0")?;
+            let before = level(&findings, &format!("before weir's: {name} (filter, priority 1);")).ok();
+            let behind = level(&findings, &format!("behind weir's: {name} (filter, priority 60);")).ok();
+            let problem = verb == "add";
+            ensure!(
+                well != problem && before == problem.then_some("problem"),
+                "{findings:?}"
+            );
+            ensure!(
+                behind == (priority == 60 || !problem).then_some("warning"),
+                "{findings:?}"
+            );
+        }
+        Ok(())
+    })
 }
 
 #[test]

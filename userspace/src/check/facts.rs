@@ -3,19 +3,23 @@
 use super::{
     ethtool::{self, Offloads},
     proxy,
+    tc::{self, Hooks},
 };
 use crate::{
     apply::bpf::{
-        attach::{INGRESS, program_name},
+        attach::{EgressPolicy, INGRESS, program_name},
         pins::PinDir,
         preflight, sys,
     },
     source::netlink::{Link, Queries, XdpFeatures, xdp_features},
 };
 use anyhow::Context;
-use aya::programs::{SchedClassifier, TcAttachType};
 use nix::unistd::{AccessFlags, access};
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 /// Everything that is judged.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +38,8 @@ pub struct Facts {
     pub forwards_v4: bool,
     /// `net.ipv6.conf.all.forwarding`.
     pub forwards_v6: bool,
+    /// Whether programs on the way out are attached by tcx.
+    pub tcx: bool,
     /// The interfaces asked for.
     pub interfaces: Vec<(String, Option<Interface>)>,
     /// Names of all interfaces.
@@ -64,8 +70,8 @@ pub struct Interface {
     pub xdp: Option<XdpFeatures>,
     /// The XDP program it runs.
     pub program: Option<String>,
-    /// Programs at tc egress (tcx), in order.
-    pub egress: Vec<String>,
+    /// Programs and filters of tc.
+    pub hooks: Hooks,
 }
 
 /// Reads the host.
@@ -78,11 +84,19 @@ pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let links = runtime.block_on(async {
-        let queries = Queries::open().context("cannot open a netlink socket")?;
-        Ok::<_, anyhow::Error>(queries.links().await?)
-    })?;
     let pins = PinDir::new(pin_dir);
+    let (links, mut hooks) = runtime.block_on(async {
+        let queries = Queries::open().context("cannot open a netlink socket")?;
+        let links = queries.links().await?;
+        let mut hooks = BTreeMap::new();
+        for name in interfaces {
+            if let Some((_, device)) = found(name, &links) {
+                let read = tc::read(&queries, &device.name, device.ifindex, &pins).await;
+                hooks.insert(name.clone(), read);
+            }
+        }
+        Ok::<_, anyhow::Error>((links, hooks))
+    })?;
     Ok(Facts {
         release: preflight::release(),
         btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
@@ -91,9 +105,13 @@ pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::
         state: unwritable(state_dir),
         forwards_v4: setting("net/ipv4/ip_forward") == 1,
         forwards_v6: setting("net/ipv6/conf/all/forwarding") == 1,
+        tcx: EgressPolicy::Auto.is_tcx(),
         interfaces: interfaces
             .iter()
-            .map(|name| (name.clone(), interface(name, &links, &pins)))
+            .map(|name| {
+                let hooks = hooks.remove(name).unwrap_or_default();
+                (name.clone(), interface(name, &links, hooks, &pins))
+            })
             .collect(),
         names: links.into_iter().map(|link| link.name).collect(),
         proxy: proxy::mode(),
@@ -101,13 +119,17 @@ pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::
     })
 }
 
-fn interface(name: &str, links: &[Link], pins: &PinDir) -> Option<Interface> {
+/// An interface, and the one that programs are attached to for it.
+fn found<'a>(name: &str, links: &'a [Link]) -> Option<(&'a Link, &'a Link)> {
     let link = links.iter().find(|link| link.name == name)?;
     let parent = link
         .vlan
         .and_then(|(parent, _)| links.iter().find(|other| other.ifindex == parent));
-    let device = parent.unwrap_or(link);
-    let egress = SchedClassifier::query_tcx(&device.name, TcAttachType::Egress);
+    Some((link, parent.unwrap_or(link)))
+}
+
+fn interface(name: &str, links: &[Link], hooks: Hooks, pins: &PinDir) -> Option<Interface> {
+    let (link, device) = found(name, links)?;
     Some(Interface {
         device: device.name.clone(),
         vlan: link.vlan.is_some(),
@@ -123,14 +145,7 @@ fn interface(name: &str, links: &[Link], pins: &PinDir) -> Option<Interface> {
                 Ok(link) if link.program == xdp.program => INGRESS.to_owned(),
                 _ => program_name(xdp.program),
             }),
-        // A kernel without tcx has none.
-        egress: egress.map_or_else(
-            |_| Vec::new(),
-            |(_, programs)| {
-                let name = |program: &aya::programs::ProgramInfo| program.name_as_str().unwrap_or("?").to_owned();
-                programs.iter().map(name).collect()
-            },
-        ),
+        hooks,
     })
 }
 

@@ -1,6 +1,9 @@
 //! The judgement: what of the facts is well, what costs something, and what would not work. Pure.
 
-use super::facts::{Facts, Interface};
+use super::{
+    facts::{Facts, Interface},
+    tc,
+};
 use crate::apply::bpf::{attach::INGRESS, preflight};
 use serde::Serialize;
 use weir_common::tunnel;
@@ -55,6 +58,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         match interface {
             Some(interface) => {
                 attaching(name, interface, &mut findings);
+                tc::judge(name, &interface.device, &interface.hooks, facts.tcx, &mut findings);
                 passing(name, interface, facts.interfaces.len() > 1, &mut findings);
             }
             None => findings.problem(
@@ -68,19 +72,20 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.0
 }
 
-#[derive(Default)]
-struct Findings(Vec<Finding>);
+/// All that was found.
+#[derive(Debug, Default)]
+pub struct Findings(Vec<Finding>);
 
 impl Findings {
     fn ok(&mut self, subject: &str, says: impl Into<String>) {
         self.add(Level::Ok, subject, says.into(), None);
     }
 
-    fn warning(&mut self, subject: &str, says: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn warning(&mut self, subject: &str, says: impl Into<String>, remedy: impl Into<String>) {
         self.add(Level::Warning, subject, says.into(), Some(remedy.into()));
     }
 
-    fn problem(&mut self, subject: &str, says: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn problem(&mut self, subject: &str, says: impl Into<String>, remedy: impl Into<String>) {
         self.add(Level::Problem, subject, says.into(), Some(remedy.into()));
     }
 
@@ -183,19 +188,6 @@ fn attaching(name: &str, interface: &Interface, findings: &mut Findings) {
             "`weir status` says after the start which mode it got",
         ),
     }
-    let others: Vec<&str> = interface
-        .egress
-        .iter()
-        .map(String::as_str)
-        .filter(|program| *program != "weir_egress")
-        .collect();
-    if !others.is_empty() {
-        findings.warning(
-            name,
-            format!("others' tc programs on the way out of {device}: {}", others.join(", ")),
-            "if one of them rewrites or redirects what pods send, replies may leave without the VIP; see what they belong to",
-        );
-    }
 }
 
 /// Whether packets pass an interface as they should.
@@ -290,207 +282,4 @@ fn neighbours(facts: &Facts, findings: &mut Findings) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{check::ethtool::Offloads, source::netlink::XdpFeatures};
-
-    const ALL: u64 = 0x7f;
-
-    fn well() -> Facts {
-        let interface = Interface {
-            device: "eth0".into(),
-            mtu: 1500,
-            driver: Some("ice".into()),
-            offloads: Some(Offloads::default()),
-            xdp: Some(XdpFeatures::from_bits(ALL)),
-            ..Interface::default()
-        };
-        Facts {
-            release: "6.12.1".into(),
-            btf: true,
-            forwards_v4: true,
-            forwards_v6: true,
-            interfaces: vec![("eth0".into(), Some(interface))],
-            proxy: Some("nftables".into()),
-            strict_arp: false,
-            ..Facts::default()
-        }
-    }
-
-    /// What is not well when `change` is made to a host on which all is.
-    fn found(change: impl Fn(&mut Facts)) -> Vec<(Level, String, String)> {
-        let mut facts = well();
-        change(&mut facts);
-        let findings = judge(&facts).into_iter().filter(|finding| finding.level != Level::Ok);
-        findings
-            .map(|finding| {
-                let remedy = finding.remedy.expect("what is not well has a remedy");
-                (finding.level, finding.subject, format!("{} -> {remedy}", finding.says))
-            })
-            .collect()
-    }
-
-    fn on_interface(change: impl Fn(&mut Interface)) -> Vec<(Level, String, String)> {
-        found(|facts| facts.interfaces[0].1.iter_mut().for_each(&change))
-    }
-
-    #[track_caller]
-    fn one(found: &[(Level, String, String)], level: Level, subject: &str, text: &str) {
-        let [(its_level, its_subject, says)] = found else {
-            panic!("{found:?}");
-        };
-        assert!(
-            *its_level == level && its_subject == subject && says.contains(text),
-            "{found:?}"
-        );
-    }
-
-    #[test]
-    fn a_host_on_which_all_is_well_has_nothing_to_do() {
-        assert_eq!(found(|_| ()), []);
-    }
-
-    #[test]
-    fn what_the_host_lacks_is_named_with_its_remedy() {
-        use Level::{Problem, Warning};
-        one(
-            &found(|facts| facts.release = "5.15.0".into()),
-            Problem,
-            "kernel",
-            "5.15.0",
-        );
-        one(
-            &found(|facts| facts.btf = false),
-            Problem,
-            "BTF",
-            "CONFIG_DEBUG_INFO_BTF",
-        );
-        one(
-            &found(|facts| facts.missing_capabilities = vec!["CAP_BPF"]),
-            Problem,
-            "capabilities",
-            "CAP_BPF missing",
-        );
-        one(
-            &found(|facts| facts.pins = Some("/x is no".into())),
-            Problem,
-            "pins",
-            "mount",
-        );
-        one(
-            &found(|facts| facts.state = Some("/x is full".into())),
-            Problem,
-            "state",
-            "--state-dir",
-        );
-        one(
-            &found(|facts| facts.forwards_v6 = false),
-            Warning,
-            "forwarding",
-            "net.ipv6.conf.all",
-        );
-        one(
-            &found(|facts| facts.interfaces[0].1 = None),
-            Problem,
-            "eth0",
-            "no such interface",
-        );
-    }
-
-    #[test]
-    fn what_an_interface_cannot_do_is_named_with_its_remedy() {
-        use Level::{Problem, Warning};
-        let xdp = |bits| move |interface: &mut Interface| interface.xdp = bits;
-        one(
-            &on_interface(xdp(Some(XdpFeatures::from_bits(0)))),
-            Warning,
-            "eth0",
-            "ice runs no XDP",
-        );
-        one(
-            &on_interface(xdp(Some(XdpFeatures::from_bits(1)))),
-            Warning,
-            "eth0",
-            "other interfaces",
-        );
-        one(&on_interface(xdp(None)), Warning, "eth0", "does not tell");
-        let jumbo = |interface: &mut Interface| {
-            interface.mtu = 9000;
-            interface.xdp = Some(XdpFeatures::from_bits(7));
-        };
-        one(&on_interface(jumbo), Problem, "eth0", "multi-buffer");
-        assert_eq!(on_interface(|interface| interface.mtu = 9000), []);
-        one(
-            &on_interface(|interface| interface.mtu = 1350),
-            Problem,
-            "eth0",
-            "IPv6 needs 1280",
-        );
-        let program = |name: &'static str| move |interface: &mut Interface| interface.program = Some(name.into());
-        one(
-            &on_interface(program("cil_xdp_entry")),
-            Problem,
-            "eth0",
-            "cil_xdp_entry",
-        );
-        assert_eq!(on_interface(program("weir_ingress")), []);
-        one(
-            &on_interface(|interface| interface.egress = vec!["weir_egress".into(), "shape".into()]),
-            Warning,
-            "eth0",
-            "shape",
-        );
-        let offloads = |lro, rx_vlan| Some(Offloads { lro, rx_vlan });
-        one(
-            &on_interface(|interface| interface.offloads = offloads(true, false)),
-            Problem,
-            "eth0",
-            "lro off",
-        );
-        assert_eq!(on_interface(|interface| interface.offloads = offloads(false, true)), []);
-        let vlan = |interface: &mut Interface| {
-            interface.offloads = offloads(false, true);
-            interface.vlan = true;
-        };
-        one(&on_interface(vlan), Problem, "eth0", "rxvlan off");
-    }
-
-    #[test]
-    fn a_strict_reverse_path_filter_is_worse_with_several_interfaces() {
-        one(
-            &on_interface(|interface| interface.rp_filter = 1),
-            Level::Warning,
-            "eth0",
-            "rp_filter=2",
-        );
-        assert_eq!(on_interface(|interface| interface.rp_filter = 2), []);
-        let several = found(|facts| {
-            let mut other = facts.interfaces[0].clone();
-            other.1.iter_mut().for_each(|interface| interface.rp_filter = 1);
-            facts.interfaces.push(other);
-        });
-        one(&several, Level::Problem, "eth0", "several interfaces");
-    }
-
-    #[test]
-    fn others_that_handle_services_are_named() {
-        let proxy = |mode: Option<&'static str>| move |facts: &mut Facts| facts.proxy = mode.map(str::to_owned);
-        one(&found(proxy(Some("ipvs"))), Level::Problem, "kube-proxy", "strictARP");
-        let as_told = |facts: &mut Facts| {
-            proxy(Some("ipvs"))(facts);
-            facts.strict_arp = true;
-        };
-        assert_eq!(found(as_told), [], "what was to be done is done");
-        one(&found(proxy(None)), Level::Warning, "kube-proxy", "10249");
-        for (name, subject, text) in [
-            ("cilium_host", "CNI", "kubeProxyReplacement"),
-            ("bpfin.cali", "CNI", "Calico"),
-            ("kube-ipvs0", "kube-proxy", "ip link del"),
-        ] {
-            let with = |facts: &mut Facts| {
-                facts.names.insert(name.to_owned());
-            };
-            one(&found(with), Level::Warning, subject, text);
-        }
-    }
-}
+mod tests;

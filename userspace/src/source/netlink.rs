@@ -7,12 +7,14 @@
 //! nothing of plans.
 
 mod features;
+mod filters;
 mod message;
 mod network;
 mod query;
 mod view;
 
 pub use features::{XdpFeatures, xdp_features};
+pub use filters::Filter;
 pub use network::{Device, Network, Wanted, XdpState};
 pub use query::{Queries, QueryError};
 pub use view::Link;

@@ -29,15 +29,16 @@ use tracing::{info, warn};
 
 /// Names of the programs in the object.
 pub const INGRESS: &str = "weir_ingress";
-const EGRESS: &str = "weir_egress";
+/// See [`INGRESS`].
+pub const EGRESS: &str = "weir_egress";
 
 /// Where our filter stands in clsact on kernels without tcx; fixed, so that a new agent replaces it.
-const TC_PRIORITY: u16 = 50;
+pub const TC_PRIORITY: u16 = 50;
 const TC_HANDLE: TcHandle = TcHandle::new(0, 0x5745);
 /// Where it stands, before the former one, while flows move.
 const TC_PRIORITY_BESIDE: u16 = 49;
 /// Kind of the pin of a tcx link that is to take the place of the one pinned as `tc`.
-const BESIDE: &str = "tc_beside";
+pub const BESIDE: &str = "tc_beside";
 
 /// Which XDP mode to ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

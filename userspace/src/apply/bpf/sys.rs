@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "a raw system call and a union it fills in")]
 
 use aya::maps::{MapData, RingBuf};
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 use std::{
     ffi::CString,
     fs, io, mem,
@@ -14,6 +14,9 @@ use std::{
     path::Path,
 };
 use tokio::io::unix::AsyncFd;
+
+/// The kernel runs no more programs than this by tcx at one place (`BPF_MPROG_MAX`).
+const TCX_MOST: usize = 64;
 
 /// What a pinned link is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,36 @@ pub fn pinned_link_tag(path: &Path) -> io::Result<String> {
             "/proc tells no tag of the program of a link",
         )
     })
+}
+
+/// Ids of the programs that run by tcx on what enters an interface, or with `egress` on what leaves it, in order. Needs no more
+/// than CAP_NET_ADMIN.
+///
+/// # Errors
+///
+/// The system call's error: `InvalidInput` when the kernel has no tcx.
+pub fn tcx_programs(ifindex: u32, egress: bool) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; TCX_MOST];
+    // SAFETY: every field of the union is plain data, for which zero bytes are a value.
+    let mut attr: bpf_attr = unsafe { mem::zeroed() };
+    attr.query.__bindgen_anon_1.target_ifindex = ifindex;
+    attr.query.attach_type = if egress {
+        bpf_attach_type::BPF_TCX_EGRESS
+    } else {
+        bpf_attach_type::BPF_TCX_INGRESS
+    } as u32;
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.count = ids.len() as u32;
+    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr) {
+        Ok(_) => {
+            // SAFETY: the kernel wrote the member that was filled in above.
+            let count = unsafe { attr.query.__bindgen_anon_2.count } as usize;
+            Ok(ids[..count.min(ids.len())].to_vec())
+        }
+        // Nothing has been attached there yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads the values of a map with four-byte keys, those that follow the key `after`, or from the first on: as many as

@@ -4,6 +4,7 @@
 //! waits for one waits for ever.
 
 use super::{
+    filters::{self, Filter},
     message,
     network::Device,
     view::{Link, Neighbour, Route},
@@ -76,6 +77,35 @@ impl Queries {
             .execute()
             .try_filter_map(async |found| Ok(message::link(&found)));
         ask("list the interfaces", links.try_collect()).await
+    }
+
+    /// Filters of tc on the way into an interface and on the way out of it, in the order in which they are asked.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`].
+    pub async fn filters(&self, ifindex: u32) -> Result<[Vec<Filter>; 2], QueryError> {
+        let disciplines = self.handle.qdisc().get().execute();
+        let ours =
+            disciplines.try_filter_map(async |found| Ok(filters::discipline(&found, ifindex).map(str::to_owned)));
+        let disciplines: Vec<String> = ask("list queueing disciplines", ours.try_collect()).await?;
+        let Some(discipline) = disciplines.first() else {
+            return Ok([Vec::new(), Vec::new()]);
+        };
+        let index = i32::try_from(ifindex).unwrap_or(i32::MAX);
+        let ingress = self.handle.traffic_filter(index).get().ingress().execute();
+        let ingress = ingress.try_filter_map(async |found| Ok(filters::filter(&found)));
+        let mut ingress: Vec<Filter> = ask("list tc filters", ingress.try_collect()).await?;
+        ingress.sort_by_key(|filter| filter.priority);
+        // The kernel would list those of the way in once more.
+        if discipline == "ingress" {
+            return Ok([ingress, Vec::new()]);
+        }
+        let egress = self.handle.traffic_filter(index).get().egress().execute();
+        let egress = egress.try_filter_map(async |found| Ok(filters::filter(&found)));
+        let mut egress: Vec<Filter> = ask("list tc filters", egress.try_collect()).await?;
+        egress.sort_by_key(|filter| filter.priority);
+        Ok([ingress, egress])
     }
 
     pub(super) async fn neighbours(&self) -> Result<Vec<Neighbour>, QueryError> {
