@@ -3,6 +3,8 @@
 //! Under `target/image/PROFILE`: `ARCHITECTURE/weir`, and the OCI image layout `layout`. The same sources and compilers in the
 //! same folder give the same bytes.
 
+#[cfg(test)]
+mod dockerfile;
 mod layout;
 mod program;
 
@@ -13,7 +15,10 @@ use crate::{
 };
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// All that is in an image, at its root.
+const PROGRAM: &str = "weir";
 
 /// Arguments of the verb.
 #[derive(Debug, Parser)]
@@ -89,10 +94,15 @@ pub(crate) fn build_all(profile: Profile) -> Result<PathBuf> {
     build(Architecture::value_variants(), profile)
 }
 
+/// Where all of it is, below the folder of what cargo builds.
+fn folder(profile: Profile) -> PathBuf {
+    Path::new("image").join(profile.folder())
+}
+
 fn build(architectures: &[Architecture], profile: Profile) -> Result<PathBuf> {
     let tools = setup::run(Scope::Build)?;
     build_ebpf::build(&tools)?;
-    let folder = workspace::target().join("image").join(profile.folder());
+    let folder = workspace::target().join(folder(profile));
     let mut programs = Vec::new();
     for &architecture in architectures {
         programs.push((

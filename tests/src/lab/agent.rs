@@ -1,6 +1,6 @@
 //! The product, run on a node of the lab.
 
-use super::{Lab, Node, process::Process, status::Status, wait::patience};
+use super::{Lab, Node, foreign, process::Process, status::Status, wait::patience};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
@@ -227,7 +227,9 @@ pub fn detach(lab: &Lab, node: &Node) -> Result<String> {
 /// When the kernel does not say.
 pub fn has_programs(node: &Node) -> Result<bool> {
     let net = node.namespace.output("bpftool net show")?;
-    Ok(net.contains("weir_ingress") || net.contains("weir_egress") || net.contains("eth0("))
+    // Not every bpftool shows those of tcx.
+    let counted = foreign::count(&node.namespace, "eth0")? != [0, 0];
+    Ok(counted || net.contains("weir_ingress") || net.contains("weir_egress") || net.contains("eth0("))
 }
 
 /// What `weir status` prints on `node`, as a table.

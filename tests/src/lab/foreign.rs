@@ -1,4 +1,4 @@
-//! Programs that are not Weir's: of two instructions, which let everything on.
+//! Programs that are not Weir's: of two instructions, which let everything on. And how many there are on a device, whosever they are.
 
 use super::Namespace;
 use anyhow::{Result, ensure};
@@ -21,6 +21,7 @@ const HAS_FRAGMENTS: u32 = 1 << 5;
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const PROG_ATTACH: libc::c_int = 8;
+const PROG_QUERY: libc::c_int = 16;
 const TYPE_CLASSIFIER: u32 = 3;
 const TYPE_XDP: u32 = 6;
 const TCX_INGRESS: u32 = 46;
@@ -53,6 +54,19 @@ struct Attach {
     replaced: u32,
     neighbour: u32,
     revision: u64,
+}
+
+/// The same for asking which there are.
+#[repr(C)]
+struct Query {
+    ifindex: u32,
+    place: u32,
+    flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+    others: [u64; 4],
 }
 
 /// The same for pinning one.
@@ -121,7 +135,7 @@ impl Program {
                 neighbour: 0,
                 revision: 0,
             };
-            bpf(PROG_ATTACH, &attributes).map(drop)
+            bpf(PROG_ATTACH, attributes).map(drop)
         })
     }
 
@@ -136,8 +150,33 @@ impl Program {
             descriptor: self.0.as_raw_fd() as u32,
             flags: 0,
         };
-        bpf(OBJ_PIN, &attributes).map(drop)
+        bpf(OBJ_PIN, attributes).map(drop)
     }
+}
+
+/// How many programs there are on `device`: of XDP, and of tcx on what leaves it.
+///
+/// # Errors
+/// When there is no such device, or the kernel does not tell.
+pub fn count(namespace: &Namespace, device: &str) -> Result<[u32; 2]> {
+    let link = namespace.output(&format!("ip -j link show dev {device}"))?;
+    let link: serde_json::Value = serde_json::from_str(&link)?;
+    let xdp = u32::from(!link[0]["xdp"].is_null());
+    let tcx = namespace.run(|| {
+        let mut query = Query {
+            ifindex: nix::net::if_::if_nametoindex(device)?,
+            place: TCX_EGRESS,
+            flags: 0,
+            attach_flags: 0,
+            ids: 0,
+            count: 0,
+            padding: 0,
+            others: [0; 4],
+        };
+        ask(PROG_QUERY, &mut query)?;
+        Ok(query.count)
+    })?;
+    Ok([xdp, tcx])
 }
 
 #[expect(
@@ -161,15 +200,20 @@ fn load(program_type: u32, returned: u32, flags: u32, name: &str) -> Result<Prog
         flags,
         name: padded,
     };
-    let descriptor = bpf(PROG_LOAD, &attributes)?;
+    let descriptor = bpf(PROG_LOAD, attributes)?;
     // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
     Ok(Program(unsafe { OwnedFd::from_raw_fd(descriptor) }))
 }
 
+fn bpf<T>(command: libc::c_int, mut attributes: T) -> Result<i32> {
+    ask(command, &mut attributes)
+}
+
+/// The same, and what the kernel answers is in `attributes`.
 #[expect(unsafe_code, reason = "a system call that has no other name")]
-fn bpf<T>(command: libc::c_int, attributes: &T) -> Result<i32> {
+fn ask<T>(command: libc::c_int, attributes: &mut T) -> Result<i32> {
     // SAFETY: `attributes` is the start of a bpf_attr of the length given, and what it points to outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     ensure!(result >= 0, io::Error::last_os_error());
     Ok(result as i32)
 }

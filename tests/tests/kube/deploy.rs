@@ -33,7 +33,7 @@ pub const API_SERVER: &str = "kubernetes.default.svc";
 pub use tests::kube::WEIR_NAMESPACE as NAMESPACE;
 
 /// What an agent's pod has around it; pins are in a folder of the lab's.
-fn on_node<'a>(image: &'a Image, lab: &Lab, node: &'a Node) -> Result<Surroundings<'a>> {
+pub fn on_node<'a>(image: &'a Image, lab: &Lab, node: &'a Node) -> Result<Surroundings<'a>> {
     let folders = [
         (lab.pin_directory(node), "/sys/fs/bpf"),
         (lab.state_directory(node), "/var/lib/weir"),
@@ -109,7 +109,8 @@ pub fn start_agent(container: &Container<'_>, image: &Image, cluster: &Cluster, 
     Ok(agent)
 }
 
-fn apply(cluster: &Cluster) -> Result<Manifests> {
+/// Gives the API server the plain manifests, and reads them.
+pub fn apply(cluster: &Cluster) -> Result<Manifests> {
     let kubectl = cluster.control_plane.kubectl();
     kubectl.run(&format!("apply --server-side --force-conflicts -f {MANIFESTS}"))?;
     Manifests::read_file(MANIFESTS)

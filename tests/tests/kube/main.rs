@@ -17,6 +17,7 @@ mod controller;
 mod definitions;
 mod demo;
 mod deploy;
+mod detaching;
 mod eips;
 mod handover;
 mod health_checks;

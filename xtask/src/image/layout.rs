@@ -1,6 +1,6 @@
 //! An OCI image layout (image-spec 1.0): a folder of blobs by their hashes, and an index of images by architecture.
 
-use super::Architecture;
+use super::{Architecture, PROGRAM};
 use crate::process::{check, output};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -45,6 +45,11 @@ pub(super) fn write(layout: &Path, programs: &[(Architecture, PathBuf)]) -> Resu
     Ok(layout.to_owned())
 }
 
+/// What containers of it have unless they are told otherwise. No user and no environment: the manifests name the user of each.
+pub(super) fn settings() -> Value {
+    json!({"Entrypoint": [format!("/{PROGRAM}")]})
+}
+
 /// Where blobs are; what is added gives its descriptor.
 struct Blobs {
     folder: PathBuf,
@@ -70,7 +75,7 @@ impl Blobs {
                 .arg(&tar)
                 .arg("--directory")
                 .arg(folder)
-                .arg("weir"),
+                .arg(PROGRAM),
         )?;
         let layer = hash(&tar)?;
         check(Command::new("gzip").args(["--no-name", "--force"]).arg(&tar))?;
@@ -78,7 +83,7 @@ impl Blobs {
         let config = json!({
             "architecture": architecture.name(),
             "os": "linux",
-            "config": {"Entrypoint": ["/weir"]},
+            "config": settings(),
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
         });
         let config = self.add_json(CONFIG, &config)?;

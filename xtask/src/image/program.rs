@@ -1,7 +1,7 @@
 //! The static program. Statically linked glibc, not musl: it is the C library, and the allocator, that every test and number of
 //! this repository is about, and since 2.34 it reads `/etc/hosts` and asks DNS without loading anything.
 
-use super::{Architecture, Profile};
+use super::{Architecture, PROGRAM, Profile};
 use crate::{
     process::{cargo, check, find, output, say},
     setup::{self, Toolchain},
@@ -32,8 +32,8 @@ pub(super) fn build(
         built.push(architecture.target());
         foreign(architecture, toolchain)?
     };
-    built.extend([profile.folder(), "weir"]);
-    command.args(["--package", "weir", "--bin", "weir"]);
+    built.extend([profile.folder(), PROGRAM]);
+    command.args(["--package", "weir", "--bin", PROGRAM]);
     if profile == Profile::Release {
         command.arg("--release");
     }
@@ -44,10 +44,15 @@ pub(super) fn build(
     check(command.stdout(std::io::stderr())).with_context(|| format!("the program for {name} does not build"))?;
     ensure_static(&built)?;
 
-    let place = folder.join(name).join("weir");
+    let place = place(architecture, folder);
     fs::create_dir_all(folder.join(name)).with_context(|| format!("cannot create {}", folder.display()))?;
     fs::copy(&built, &place).with_context(|| format!("cannot write {}", place.display()))?;
     Ok(place)
+}
+
+/// Where it is under `folder`.
+pub(super) fn place(architecture: Architecture, folder: &Path) -> PathBuf {
+    folder.join(architecture.name()).join(PROGRAM)
 }
 
 /// `cargo rustc` for a machine that is not this one. rustup has the library for it, or it is built from source, by the compiler of
