@@ -10,14 +10,19 @@ const FAMILIES: [u32; 2] = [65_537, 131_073];
 const PASSWORD_LENGTH: usize = 80;
 /// What GoBGP calls its modes of graceful restart.
 const MODES: [&str; 3] = ["helper-only", "bilateral", "remote-helper"];
+/// Seconds of a session without a message, where nothing is written (RFC 4271, section 10).
+const HOLD_TIME: u64 = 90;
 /// The greatest number of seconds in the 12 bits of a graceful restart capability (RFC 4724, section 3).
 const RESTART_TIME: u32 = 4095;
+
+/// Of one list or map so many entries are talked about, which is enough to see what is meant.
+const MOST: usize = 8;
 
 /// Sentences, each with the field first.
 #[must_use]
 pub fn bgp_conf(spec: &BgpConfSpec) -> Vec<String> {
     let mut said = Vec::new();
-    for (rack, _) in spec.as_per_rack.iter().filter(|(_, system)| **system == 0) {
+    for (rack, _) in spec.as_per_rack.iter().filter(|(_, system)| **system == 0).take(MOST) {
         said.push(format!(
             "spec.asPerRack.{rack}: 0 is no autonomous system, so nodes of that rack have that of spec.as"
         ));
@@ -27,6 +32,7 @@ pub fn bgp_conf(spec: &BgpConfSpec) -> Vec<String> {
         .iter()
         .enumerate()
         .filter(|(_, it)| !FAMILIES.contains(it))
+        .take(MOST)
     {
         said.push(format!(
             "spec.families[{index}]: no address of a Service is in family {family}; write {} for IPv4 unicast, {} for IPv6 unicast",
@@ -119,7 +125,15 @@ fn timers(spec: &BgpPeerSpec, said: &mut Vec<String>) {
             u16::MAX
         ));
     }
-    if let (Some(hold), Some(keepalive)) = (hold.filter(|hold| *hold > 0), seconds(config.keepalive_interval))
+    if hold.is_some_and(|hold| hold == 1 || hold == 2) {
+        said.push(
+            "spec.timers.config.holdTime: less than 3 seconds are refused by any neighbour; write 0 or at least 3"
+                .to_owned(),
+        );
+    }
+    let hold = hold.unwrap_or(HOLD_TIME);
+    if let Some(keepalive) = seconds(config.keepalive_interval)
+        && hold > 0
         && keepalive >= hold
     {
         said.push(format!(
@@ -131,22 +145,22 @@ fn timers(spec: &BgpPeerSpec, said: &mut Vec<String>) {
 
 fn selector(spec: &BgpPeerSpec, said: &mut Vec<String>) {
     let selector = spec.node_selector.clone().unwrap_or_default();
-    for (key, value) in selector.match_labels.into_iter().flatten() {
-        if !is_label_key(&key) || !is_label_value(&value) {
-            said.push(format!(
-                "spec.nodeSelector.matchLabels: no node can have the label `{key}: {value}`, so none opens a session; see `kubectl get \
-                 nodes --show-labels`"
-            ));
-        }
-    }
-    for (index, expression) in selector.match_expressions.into_iter().flatten().enumerate() {
-        if !is_label_key(&expression.key) {
-            said.push(format!(
-                "spec.nodeSelector.matchExpressions[{index}].key: no node can have a label `{}`; see `kubectl get nodes --show-labels`",
-                expression.key
-            ));
-        }
-    }
+    let labels = selector.match_labels.into_iter().flatten();
+    let wrong = labels.filter(|(key, value)| !is_label_key(key) || !is_label_value(value));
+    said.extend(wrong.take(MOST).map(|(key, value)| {
+        format!(
+            "spec.nodeSelector.matchLabels: no node can have the label `{key}: {value}`, so none opens a session; see `kubectl get nodes \
+             --show-labels`"
+        )
+    }));
+    let expressions = selector.match_expressions.into_iter().flatten().enumerate();
+    let wrong = expressions.filter(|(_, expression)| !is_label_key(&expression.key));
+    said.extend(wrong.take(MOST).map(|(index, expression)| {
+        format!(
+            "spec.nodeSelector.matchExpressions[{index}].key: no node can have a label `{}`; see `kubectl get nodes --show-labels`",
+            expression.key
+        )
+    }));
 }
 
 /// As Kubernetes takes them: a name, or a domain, a slash and a name.
@@ -246,6 +260,15 @@ mod tests {
                 "spec.gracefulRestart.peerRestartTime"
             ]
         );
+        for hold in ["1", "2"] {
+            let text = format!("{{timers: {{config: {{holdTime: '{hold}'}}}}}}");
+            assert_eq!(fields(peer(&text)), ["spec.timers.config.holdTime"]);
+        }
+        assert_eq!(
+            fields(peer("{timers: {config: {keepaliveInterval: '90'}}}")),
+            ["spec.timers.config.keepaliveInterval"]
+        );
+        assert_eq!(conf(&format!("{{families: [{}]}}", "0, ".repeat(1000))).len(), MOST);
         for labels in [
             "-rack: left",
             "rack/: left",

@@ -99,6 +99,13 @@ impl Telemetry {
         self.shared.alive.beat();
     }
 
+    /// Whether packets are drawn here by an agent that is at work. Less than [`Watched::unready`] asks for: one interface of
+    /// several that cannot be had, or one entry of a map, takes no Service from a node that serves all others.
+    pub fn forwards(&self) -> bool {
+        let attached = |report: Arc<Report>| report.interfaces.iter().any(|interface| interface.xdp_mode.is_some());
+        self.unwell().is_none() && self.last_report().is_some_and(attached)
+    }
+
     fn last_report(&self) -> Option<Arc<Report>> {
         let report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.clone()

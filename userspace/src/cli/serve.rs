@@ -15,7 +15,10 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use nix::sys::utsname::uname;
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    utsname::uname,
+};
 use std::{
     env,
     io::{self, IsTerminal},
@@ -23,6 +26,7 @@ use std::{
     path::Path,
     str::FromStr,
 };
+use tracing::debug;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Args)]
@@ -169,6 +173,7 @@ impl Serve {
             },
         };
         arenas::share();
+        raise_open_files();
         // Two threads: a plan being made must not keep netlink waiting.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -179,6 +184,15 @@ impl Serve {
         // Tasks that only read need no farewell.
         runtime.shutdown_background();
         Ok(())
+    }
+}
+
+/// A port of health checks is a descriptor, and the usual limit is for programs that need few.
+fn raise_open_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, greatest)| setrlimit(Resource::RLIMIT_NOFILE, greatest, greatest));
+    if let Err(error) = raised {
+        debug!("the limit of open files stays: {error}");
     }
 }
 

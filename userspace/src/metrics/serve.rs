@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::Mutex,
-    task::{AbortHandle, JoinHandle},
+    task::AbortHandle,
 };
 use tracing::{info, warn};
 
@@ -38,15 +38,6 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Serving {
     task: AbortHandle,
-}
-
-impl Serving {
-    /// By the task that does it.
-    pub(crate) fn of(task: &JoinHandle<()>) -> Self {
-        Self {
-            task: task.abort_handle(),
-        }
-    }
 }
 
 impl Drop for Serving {
@@ -102,7 +93,9 @@ pub async fn serve<W: Watched>(watched: W, exposure: Exposure) -> Result<Serving
             warn!(%problem, "metrics are no longer served");
         }
     });
-    Ok(Serving::of(&task))
+    Ok(Serving {
+        task: task.abort_handle(),
+    })
 }
 
 /// A listener at `address`. Where that is any of this host's (`::`), also for IPv4, whatever the host's default is
