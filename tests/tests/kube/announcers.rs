@@ -10,7 +10,9 @@ use tests::{
         Family,
         address::{self, vip},
         frames::Wire,
-        manifests, wait,
+        manifests,
+        process::Process,
+        wait,
     },
 };
 
@@ -135,20 +137,26 @@ fn b25_one_event_per_change_of_who_announces() -> Result<()> {
     })
 }
 
+/// A controller, agents and the Service `web`, which has the lowest address: who leads, the address, and who announces it.
+fn announced(cluster: &mut Cluster) -> Result<(Process, Kubectl, String, String)> {
+    let kubeconfig = cluster.control_plane.give_controller_rights()?;
+    let arguments = ["--no-webhook"];
+    let controller = cluster.control_plane.start_controller(&kubeconfig, "one", &arguments)?;
+    cluster.start_agents()?;
+    let kubectl = cluster.control_plane.kubectl().clone();
+    let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
+    kubectl.apply(&web.with(cluster.lab.pods()))?;
+    cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
+    let address = vip(Family::V4, LOWEST).to_string();
+    let by = wait::until("an announcer", || announcer(&kubectl, &address))?;
+    Ok((controller, kubectl, address, by))
+}
+
 /// [A16 B25] Nobody is left who announces it: warned of once, on the Service and on the Eip, and said when it is announced again.
 #[test]
 fn b25_an_address_that_nobody_announces_is_warned_of_once() -> Result<()> {
     Cluster::play(|cluster| {
-        let kubeconfig = cluster.control_plane.give_controller_rights()?;
-        let arguments = ["--no-webhook"];
-        let _controller = cluster.control_plane.start_controller(&kubeconfig, "one", &arguments)?;
-        cluster.start_agents()?;
-        let kubectl = cluster.control_plane.kubectl().clone();
-        let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
-        kubectl.apply(&web.with(cluster.lab.pods()))?;
-        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
-        let address = vip(Family::V4, LOWEST).to_string();
-        let by = wait::until("an announcer", || announcer(&kubectl, &address))?;
+        let (_controller, kubectl, address, by) = announced(cluster)?;
         let set = format!("Normal: {address} is announced by {by}");
         is_said(&kubectl, "web", "SetBalancer", std::slice::from_ref(&set))?;
         // An interface that no node has.
@@ -181,16 +189,7 @@ fn b25_an_address_that_nobody_announces_is_warned_of_once() -> Result<()> {
 #[test]
 fn a25_what_is_left_to_the_cni_is_said_by_nodes_eip_and_service() -> Result<()> {
     Cluster::play(|cluster| {
-        let kubeconfig = cluster.control_plane.give_controller_rights()?;
-        let arguments = ["--no-webhook"];
-        let _controller = cluster.control_plane.start_controller(&kubeconfig, "one", &arguments)?;
-        cluster.start_agents()?;
-        let kubectl = cluster.control_plane.kubectl().clone();
-        let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
-        kubectl.apply(&web.with(cluster.lab.pods()))?;
-        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
-        let address = vip(Family::V4, LOWEST).to_string();
-        let by = wait::until("an announcer", || announcer(&kubectl, &address))?;
+        let (_controller, kubectl, address, by) = announced(cluster)?;
         is_said(
             &kubectl,
             "web",
@@ -219,18 +218,20 @@ fn a25_what_is_left_to_the_cni_is_said_by_nodes_eip_and_service() -> Result<()> 
 
         kubectl.run("label eip lan-ipv4 openelb.kubesphere.io/cni=calico")?;
         let reason = "AnnouncedByOthers";
-        let eip = says(reason, reason, "openelb.kubesphere.io/cni")?;
-        for standing in eip["status"]["nodes"]
-            .as_object()
-            .into_iter()
-            .flat_map(|nodes| nodes.values())
-        {
-            let message = standing["message"].as_str().unwrap_or_default();
-            ensure!(
-                standing["ready"] == true && message.contains(reason) && standing.get("announces").is_none(),
-                "{standing}"
-            );
-        }
+        says(reason, reason, "openelb.kubesphere.io/cni")?;
+        let eip = wait::until("both nodes to say so", || {
+            let eip = kubectl.get("eip lan-ipv4")?;
+            let standings: Vec<_> = eip["status"]["nodes"].as_object().into_iter().flatten().collect();
+            ensure!(standings.len() == 2, "{standings:?}");
+            for (node, standing) in standings {
+                let message = standing["message"].as_str().unwrap_or_default();
+                ensure!(
+                    standing["ready"] == true && message.contains(reason) && standing.get("announces").is_none(),
+                    "{node}: {standing}"
+                );
+            }
+            Ok(eip)
+        })?;
         ensure!(eip["status"]["used"][&address] == "default/web", "{}", eip["status"]);
         ensure!(answers()?.is_empty(), "{:?}", answers()?);
         is_said(

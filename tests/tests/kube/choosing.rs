@@ -125,7 +125,7 @@ fn waiting(cluster: &Cluster) -> Result<Process> {
     }
     let controller = cluster.start_with("fourth", &["--no-webhook"])?;
     for service in ["poor/web", "unlabelled/web"] {
-        cluster.has_event(service, "Warning", "AssignIPFailed", "none is the default")?;
+        cluster.has_event(service, "Warning", "ConstructRequest", "none is the default")?;
         cluster.shows(service, None)?;
     }
     kubectl.run("label namespace unlabelled team=mail")?;

@@ -69,20 +69,23 @@ fn nobody_answers_for_an_address_that_is_not_given_out() -> Result<()> {
     })
 }
 
+/// Waits until so many nodes answer for the VIP of the Service, in both families.
+fn is_answered(wire: &Wire, number: usize) -> Result<()> {
+    wait::until(&format!("{number} answers"), || {
+        for family in FAMILIES {
+            let answers = wire.who_has(vip(family, 2), address::stranger(family))?;
+            ensure!(answers.len() == number, "{family}: {answers:?}");
+        }
+        Ok(())
+    })
+}
+
 /// [E12]
 #[test]
 fn nobody_answers_once_a_service_or_its_pods_or_its_eip_are_gone() -> Result<()> {
     Scene::play(SHAPE, |scene| {
         let wire = Wire::of_stranger(&scene.lab)?;
-        let answers = |number: usize| {
-            wait::until(&format!("{number} answers"), || {
-                for family in FAMILIES {
-                    let answers = wire.who_has(vip(family, 2), address::stranger(family))?;
-                    ensure!(answers.len() == number, "{family}: {answers:?}");
-                }
-                Ok(())
-            })
-        };
+        let answers = |number| is_answered(&wire, number);
         let all = web().with(scene.lab.pods());
         answers(1)?;
         scene.lab.apply("web.yaml", &web().with([]))?;
@@ -103,15 +106,7 @@ fn nobody_answers_once_a_service_or_its_pods_or_its_eip_are_gone() -> Result<()>
 fn a25_nobody_answers_for_what_is_left_to_the_cni_and_what_comes_is_served() -> Result<()> {
     Scene::play(SHAPE, |scene| {
         let wire = Wire::of_stranger(&scene.lab)?;
-        let answers = |number: usize| {
-            wait::until(&format!("{number} answers"), || {
-                for family in FAMILIES {
-                    let answers = wire.who_has(vip(family, 2), address::stranger(family))?;
-                    ensure!(answers.len() == number, "{family}: {answers:?}");
-                }
-                Ok(())
-            })
-        };
+        let answers = |number| is_answered(&wire, number);
         answers(1)?;
         let label = "metadata:\n  labels: {openelb.kubesphere.io/cni: calico}\n";
         scene
