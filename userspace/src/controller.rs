@@ -123,10 +123,11 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         telemetry: telemetry.clone(),
     };
     webhook::start(&mut servers, settings.webhook, around);
+    let (speaker, sending) = Speaker::start(writing.clone(), &settings.identity, telemetry.clone());
     let mut controller = Controller {
         writer: Writer::new(writing.clone(), telemetry.clone()),
         teller: Teller::new(writing, telemetry.clone()),
-        speaker: Speaker::start(client, &settings.identity, telemetry.clone()),
+        speaker,
         telemetry,
         rules: settings.rules,
         leading: Leading::default(),
@@ -175,6 +176,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     if let Err(error) = election.await {
         warn!("the election ended badly: {error}");
     }
+    // What it still has to say waits with its speaker.
+    drop(controller);
+    sending.finish().await;
     Ok(())
 }
 

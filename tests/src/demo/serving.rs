@@ -83,7 +83,6 @@ pub(super) fn reply_path(stage: &mut Stage) -> Result<()> {
         .map(|node| Capture::at_node(&stage.lab, &node.name, &filter));
     let captures = captures.collect::<Result<Vec<_>>>()?;
     let answer = answer_from_afar(stage, service, &owner)?;
-    let seen = captures.into_iter().map(Capture::finish).collect::<Result<Vec<_>>>()?;
 
     // The connection of the last answer; those before it may have gone to pods of the owner itself.
     let client_end = format!("{client_host}.{}", answer.local.port());
@@ -92,6 +91,11 @@ pub(super) fn reply_path(stage: &mut Stage) -> Result<()> {
     let backend_node = &pod
         .with_context(|| format!("expected a pod of the lab, not {}", answer.pod))?
         .node;
+    let mut beside = stage.lab.nodes.iter().zip(&captures);
+    if let Some((_, capture)) = beside.find(|(node, _)| node.name == *backend_node) {
+        capture.wait_for(&reply)?;
+    }
+    let seen = captures.into_iter().map(Capture::finish).collect::<Result<Vec<_>>>()?;
     for (node, lines) in stage.lab.nodes.iter().zip(&seen) {
         let ours: Vec<&str> = lines
             .iter()

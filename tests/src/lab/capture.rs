@@ -52,15 +52,31 @@ impl Capture {
         Ok(fs::metadata(&self.file)?.len())
     }
 
+    /// Returns when a packet is recorded of which the line has this in it: what tcpdump has not read yet when it is ended, it never
+    /// does, and on a busy machine it reads late.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn wait_for(&self, text: &str) -> Result<()> {
+        wait::until(text, || {
+            let lines = self.lines()?;
+            ensure!(lines.iter().any(|line| line.contains(text)), "{lines:?}");
+            Ok(())
+        })
+    }
+
     /// Ends it and returns the packets recorded, one line each.
     ///
     /// # Errors
     /// When tcpdump fails.
     pub fn finish(mut self) -> Result<Vec<String>> {
         self.process.stop(wait::PATIENCE)?;
-        let text = self
-            .namespace
-            .output(&format!("tcpdump -nn -t -r {}", self.file.display()))?;
+        self.lines()
+    }
+
+    fn lines(&self) -> Result<Vec<String>> {
+        let read = format!("tcpdump -nn -t -r {}", self.file.display());
+        let text = self.namespace.output(&read)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 }

@@ -103,7 +103,7 @@ fn g07_every_right_is_used_and_agents_have_no_other() -> Result<()> {
         kubectl.apply(&web.with(cluster.lab.pods()))?;
         cluster.answered_by(Family::V4, 0, &cluster.pods())?;
 
-        // What is wrong is said in status and events; again, it is the same event.
+        // What is wrong is said in status and events.
         for eip in ["nowhere", "lan-ipv4", "nowhere", "lan-ipv4"] {
             kubectl.run(&format!("annotate --overwrite service web {LABEL}={eip}"))?;
             let reason = if eip == "nowhere" { "UnknownEip" } else { "Served" };

@@ -101,10 +101,13 @@ fn a_reply_leaves_from_the_backends_node_and_does_not_pass_the_load_balancing_no
             let port = format!(".{}:", remote.local.port());
             let reply = format!("{}.80 > {}{port}", Scene::http(family).ip(), address::client(family));
             for (node, capture) in scene.lab.nodes.iter().zip(captures) {
+                let serves = remote.pod.starts_with(&node.name);
+                if serves {
+                    capture.wait_for(&reply)?;
+                }
                 let lines = capture.finish()?;
                 let plain = lines.iter().filter(|line| !line.contains("Geneve"));
                 let replies = plain.filter(|line| line.contains(&reply)).count();
-                let serves = remote.pod.starts_with(&node.name);
                 ensure!(
                     (replies > 0) == serves,
                     "{family}: {replies} x {reply} at {} ({remote:?})",

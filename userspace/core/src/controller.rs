@@ -125,7 +125,7 @@ pub enum Telling {
         /// Nodes that are no more, or whose agents are silent ([`Liveness`]): their entries go.
         gone: Vec<String>,
         /// What to say once it is done.
-        event: Option<Event>,
+        events: Vec<Event>,
     },
 }
 

@@ -14,7 +14,13 @@ use std::{
 /// `weir status`.
 const MOST_PROBLEMS: usize = 512;
 /// The most that one node tells.
-const MOST_OF_NODE: usize = 16;
+const MOST_OF_NODE: usize = 64;
+
+/// The most problems that each of so many nodes tells of one Eip; who tells so many may have more to tell.
+#[must_use]
+pub(crate) fn most_problems(nodes: usize) -> usize {
+    (MOST_PROBLEMS / nodes.max(1)).clamp(1, MOST_OF_NODE)
+}
 
 /// What one node says about one Eip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,9 +90,13 @@ pub fn standings<'a>(
             standing.announces.insert(*address);
         }
     }
-    // What nobody draws the traffic of is told by one of those that could.
-    let first = cluster.nodes.iter().find(|(_, node)| node.ready);
-    let first = first.is_some_and(|(name, _)| *name == this.name);
+    // What nobody draws the traffic of is dealt out among those that could, of which the agents are heard of.
+    let could = cluster.nodes.iter().filter(|(_, node)| node.ready);
+    let (heard, unheard): (Vec<&str>, Vec<&str>) = could.map(|(name, _)| name.as_str()).partition(|name| {
+        let told = cluster.tunnels.as_ref();
+        told.is_none_or(|told| told.contains(*name))
+    });
+    let tellers = if heard.is_empty() { unheard } else { heard };
     let pools = Pools::new(&cluster.eips, &mut Vec::new());
     for condition in conditions {
         let Some((service, field)) = about(cluster, condition) else {
@@ -99,7 +109,7 @@ pub fn standings<'a>(
             .flatten()
             .filter(|address| match plan.vips.get(address) {
                 Some(vip) if vip.owner.is_some() => vip.owned,
-                _ => first,
+                _ => teller(&tellers, **address) == Some(&this.name),
             })
             .filter_map(|address| pools.containing(*address).map(|pool| pool.name))
             .collect();
@@ -114,12 +124,22 @@ pub fn standings<'a>(
             }
         }
     }
-    let most = (MOST_PROBLEMS / cluster.nodes.len().max(1)).clamp(1, MOST_OF_NODE);
+    let most = most_problems(cluster.nodes.len());
     for standing in standings.values_mut() {
         standing.problems.sort();
         standing.problems.truncate(most);
     }
     standings
+}
+
+/// Who tells what is wrong with the Services of an address that nobody draws the traffic of.
+fn teller<'a>(tellers: &[&'a str], address: IpAddr) -> Option<&'a str> {
+    let number = match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    };
+    let place = number.checked_rem(tellers.len() as u128)?;
+    tellers.get(place as usize).copied()
 }
 
 /// The Service that a condition is about, and the field; an EndpointSlice is a part of its Service.
@@ -182,6 +202,23 @@ mod tests {
         standings(&cluster, &this, &Plan::default(), conditions.iter(), true)
             .remove("pool")
             .expect("one Eip")
+    }
+
+    #[test]
+    fn what_nobody_draws_is_dealt_out_among_those_that_could() {
+        let tellers = ["a", "b", "c"];
+        let mut told: BTreeMap<&str, usize> = BTreeMap::new();
+        for last in 0..30 {
+            let addresses = [
+                IpAddr::from([10, 1, 0, last]),
+                IpAddr::from([0, 0, 0, 0, 0, 0, 0, last.into()]),
+            ];
+            for address in addresses {
+                *told.entry(teller(&tellers, address).unwrap()).or_default() += 1;
+            }
+        }
+        assert_eq!(told, [("a", 20), ("b", 20), ("c", 20)].into());
+        assert_eq!(teller(&[], [10, 1, 0, 1].into()), None);
     }
 
     #[test]

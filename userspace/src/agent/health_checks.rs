@@ -40,7 +40,7 @@ use weir_core::{
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
 /// Who asks is done within this, or is let go.
-const ASKING: Duration = Duration::from_secs(5);
+const ASKING: Duration = Duration::from_secs(2);
 /// So many may ask at one port at a time; others wait. Anybody who reaches the node may, and each takes a descriptor that the
 /// agent's own work needs, too.
 const AT_ONCE: usize = 128;

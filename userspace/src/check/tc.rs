@@ -120,9 +120,14 @@ pub fn judge(name: &str, device: &str, hooks: &Hooks, tcx: bool, findings: &mut 
     let (before, behind) = (others(before), others(behind));
     if !before.is_empty() {
         let remedy = if before.iter().all(|hooked| hooked.priority.is_some()) {
-            format!("give it a priority above {TC_PRIORITY}, or stop what it belongs to")
+            format!(
+                "give it a priority above {TC_PRIORITY}, or stop what it belongs to; if it decides on nothing, `agent.check: false` starts \
+                 the agent beside it"
+            )
         } else {
-            "stop what it belongs to, or have weir's attached anew, which is first then: `weir run --detach`, and start it".to_owned()
+            "stop what it belongs to, or have weir's attached anew, which is first then: `weir run --detach`, and start it; if it \
+             decides on nothing, `agent.check: false` starts the agent beside it"
+                .to_owned()
         };
         findings.problem(
             name,

@@ -10,12 +10,23 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tracing::{debug, warn};
 use weir_core::controller::Event;
 
 /// Events that wait to be sent; more are dropped, as they are but news.
 const QUEUE: usize = 4096;
+/// How long an answer is waited for.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Between attempts to send one.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
+/// For how long who stops sends what waits.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// The longest text that the API server takes, in bytes.
 const LONGEST: usize = 1024;
 
@@ -28,20 +39,15 @@ pub(super) struct Speaker {
 
 impl Speaker {
     /// Starts to send; needs a runtime.
-    pub(super) fn start(client: Client, identity: &str, telemetry: Telemetry) -> Self {
+    pub(super) fn start(client: Client, identity: &str, telemetry: Telemetry) -> (Self, Sending) {
         let (queue, mut waiting) = mpsc::channel(QUEUE);
         let identity = identity.to_owned();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while let Some(event) = waiting.recv().await {
-                let note = note(event, &identity);
-                let namespace = note.metadata.namespace.as_deref().unwrap_or_default();
-                let api = Api::<Note>::namespaced(client.clone(), namespace);
-                if let Err(error) = api.create(&PostParams::default(), &note).await {
-                    debug!("cannot send an event: {error}");
-                }
+                send(&client, note(event, &identity)).await;
             }
         });
-        Self { queue, telemetry }
+        (Self { queue, telemetry }, Sending { task })
     }
 
     /// Sends an event when there is time.
@@ -52,7 +58,44 @@ impl Speaker {
         let warning = event.warning;
         match self.queue.try_send(event) {
             Ok(()) => self.telemetry.said(warning),
-            Err(_) => debug!("too many events at once; one is left out"),
+            Err(_) => warn!("too many events at once; one is left out"),
+        }
+    }
+}
+
+/// What sends the events.
+#[derive(Debug)]
+pub(super) struct Sending {
+    task: JoinHandle<()>,
+}
+
+impl Sending {
+    /// Sends what waits, for a little while; the speakers have to be gone.
+    pub(super) async fn finish(self) {
+        if timeout(FAREWELL, self.task).await.is_err() {
+            warn!("some events are left out");
+        }
+    }
+}
+
+/// Tries for a while, if the API server has too much to do or cannot be reached.
+async fn send(client: &Client, note: Note) {
+    let namespace = note.metadata.namespace.as_deref().unwrap_or_default();
+    let api = Api::<Note>::namespaced(client.clone(), namespace);
+    for pause in PAUSES.into_iter().map(Some).chain([None]) {
+        let error = match timeout(ANSWER, api.create(&PostParams::default(), &note)).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(kube::Error::Api(status))) if status.code != 429 && status.code < 500 => {
+                // Such as in a namespace that is being deleted.
+                debug!("an event is refused: {status}");
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        match pause {
+            Some(pause) => sleep(pause).await,
+            None => warn!("an event is left out: {error}"),
         }
     }
 }

@@ -75,27 +75,27 @@ impl Teller {
             }
         }
         let this = &*self;
-        let done: Vec<(Object, Duration, Option<Event>)> = stream::iter(due)
+        let done: Vec<(Object, Duration, Vec<Event>)> = stream::iter(due)
             .map(|(object, telling)| async move {
                 let made = leading.during(this.make(&object, telling)).await;
-                let (pause, event) = made.unwrap_or((PAUSE, None));
-                (object, pause, event)
+                let (pause, events) = made.unwrap_or((PAUSE, Vec::new()));
+                (object, pause, events)
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
         let now = Instant::now();
         let mut events = Vec::new();
-        for (object, pause, event) in done {
+        for (object, pause, of_object) in done {
             self.not_before.insert(object, now + pause);
-            events.extend(event);
+            events.extend(of_object);
         }
         (events, next)
     }
 
     /// Makes one write; gives for how long the object is to be left alone then, and what there is to say.
-    async fn make(&self, object: &Object, telling: Telling) -> (Duration, Option<Event>) {
-        let mut to_say = None;
+    async fn make(&self, object: &Object, telling: Telling) -> (Duration, Vec<Event>) {
+        let mut to_say = Vec::new();
         let made = match telling {
             Telling::Service { service, served, .. } => {
                 let api = Api::<Service>::namespaced(self.client.clone(), &service.namespace);
@@ -105,9 +105,9 @@ impl Teller {
                 eip,
                 ready,
                 gone,
-                event,
+                events,
             } => {
-                to_say = event;
+                to_say = events;
                 self.tell_eip(&eip, &ready, &gone).await
             }
         };
@@ -124,7 +124,10 @@ impl Teller {
             }
         };
         self.telemetry.wrote("tell", result);
-        (pause, to_say.filter(|_| is_told))
+        if !is_told {
+            to_say.clear();
+        }
+        (pause, to_say)
     }
 
     async fn tell_service(

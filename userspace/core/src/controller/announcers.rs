@@ -25,6 +25,9 @@ pub fn silence(nodes: u32) -> Duration {
     SILENCE.0.max(SILENCE.1 * nodes)
 }
 
+/// The most that is said at a time, so that whatever else there is to say has its turn; the rest a moment later.
+const AT_ONCE: usize = 50;
+
 /// An address that a Service has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Held {
@@ -50,15 +53,18 @@ pub struct Announcing {
     shown: BTreeMap<Held, Seen>,
     /// Nodes by address, whoever has it.
     by: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Nodes that do not say what they do.
+    unheard: BTreeSet<String>,
     nodes: u32,
 }
 
 impl Announcing {
-    /// Who announces each address, of a cluster of so many nodes.
-    pub(super) fn new(by: BTreeMap<IpAddr, BTreeSet<String>>, nodes: u32) -> Self {
+    /// Who announces each address, of a cluster of so many nodes, of which these are not heard of.
+    pub(super) fn new(by: BTreeMap<IpAddr, BTreeSet<String>>, unheard: BTreeSet<String>, nodes: u32) -> Self {
         Self {
             shown: BTreeMap::new(),
             by,
+            unheard,
             nodes,
         }
     }
@@ -198,7 +204,7 @@ struct Look<'a> {
 impl Look<'_> {
     /// Whether it is time; else it is come back to.
     fn is_time(&mut self, at: Duration) -> bool {
-        let is_time = at <= self.now;
+        let is_time = at <= self.now && self.events.len() < AT_ONCE;
         if !is_time {
             let at = at.max(self.now + SETTLED / 4);
             self.next = Some(self.next.map_or(at, |next| next.min(at)));
@@ -237,7 +243,18 @@ impl Look<'_> {
             return false;
         }
         let Held { address, service, uid } = held;
-        let by = self.announcing.by(*address);
+        // A program goes on without its agent, and who is not heard of may be cut off alone.
+        let unheard = entry
+            .said
+            .iter()
+            .flatten()
+            .filter(|node| self.announcing.unheard.contains(*node));
+        let by: BTreeSet<String> = self
+            .announcing
+            .by(*address)
+            .into_iter()
+            .chain(unheard.cloned())
+            .collect();
         let others = self.announcing.is_held(*address);
         if by.is_empty() || others {
             let at = entry.due(self.now, Otherwise::Withdrawn, SETTLED);
@@ -253,5 +270,46 @@ impl Look<'_> {
             entry.warned = true;
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b25_many_changes_at_once_are_said_by_and_by() {
+        let shown = |number: u8| {
+            let held = Held {
+                address: [10, 1, 0, number].into(),
+                service: ServiceKey {
+                    namespace: "apps".into(),
+                    name: "web".into(),
+                },
+                uid: String::new(),
+            };
+            let seen = Seen {
+                elected: true,
+                ..Seen::default()
+            };
+            (held, seen)
+        };
+        let by = (0..200).map(|number| ([10, 1, 0, number].into(), ["a".to_owned()].into()));
+        let mut announcing = Announcing::new(by.collect(), BTreeSet::new(), 1);
+        let mut announcers = Announcers::default();
+        announcers.look(Duration::ZERO, &announcing);
+        for number in 0..200 {
+            let (held, seen) = shown(number);
+            announcing.shown.insert(held, seen);
+        }
+        let (mut now, mut said) = (Duration::from_secs(1), Vec::new());
+        loop {
+            let (events, next) = announcers.look(now, &announcing);
+            assert!(events.len() <= AT_ONCE);
+            said.extend(events);
+            let Some(next) = next else { break };
+            now = next;
+        }
+        assert_eq!(said.len(), 200);
     }
 }

@@ -104,8 +104,8 @@ impl Event {
     /// These nodes announce an address that no Service has any more.
     pub(super) fn not_withdrawn(key: &ServiceKey, uid: &str, address: IpAddr, by: &BTreeSet<String>) -> Self {
         let message = format!(
-            "{address} is no longer this Service's nor any other's, and still announced by {}; see whether `weir agent` there \
-             can reach the API server",
+            "{address} is no longer this Service's nor any other's, and, as far as is known, still announced by {}; see whether \
+             `weir agent` there can reach the API server",
             nodes(by)
         );
         Self::of_service(key, uid, WITHDRAW, message).warn()

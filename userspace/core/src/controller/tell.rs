@@ -6,7 +6,7 @@
 use super::{Announcing, EipObject, Event, StatusCondition, Telling, World, announcers::Seen, serve::Served};
 use crate::{
     model::{Condition, Eip, ObjectRef, Service, ServiceKey, reason},
-    standing::{Problem, Standing},
+    standing::{Problem, Standing, most_problems},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -138,7 +138,7 @@ impl<'a> Told<'a> {
             let as_told = object.ready == (ready.holds, Some(ready.clone()));
             (!as_told || !gone.is_empty()).then(|| Telling::Eip {
                 eip: name.clone(),
-                event: set_up(name, object, &ready, &unready),
+                events: set_up(name, object, &ready, &unready),
                 ready,
                 gone,
             })
@@ -192,7 +192,9 @@ impl<'a> Told<'a> {
     pub(super) fn announcing(&self) -> Announcing {
         let by = self.announced.iter();
         let by = by.map(|(address, nodes)| (*address, nodes.iter().map(|node| (*node).to_owned()).collect()));
-        let mut announcing = Announcing::new(by.collect(), self.nodes());
+        let nodes = self.world.cluster.nodes.keys();
+        let unheard = nodes.filter(|node| !speaks(self.world, node)).cloned().collect();
+        let mut announcing = Announcing::new(by.collect(), unheard, self.nodes());
         let eips = &self.world.cluster.eips;
         for (key, service, object) in self.world.services() {
             let taken = self.served.wanted.get(key).into_iter().flatten();
@@ -270,8 +272,17 @@ impl<'a> Told<'a> {
             None if standings(self.world, eip).next().is_none() => {
                 "; no agent has been heard of lately, see whether `weir agent` runs on the nodes.".into()
             }
+            None if self.is_cut(eip) => {
+                "; nodes have more to say than there is room for here, see `weir status` on them.".into()
+            }
             None => String::new(),
         }
+    }
+
+    /// Whether nodes may have more to say about an Eip's Services than they can.
+    fn is_cut(&self, eip: &str) -> bool {
+        let most = most_problems(self.world.cluster.nodes.len());
+        standings(self.world, eip).any(|(_, standing)| standing.problems.len() >= most)
     }
 
     /// How an Eip stands, and what those nodes say that do not serve it.
@@ -330,13 +341,16 @@ impl<'a> Told<'a> {
 }
 
 /// What is to be said when an Eip's condition becomes `ready`: that it is served, once, and what nodes newly say that do not.
-fn set_up(name: &str, object: &EipObject, ready: &StatusCondition, unready: &str) -> Option<Event> {
+fn set_up(name: &str, object: &EipObject, ready: &StatusCondition, unready: &str) -> Vec<Event> {
     let before = object.ready.1.as_ref();
     let held = before.is_some_and(|before| before.holds);
     let said = before.is_some_and(|before| before.message.contains(unready));
     let failed = !unready.is_empty() && !said || held && ready.reason == NO_NODE;
     let begins = ready.holds && !held;
-    (failed || begins).then(|| Event::set_up(name, &object.uid, failed, ready.message.clone()))
+    let told = [(begins, false), (failed, true)];
+    let told = told.into_iter().filter(|(is_news, _)| *is_news);
+    told.map(|(_, warning)| Event::set_up(name, &object.uid, warning, ready.message.clone()))
+        .collect()
 }
 
 /// Whether what a node says counts: it is there and well, and its agent speaks.

@@ -111,10 +111,11 @@ impl Objects {
                     eip,
                     ready,
                     gone,
-                    event,
+                    events,
                 } => {
+                    let said = events.into_iter();
                     self.set_up
-                        .extend(event.map(|event| (event.warning, event.reason, event.message)));
+                        .extend(said.map(|event| (event.warning, event.reason, event.message)));
                     let object = &mut self.eips.get_mut(&eip).unwrap().1;
                     object.ready = (ready.holds, Some(ready));
                     object.nodes.retain(|node, _| !gone.contains(node));

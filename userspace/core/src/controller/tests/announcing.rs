@@ -160,9 +160,18 @@ fn b25_what_a_service_has_no_longer_is_said_when_it_is_withdrawn() {
     scene.settle();
     assert!(scene.objects.services.is_empty());
     // A node that does not withdraw it is named, once.
-    let left = "Service apps/web Warning DelBalancer: 10.1.0.8 is no longer this Service's nor any other's, and still announced \
-                by a; see whether `weir agent` there can reach the API server";
+    let left = "Service apps/web Warning DelBalancer: 10.1.0.8 is no longer this Service's nor any other's, and, as far as is \
+                known, still announced by a; see whether `weir agent` there can reach the API server";
     assert_eq!(scene.pass(1000), [left]);
+    assert_eq!(scene.announce(&[], &[]).pass(1000), [GONE]);
+
+    // One that is not heard of any more has not said that it withdraws it.
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    scene.objects.silent = ["a".to_owned()].into();
+    scene.objects.service("web").annotations.clear();
+    assert_eq!(scene.settle().pass(1000), [left]);
+    scene.objects.silent.clear();
     assert_eq!(scene.announce(&[], &[]).pass(1000), [GONE]);
 
     // What nobody has announced is not withdrawn.
@@ -233,6 +242,14 @@ fn b25_an_eip_is_said_to_be_set_up_once_and_what_fails_there_once() {
     objects.says("a", "pool", ready(&[]));
     objects.settle();
     assert!(!objects.set_up[0].0);
+
+    // Where one node serves it from the first and another does not, both is said.
+    let mut objects = one_service();
+    objects.says("a", "pool", ready(&[]));
+    objects.says("b", "pool", unready());
+    objects.settle();
+    let warnings: Vec<bool> = objects.set_up.iter().map(|(warning, ..)| *warning).collect();
+    assert_eq!(warnings, [false, true]);
 }
 
 /// B09.
