@@ -145,8 +145,12 @@ fn g07_g10_as_the_manifests_start_the_image() -> Result<()> {
         ensure!(names.asked() > 0, "the API server was not looked for by its name");
         let policy = manifests.object("NetworkPolicy", "weir-controller")?;
         let admitted = workloads::admitted(policy, manifests.object("Deployment", "weir-controller")?)?;
-        let open = open_ports(cluster.control_plane.namespace())?;
-        ensure!(open == admitted, "{open:?} are open, and {admitted:?} let in");
+        // That of the webhooks is open when there is a certificate for it.
+        wait::until("the ports", || {
+            let open = open_ports(cluster.control_plane.namespace())?;
+            ensure!(open == admitted, "{open:?} are open, and {admitted:?} let in");
+            Ok(())
+        })?;
 
         let daemon_set = manifests.object("DaemonSet", "weir-agent")?;
         let check = Container::of(daemon_set, "initContainers")?;
