@@ -22,6 +22,22 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     conditions.find(|condition| condition["type"] == kind)
 }
 
+/// Waits until the condition of a Service that is served has this reason and text, and a Warning event about it the text.
+fn is_warned_of(cluster: &Cluster, service: &str, reason: &str, wanted: &str) -> Result<()> {
+    let has = |text: &Value| text.as_str().is_some_and(|text| text.contains(wanted));
+    let condition = is_served(cluster, service, "True", reason)?;
+    ensure!(has(&condition["message"]), "{condition}");
+    wait::until("an event", || {
+        let events = cluster.control_plane.kubectl().get("events")?;
+        let mut all = events["items"].as_array().into_iter().flatten();
+        let said = all.any(|event| {
+            event["type"] == "Warning" && event["involvedObject"]["name"] == service && has(&event["message"])
+        });
+        ensure!(said, "{events}");
+        Ok(())
+    })
+}
+
 /// Waits until the Service's condition is as given.
 fn is_served(cluster: &Cluster, service: &str, status: &str, reason: &str) -> Result<Value> {
     wait::until("the condition of a Service", || {
@@ -140,21 +156,8 @@ fn why_a_service_is_not_served_is_said_in_its_status_and_by_an_event() -> Result
         is_served(cluster, "web", "True", "Served")?;
         // What is wrong with an EndpointSlice is said of its Service.
         kubectl.run("annotate endpointslice web-ipv4 lb.weir.dev/weight=heavy")?;
-        let condition = is_served(cluster, "web", "True", "InvalidValue")?;
         let wanted = "EndpointSlice web-ipv4 metadata.annotations[lb.weir.dev/weight]: `heavy` is not a weight";
-        ensure!(
-            condition["message"].as_str().is_some_and(|text| text.contains(wanted)),
-            "{condition}"
-        );
-        wait::until("an event", || {
-            let events = kubectl.get("events")?;
-            let mut all = events["items"].as_array().into_iter().flatten();
-            let said = all.any(|event| {
-                event["type"] == "Warning" && event["message"].as_str().is_some_and(|text| text.contains(wanted))
-            });
-            ensure!(said, "{events}");
-            Ok(())
-        })?;
+        is_warned_of(cluster, "web", "InvalidValue", wanted)?;
         kubectl.run("annotate endpointslice web-ipv4 lb.weir.dev/weight-")?;
         is_served(cluster, "web", "True", "Served")?;
         // No longer ours, nothing of ours is left.
@@ -270,23 +273,7 @@ fn b13_local_at_a_shared_address_is_warned_of() -> Result<()> {
         let wide = manifests::Service::new("wide").at([address]).on_port(8080);
         kubectl.apply(&near.with(&cluster.lab.nodes[0].pods))?;
         kubectl.apply(&wide.with(cluster.lab.pods()))?;
-        let condition = is_served(cluster, "near", "True", "SharedLocal")?;
-        let wanted = "is shared with Service default/wide";
-        ensure!(
-            condition["message"].as_str().is_some_and(|text| text.contains(wanted)),
-            "{condition}"
-        );
-        wait::until("an event", || {
-            let events = kubectl.get("events")?;
-            let mut all = events["items"].as_array().into_iter().flatten();
-            let said = all.any(|event| {
-                event["type"] == "Warning"
-                    && event["involvedObject"]["name"] == "near"
-                    && event["message"].as_str().is_some_and(|text| text.contains(wanted))
-            });
-            ensure!(said, "{events}");
-            Ok(())
-        })?;
+        is_warned_of(cluster, "near", "SharedLocal", "is shared with Service default/wide")?;
         let pods: BTreeSet<&str> = cluster.pods().into_iter().collect();
         wait::until("all pods of the other one", || {
             let to = SocketAddr::new(address, 8080);

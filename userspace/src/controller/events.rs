@@ -27,6 +27,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
 /// For how long who stops sends what waits.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The part of an event's name that is its object's, in bytes; both together have 253 at the most.
+const LONGEST_NAME: usize = 230;
 /// The longest text that the API server takes, in bytes.
 const LONGEST: usize = 1024;
 
@@ -118,11 +120,16 @@ fn note(event: Event, identity: &str) -> Note {
         ..ObjectReference::default()
     };
     let namespace = about.namespace.clone();
+    let now = Timestamp::now();
+    // A name of its own from the start: one that is sent again, as its answer was lost, is refused if it is there.
+    let mut name = about.name.clone().unwrap_or_default();
+    name.truncate(name.floor_char_boundary(LONGEST_NAME));
+    let name = format!("{name}.{:x}", now.as_nanosecond());
     Note {
         metadata: ObjectMeta {
             // What is about an object without a namespace is kept in this one.
             namespace: Some(namespace.unwrap_or_else(|| "default".into())),
-            generate_name: about.name.as_ref().map(|name| format!("{name}-")),
+            name: Some(name),
             ..ObjectMeta::default()
         },
         type_: Some(if event.warning { "Warning" } else { "Normal" }.into()),
@@ -130,7 +137,7 @@ fn note(event: Event, identity: &str) -> Note {
         reason: Some(event.reason),
         note: Some(text),
         regarding: Some(about),
-        event_time: Some(MicroTime(Timestamp::now())),
+        event_time: Some(MicroTime(now)),
         // As OpenELB's: tools that pick events by source go on.
         reporting_controller: Some(source.into()),
         reporting_instance: Some(identity.into()),
