@@ -84,9 +84,7 @@ fn kept(cluster: &Cluster, first: Process) -> Result<Versions> {
     let best = json!({"address": "10.7.0.0/24", "namespaces": ["default", "unbound"], "priority": -9});
     kubectl.apply(&eip("best", &best, &json!({})))?;
     cluster.shows("late", Some("10.7.0.0"))?;
-    let mut before = cluster.has_caught_up(2)?;
-    // Its condition says in a while that it is served by now.
-    before.remove("default/late");
+    let before = cluster.has_caught_up(2)?;
     let patch = |name: &str, patch: &Value| kubectl.patch(&format!("eip {name}"), patch);
     patch("tie-b", &json!({"spec": {"priority": -99}}))?;
     patch("near", &json!({"spec": {"disable": true}}))?;

@@ -18,17 +18,29 @@ pub const ADDRESS: &str = "eip.openelb.kubesphere.io/v1alpha1";
 /// The annotation that makes an Eip the default.
 pub const DEFAULT: &str = "eip.openelb.kubesphere.io/is-default-eip";
 
-/// Versions of Services, by `namespace/name`.
-pub type Versions = BTreeMap<String, String>;
+/// Services but for their conditions, by `namespace/name`.
+pub type Versions = BTreeMap<String, Value>;
 
 /// Whether none of the Services that were there `before` has been written to since.
 pub fn left_alone(before: &Versions, now: &Versions) -> Result<()> {
-    let written: Vec<_> = before
-        .iter()
-        .filter(|(name, version)| now.get(*name) != Some(*version))
-        .collect();
-    ensure!(written.is_empty(), "written to since: {written:?}");
+    let written = before.iter().filter(|(name, then)| now.get(*name) != Some(then));
+    let written: Vec<_> = written.map(|(name, then)| (then, now.get(name))).collect();
+    ensure!(written.is_empty(), "written to since, then and now: {written:?}");
     Ok(())
+}
+
+/// A Service without what is told in its conditions some time after it became so: neither these, nor that they were written.
+/// Any other write shows, also one that is taken back: the API server notes the writer, and the time.
+fn but_for_conditions(mut service: Value) -> Value {
+    let metadata = &mut service["metadata"];
+    metadata["resourceVersion"].take();
+    if let Some(writers) = metadata["managedFields"].as_array_mut() {
+        writers.retain(|writer| writer["manager"] != "weir-controller" || writer["operation"] != "Apply");
+    }
+    if let Some(status) = service["status"].as_object_mut() {
+        status.remove("conditions");
+    }
+    service
 }
 
 /// A control plane, and what controllers there need.
@@ -149,7 +161,7 @@ impl Cluster {
     /// Waits until the controller has acted on all that has been written to Services, Eips and Namespaces before: of each kind
     /// something comes after it, without which the last one to come gets no address. `number` is another each time.
     ///
-    /// Gives the versions of all Services then: whatever is written to one makes it another.
+    /// Gives all Services as they are then, with who wrote which field when ([`but_for_conditions`]).
     pub fn has_caught_up(&self, number: u8) -> Result<Versions> {
         let (name, address) = (format!("last-{number}"), format!("10.250.0.{number}"));
         let namespace = json!({
@@ -161,15 +173,24 @@ impl Cluster {
         let eip = eip(&name, &spec, &json!({}));
         self.kubectl().apply(&format!("{namespace}\n{eip}---\n{last}\n"))?;
         wait::until("the last one to be served", || {
-            let services = self.kubectl().get("services -A")?;
+            let services = self.kubectl().get("services -A --show-managed-fields")?;
             let all: Vec<&Value> = services["items"].as_array().into_iter().flatten().collect();
             let last = all.iter().find(|one| one["metadata"]["namespace"] == name);
             let shown = last.map(|last| &last["status"]["loadBalancer"]["ingress"][0]["ip"]);
             ensure!(shown == Some(&json!(address)), "{name}/last shows {shown:?}");
+            // Its finalizer and its label are written after its address.
+            let unmarked = |one: &&&Value| {
+                one["status"]["loadBalancer"].get("ingress").is_some() && one["metadata"].get("finalizers").is_none()
+            };
+            let unmarked = all.iter().find(unmarked);
+            ensure!(
+                unmarked.is_none(),
+                "shows an address, and has no finalizer: {unmarked:?}"
+            );
             let text = |one: &Value, field: &str| one["metadata"][field].as_str().unwrap_or_default().to_owned();
             let version = |one: &&Value| {
                 let key = format!("{}/{}", text(one, "namespace"), text(one, "name"));
-                (key, text(one, "resourceVersion"))
+                (key, but_for_conditions((*one).clone()))
             };
             Ok(all.iter().map(version).collect())
         })
