@@ -56,6 +56,20 @@ fn new_connections_follow_the_weights_of_nodes_and_weight_0_gets_none() -> Resul
     })
 }
 
+/// Waits until this node alone answers for the VIP, and has the router ask again: how soon it would by itself is not the
+/// question here.
+fn moves_to(scene: &Scene, family: Family, node: &Node) -> Result<()> {
+    let wire = Wire::of_stranger(&scene.lab)?;
+    wait::until("the node with the endpoints to answer", || {
+        let answers = wire.who_has(vip(family, 2), address::stranger(family))?;
+        ensure!(answers == [node.mac()], "{family}: {answers:?}");
+        Ok(())
+    })?;
+    let flag = if family == Family::V4 { "-4" } else { "-6" };
+    let flush = format!("ip {flag} neigh flush dev lan");
+    scene.lab.router.output(&flush).map(drop)
+}
+
 /// [C02 E05] The node that answers has an endpoint, and its pods alone get the traffic.
 #[test]
 fn with_policy_local_only_a_node_with_endpoints_answers_and_uses_its_own() -> Result<()> {
@@ -65,15 +79,7 @@ fn with_policy_local_only_a_node_with_endpoints_answers_and_uses_its_own() -> Re
             let node = &scene.lab.nodes[index];
             scene.lab.apply("web.yaml", &local.with(&node.pods))?;
             for family in FAMILIES {
-                let wire = Wire::of_stranger(&scene.lab)?;
-                wait::until("the node with the endpoints to answer", || {
-                    let answers = wire.who_has(vip(family, 2), address::stranger(family))?;
-                    ensure!(answers == [node.mac()], "{family}: {answers:?}");
-                    Ok(())
-                })?;
-                // How soon it would notice by itself is not the question here.
-                let flag = if family == Family::V4 { "-4" } else { "-6" };
-                scene.lab.router.output(&format!("ip {flag} neigh flush dev lan"))?;
+                moves_to(scene, family, node)?;
                 wait::until("the router to notice", || {
                     scene.lab.client.run(|| client::ask(Scene::http(family)))
                 })?;
@@ -103,11 +109,14 @@ fn pods_that_terminate_serve_when_nobody_else_is_left() -> Result<()> {
             _ => Endpoint::NotReady,
         };
         let states: Vec<_> = scene.lab.pods().map(|pod| (pod, state(pod))).collect();
-        for service in [web(), web().with_spec("externalTrafficPolicy: Local")] {
+        for (service, is_local) in [(web(), false), (web().with_spec("externalTrafficPolicy: Local"), true)] {
             scene
                 .lab
                 .apply("web.yaml", &(service.yaml() + &service.endpoints_in_states(&states)))?;
             for family in FAMILIES {
+                if is_local {
+                    moves_to(scene, family, &scene.lab.nodes[0])?;
+                }
                 wait::until("the terminating pods to serve", || {
                     let answers = spread(scene, Scene::http(family), 40)?;
                     ensure!(by_node(&answers, &scene.lab.nodes[0]) == 40, "{family}: {answers:?}");
