@@ -15,7 +15,7 @@ mod steps;
 
 use crate::{
     build_ebpf,
-    libtest::Count,
+    libtest::Ran,
     process::{cargo, check, require_root, say},
     setup::{self, Scope},
 };
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     require_root("cargo xtask kernels")?;
     build_ebpf::build(&setup::run(Scope::Kernels)?)?;
     check(cargo().args(["build", "--quiet", "--package", "weir"]))?;
-    let count = count(args)?;
+    let Ran { count, .. } = tests(args)?;
     println!("\n{} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 || count.ignored > 0 || count.passed == 0 {
         bail!(
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Runs every step on every kernel and prints the table; object and agent have to be built, the tools to be there.
-pub(crate) fn count(args: &Args) -> Result<Count> {
+pub(crate) fn tests(args: &Args) -> Result<Ran> {
     let steps_of = |series: &str| match args.only[..] {
         [] => Step::usual(series),
         ref only => only.to_vec(),
@@ -116,9 +116,9 @@ pub(crate) fn count(args: &Args) -> Result<Count> {
     let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     outcomes.sort_by_key(|outcome| args.series.iter().position(|series| *series == outcome.series));
     print!("{}", report::table(&outcomes, &all));
-    let mut sum = Count::default();
-    for outcome in &outcomes {
-        sum += outcome.count();
+    let mut sum = Ran::default();
+    for outcome in outcomes {
+        sum += outcome.ran();
     }
     Ok(sum)
 }

@@ -1,13 +1,14 @@
 //! `cargo xtask test`: every kind of test there is, counted by kind. A kind that ran no test has failed, and so has a test
 //! that was ignored: one that cannot run must not look like one that passed.
 //!
-//! The last two lines are for readers: `N passed, N failed` alone on a line, and the same by kind.
+//! At the end it is said again which tests failed, with the end of what each printed: some readers keep only the beginning and the
+//! end of a log. The last two lines are for readers, too: `N passed, N failed` alone on a line, and the same by kind.
 
 use crate::{
     build_ebpf, helm,
     image::{self, Profile},
     kernels, kube,
-    libtest::{self, Count},
+    libtest::{self, Count, Ran},
     process::{cargo, check, require_root, say},
     setup::{self, Scope},
     workspace,
@@ -101,27 +102,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut results = Vec::new();
     for &kind in kinds {
         say(format!("tests of kind {}", kind.name()));
-        results.push((kind, count(kind)?));
+        results.push((kind, tests_of(kind)?));
     }
     report(&results)
 }
 
 /// Runs the tests of a kind.
-fn count(kind: Kind) -> Result<Count> {
+fn tests_of(kind: Kind) -> Result<Ran> {
     if kind == Kind::Kernels {
-        return kernels::count(&kernels::Args::parse_from(["kernels"]));
+        return kernels::tests(&kernels::Args::parse_from(["kernels"]));
     }
-    let mut count = Count::default();
     if kind == Kind::Kube
         && let Err(error) = kube::build().and_then(|_| helm::build()).and_then(|_| image())
     {
-        say(format!("no Kubernetes control plane, no helm or no image: {error:#}"));
-        return Ok(count.of_a_command_that(false));
+        let why = format!("no Kubernetes control plane, no helm or no image: {error:#}");
+        say(&why);
+        return Ok(Ran::not("all", &why));
     }
+    let mut ran = Ran::default();
     for mut command in commands(kind)? {
-        count += libtest::run(&mut command)?;
+        ran += libtest::run(&mut command)?;
     }
-    Ok(count)
+    Ok(ran)
 }
 
 /// The image's programs, and the one that other tests start, which cargo keeps in the same place as one of them.
@@ -175,22 +177,24 @@ fn test_targets() -> Result<Vec<String>> {
     Ok(targets)
 }
 
-/// Prints a table, then the two lines for readers; fails when anything is not as it should be.
-fn report(results: &[(Kind, Count)]) -> Result<()> {
+/// Prints a table, the failures, then the two lines for readers; fails when anything is not as it should be.
+fn report(results: &[(Kind, Ran)]) -> Result<()> {
     let mut total = Count::default();
     let mut wrong = Vec::new();
+    let mut failures = Vec::new();
     println!();
-    for &(kind, count) in results {
+    for (kind, ran) in results {
         let Count {
             passed,
             failed,
             ignored,
-        } = count;
+        } = ran.count;
         println!(
             "{:15} {passed:5} passed {failed:3} failed {ignored:3} ignored",
             kind.name()
         );
-        total += count;
+        total += ran.count;
+        failures.extend(ran.failures.iter().map(|failure| (kind.name(), failure.clone())));
         if failed > 0 {
             wrong.push(format!("{failed} of kind {} failed", kind.name()));
         }
@@ -201,6 +205,7 @@ fn report(results: &[(Kind, Count)]) -> Result<()> {
             wrong.push(format!("{ignored} of kind {} did not run", kind.name()));
         }
     }
+    print!("{}", libtest::again(&failures));
     println!();
     println!("{} passed, {} failed", total.passed, total.failed);
     println!("{}", by_kind(results, total));
@@ -210,10 +215,10 @@ fn report(results: &[(Kind, Count)]) -> Result<()> {
     Ok(())
 }
 
-fn by_kind(results: &[(Kind, Count)], total: Count) -> String {
+fn by_kind(results: &[(Kind, Ran)], total: Count) -> String {
     let kinds: Vec<_> = results
         .iter()
-        .map(|(kind, count)| format!("{} {}", kind.name(), count.passed + count.failed))
+        .map(|(kind, Ran { count, .. })| format!("{} {}", kind.name(), count.passed + count.failed))
         .collect();
     format!(
         "test result: {} passed, {} failed ({})",
@@ -227,48 +232,32 @@ fn by_kind(results: &[(Kind, Count)], total: Count) -> String {
 mod tests {
     use super::*;
 
+    fn ran(passed: u64, failed: u64, ignored: u64) -> Ran {
+        Ran {
+            count: Count {
+                passed,
+                failed,
+                ignored,
+            },
+            ..Ran::default()
+        }
+    }
+
     #[test]
     fn the_last_line_tells_every_kind() {
-        let results = [
-            (
-                Kind::Unit,
-                Count {
-                    passed: 3,
-                    failed: 1,
-                    ignored: 0,
-                },
-            ),
-            (
-                Kind::PacketsHost,
-                Count {
-                    passed: 2,
-                    failed: 0,
-                    ignored: 0,
-                },
-            ),
-        ];
-        let total = Count {
-            passed: 5,
-            failed: 1,
-            ignored: 0,
-        };
+        let results = [(Kind::Unit, ran(3, 1, 0)), (Kind::PacketsHost, ran(2, 0, 0))];
         assert_eq!(
-            by_kind(&results, total),
+            by_kind(&results, ran(5, 1, 0).count),
             "test result: 5 passed, 1 failed (unit 4, packets-host 2)"
         );
     }
 
     #[test]
     fn a_kind_without_tests_fails() {
-        let ran = Count {
-            passed: 1,
-            failed: 0,
-            ignored: 0,
-        };
-        assert!(report(&[(Kind::Unit, ran)]).is_ok());
-        assert!(report(&[(Kind::Unit, ran), (Kind::Netns, Count::default())]).is_err());
-        assert!(report(&[(Kind::Unit, Count { ignored: 1, ..ran })]).is_err());
-        assert!(report(&[(Kind::Unit, Count { failed: 1, ..ran })]).is_err());
+        assert!(report(&[(Kind::Unit, ran(1, 0, 0))]).is_ok());
+        assert!(report(&[(Kind::Unit, ran(1, 0, 0)), (Kind::Netns, Ran::default())]).is_err());
+        assert!(report(&[(Kind::Unit, ran(1, 0, 1))]).is_err());
+        assert!(report(&[(Kind::Unit, ran(1, 1, 0))]).is_err());
     }
 
     #[test]

@@ -4,18 +4,8 @@ use super::{
     fetch::Kernel,
     steps::{Ended, Progress, Step},
 };
-use crate::libtest::Count;
+use crate::libtest::{Count, Ran};
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
-
-/// What a step counts that could not run.
-const LOST: Ended = Ended {
-    count: Count {
-        passed: 0,
-        failed: 1,
-        ignored: 0,
-    },
-    seconds: 0.0,
-};
 
 /// What came of one kernel.
 #[derive(Debug)]
@@ -33,15 +23,16 @@ impl Outcome {
     /// Of a kernel that was booted; a step that did not come to its end, or ran no test, has failed.
     pub(super) fn of(kernel: &Kernel, progress: Progress, steps: &[Step], took: Duration) -> Self {
         let ended = |step: &Step| match progress.ended.get(step.target()) {
-            Some(ended) if ended.count.passed + ended.count.failed > 0 => *ended,
-            _ => LOST,
+            Some(ended) if ended.ran.count.passed + ended.ran.count.failed > 0 => ended.clone(),
+            Some(_) => lost("ran no test"),
+            None => lost("did not come to its end; why is said above"),
         };
-        let lost = |step: &&Step| !progress.ended.contains_key(step.target());
+        let not_ended = |step: &&Step| !progress.ended.contains_key(step.target());
         Self {
             series: kernel.series.clone(),
             version: Some(kernel.version.clone()),
             ended: steps.iter().map(|step| (*step, ended(step))).collect(),
-            unfinished: steps.iter().find(lost).map(|step| step.target()),
+            unfinished: steps.iter().find(not_ended).map(|step| step.target()),
             verified: progress.verified,
             took,
         }
@@ -64,14 +55,17 @@ impl Outcome {
         }
     }
 
-    /// All its steps together.
-    pub(super) fn count(&self) -> Count {
+    /// All its steps together; failures have kernel and step in their names.
+    pub(super) fn ran(self) -> Ran {
         if self.version.is_none() {
-            return LOST.count;
+            return Ran::not(&self.series, "cannot be had; why is said above");
         }
-        let mut sum = Count::default();
-        for ended in self.ended.values() {
-            sum += ended.count;
+        let mut sum = Ran::default();
+        for (step, Ended { mut ran, .. }) in self.ended {
+            for failure in &mut ran.failures {
+                failure.name = format!("{} {} {}", self.series, step.target(), failure.name);
+            }
+            sum += ran;
         }
         sum
     }
@@ -79,6 +73,14 @@ impl Outcome {
     /// The first step that has not ended.
     pub(super) fn unfinished(&self) -> Option<&'static str> {
         self.unfinished
+    }
+}
+
+/// A step that could not run.
+fn lost(why: &str) -> Ended {
+    Ended {
+        ran: Ran::not("all", why),
+        seconds: 0.0,
     }
 }
 
@@ -103,8 +105,9 @@ fn row(outcome: &Outcome, steps: &[Step]) -> String {
     let mut text = format!("{version:26}");
     for step in steps {
         let cell = match outcome.ended.get(step) {
-            Some(Ended { count, seconds }) => {
-                format!("{} passed {} failed {seconds:.0} s", count.passed, count.failed)
+            Some(Ended { ran, seconds }) => {
+                let Count { passed, failed, .. } = ran.count;
+                format!("{passed} passed {failed} failed {seconds:.0} s")
             }
             None => "not asked for".to_owned(),
         };
@@ -138,16 +141,21 @@ mod tests {
             progress.read(line);
         }
         let outcome = Outcome::of(&kernel(), progress, &Step::all(), Duration::from_secs(7));
-        let all = Step::all().len() as u64;
-        assert_eq!((outcome.count().passed, outcome.count().failed), (0, all));
         assert_eq!(outcome.unfinished(), Some("packets"));
+        let Ran { count, failures } = outcome.ran();
+        let names: Vec<_> = failures.iter().map(|failure| &failure.name[..]).collect();
+        assert_eq!((count.passed, count.failed), (0, names.len() as u64));
+        assert_eq!(names, ["6.1 verifier all", "6.1 packets all", "6.1 devices all"]);
     }
 
     #[test]
     fn a_kernel_that_cannot_be_had_is_a_failure_and_named() {
-        let outcomes = [Outcome::missing("9.9")];
-        assert_eq!(outcomes[0].count().failed, 1);
-        assert!(table(&outcomes, &Step::all()).contains("9.9                       CANNOT BE HAD"));
+        let outcome = Outcome::missing("9.9");
+        assert!(
+            table(std::slice::from_ref(&outcome), &Step::all()).contains("9.9                       CANNOT BE HAD")
+        );
+        let Ran { count, failures } = outcome.ran();
+        assert_eq!((count.failed, &failures[0].name[..]), (1, "9.9"));
     }
 
     #[test]
@@ -161,7 +169,8 @@ mod tests {
             progress.read(line);
         }
         let outcome = Outcome::of(&kernel(), progress, &[Step::Verifier], Duration::from_secs(7));
-        assert_eq!((outcome.count().passed, outcome.count().failed), (4, 0));
-        assert!(table(&[outcome], &Step::all()).contains("not asked for"));
+        assert!(table(std::slice::from_ref(&outcome), &Step::all()).contains("not asked for"));
+        let Ran { count, failures } = outcome.ran();
+        assert_eq!((count.passed, count.failed, failures.len()), (4, 0, 0));
     }
 }

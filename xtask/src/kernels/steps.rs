@@ -3,7 +3,7 @@
 //! The guest's `init.sh` frames each step's output by lines that start with [`MARK`].
 
 use super::OLDEST;
-use crate::libtest::{self, Count};
+use crate::libtest::{Ran, Reader};
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 
@@ -60,9 +60,9 @@ impl Step {
 }
 
 /// How a step ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ended {
-    pub(super) count: Count,
+    pub(super) ran: Ran,
     /// Of the guest's time.
     pub(super) seconds: f64,
 }
@@ -70,7 +70,7 @@ pub(super) struct Ended {
 /// What a guest has said so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    running: Option<(String, Count)>,
+    running: Option<(String, Reader)>,
     /// Steps that have ended, by name.
     pub(super) ended: BTreeMap<String, Ended>,
     /// Instructions the verifier walked, by program.
@@ -84,8 +84,8 @@ impl Progress {
             self.mark(mark);
             return false;
         }
-        if let Some((_, count)) = &mut self.running {
-            *count += libtest::summary(line).unwrap_or_default();
+        if let Some((_, reader)) = &mut self.running {
+            reader.read(line);
         }
         if let Some((program, count)) = verified(line) {
             self.verified.insert(program, count);
@@ -97,12 +97,13 @@ impl Progress {
     fn mark(&mut self, mark: &str) {
         let words: Vec<&str> = mark.split_whitespace().collect();
         match words[..] {
-            ["begin", name] => self.running = Some((name.to_owned(), Count::default())),
+            ["begin", name] => self.running = Some((name.to_owned(), Reader::default())),
             ["end", status, seconds] => {
-                if let Some((name, count)) = self.running.take() {
-                    let count = count.of_a_command_that(status == "0");
+                if let Some((name, reader)) = self.running.take() {
+                    let how = format!("ended with exit status {status}; why is said above");
+                    let ran = reader.end(status == "0", "all", &how);
                     let seconds = seconds.parse().unwrap_or_default();
-                    self.ended.insert(name, Ended { count, seconds });
+                    self.ended.insert(name, Ended { ran, seconds });
                 }
             }
             _ => {}
@@ -138,8 +139,8 @@ mod tests {
             "@weir end 0 5.25",
             "@weir begin packets",
         ]);
-        let ended = progress.ended["verifier"];
-        assert_eq!((ended.count.passed, ended.count.failed, ended.seconds), (4, 0, 5.25));
+        let Ended { ran, seconds } = &progress.ended["verifier"];
+        assert_eq!((ran.count.passed, ran.count.failed, *seconds), (4, 0, 5.25));
         assert_eq!(progress.verified["weir_ingress"], 321_004);
         assert!(!progress.ended.contains_key("packets"));
     }
@@ -153,6 +154,6 @@ mod tests {
     #[test]
     fn a_step_that_dies_without_a_word_has_failed() {
         let progress = after(&["@weir begin devices", "Segmentation fault", "@weir end 139 0.50"]);
-        assert_eq!(progress.ended["devices"].count.failed, 1);
+        assert_eq!(progress.ended["devices"].ran.count.failed, 1);
     }
 }
