@@ -52,8 +52,8 @@ pub(crate) struct Args {
     /// Ask the mirrors again, even for a series that is here.
     #[arg(long)]
     refresh: bool,
-    /// Seconds one guest may take.
-    #[arg(long, default_value_t = 900)]
+    /// Seconds one guest may take: some 240 by itself, four times as many where seven others want its two CPUs.
+    #[arg(long, default_value_t = 1800)]
     limit: u64,
 }
 
