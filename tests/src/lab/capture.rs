@@ -74,7 +74,11 @@ impl Capture {
         self.lines()
     }
 
-    fn lines(&self) -> Result<Vec<String>> {
+    /// The packets recorded so far, one line each.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn lines(&self) -> Result<Vec<String>> {
         let read = format!("tcpdump -nn -t -r {}", self.file.display());
         let text = self.namespace.output(&read)?;
         Ok(text.lines().map(str::to_owned).collect())

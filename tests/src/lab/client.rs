@@ -21,7 +21,8 @@ const PIECE: usize = 1 << 16;
 /// Of an answer that is taken slowly, what the kernel takes ahead at most.
 const AHEAD: usize = 4 * PIECE;
 
-/// How long a client waits for an answer: 5 s of the usual [`patience`].
+/// How long a client waits for an answer: 15 s of the usual [`patience`], so that a machine that is paused meanwhile is none that
+/// does not answer.
 fn timeout() -> Duration {
     patience() / 12
 }

@@ -70,12 +70,15 @@ impl Wire {
         let deadline = Instant::now() + ANSWER_TIME;
         let mut answers = Vec::new();
         let mut buffer = [0; 2048];
-        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            let left = TimeVal::new(0, i64::from(left.subsec_micros()).max(1));
-            setsockopt(&self.socket, ReceiveTimeout, &left)?;
+        loop {
+            // What has come is read also when the time is over, as it is after this process was stopped.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = TimeVal::new(0, i64::from(left.subsec_micros()).max(1));
+            setsockopt(&self.socket, ReceiveTimeout, &timeout)?;
             match socket::recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => answers.extend(choose(&buffer[..length])),
-                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(nix::errno::Errno::EAGAIN) if left.is_zero() => break,
+                Err(nix::errno::Errno::EAGAIN) => {}
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }

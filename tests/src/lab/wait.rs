@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long things that should be quick may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long things that should be quick may take on a machine that is busy, or paused for seconds.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Between one attempt and the next.
 const SHORTEST: Duration = Duration::from_millis(20);

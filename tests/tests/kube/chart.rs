@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{fs, process::Command};
 use tests::{
     kube::{ControlPlane, Kubectl, Manifests},
-    lab::{agent, manifests},
+    lab::{agent, manifests, wait},
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -94,15 +94,21 @@ fn pods_are_admitted(kubectl: &Kubectl, rendered: &Manifests, namespace: &str) -
             "label namespace {namespace} --overwrite pod-security.kubernetes.io/enforce={level}"
         ))
     };
+    // A label counts a moment after it is written.
     enforce("restricted")?;
+    wait::until("the agent to be refused", || {
+        let refused = kubectl.run_with(dry_run, &agent).map_err(|error| format!("{error:#}"));
+        ensure!(
+            matches!(&refused, Err(why) if why.contains("violates PodSecurity") && why.contains("hostNetwork")),
+            "{refused:?}"
+        );
+        Ok(())
+    })?;
     kubectl.run_with(dry_run, &controller)?;
-    let refused = kubectl.run_with(dry_run, &agent).map_err(|error| format!("{error:#}"));
-    ensure!(
-        matches!(&refused, Err(why) if why.contains("violates PodSecurity") && why.contains("hostNetwork")),
-        "{refused:?}"
-    );
     enforce("privileged")?;
-    kubectl.run_with(dry_run, &agent).map(drop)
+    wait::until("the agent to be admitted", || {
+        kubectl.run_with(dry_run, &agent).map(drop)
+    })
 }
 
 /// [G01] Of values that mean nothing people are told: OpenELB's and why, and those that neither chart has. What has no meaning

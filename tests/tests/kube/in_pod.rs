@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::{
     kube::WEIR_NAMESPACE,
-    lab::{Agent, FAMILIES, Family, status::Status, traffic::Requests},
+    lab::{Agent, FAMILIES, Family, status::Status, traffic::Requests, wait},
 };
 
 /// Last part of the addresses of the Service `web`.
@@ -75,10 +75,13 @@ fn g08_an_agent_goes_on_with_the_token_that_takes_the_place_of_its_own() -> Resu
         for family in FAMILIES {
             cluster.answered_by(family, WEB, &all[..1])?;
         }
-        for node in &cluster.lab.nodes {
-            let conditions = Status::of(&cluster.lab, node)?.conditions;
-            ensure!(conditions.is_empty(), "{conditions:?}");
-        }
+        wait::until("nothing to be wrong", || {
+            for node in &cluster.lab.nodes {
+                let conditions = Status::of(&cluster.lab, node)?.conditions;
+                ensure!(conditions.is_empty(), "{conditions:?}");
+            }
+            Ok(())
+        })?;
         let tally = requests.finish()?;
         ensure!(tally.failures.is_empty() && tally.total() > 0, "{tally:?}");
         Ok(())

@@ -39,9 +39,15 @@ fn g03_a_controller_keeps_what_is_its_own_where_openelb_namespace_says() -> Resu
         let lease = kubectl.get(&format!("lease weir-controller -n {OPENELB}"))?;
         ensure!(lease["spec"]["holderIdentity"] == "there", "{lease}");
         for kind in ["leases", "secrets"] {
-            let here = kubectl.run(&format!("get {kind} -n {OPENELB} -o name"))?;
+            // The webhooks' certificate comes when it comes.
+            wait::until(kind, || {
+                let here = kubectl.run(&format!("get {kind} -n {OPENELB} -o name"))?;
+                ensure!(!here.is_empty(), "there is none");
+                Ok(())
+            })
+            .with_context(|| controller.log())?;
             let elsewhere = kubectl.run(&format!("get {kind} -n {WEIR_NAMESPACE} -o name"))?;
-            ensure!(!here.is_empty() && elsewhere.is_empty(), "{kind}: {here}; {elsewhere}");
+            ensure!(elsewhere.is_empty(), "{kind}: {elsewhere}");
         }
         Ok(())
     })

@@ -67,15 +67,19 @@ fn what_has_changed_meanwhile_is_all_that_is_written() -> Result<()> {
         cluster.answered_by(Family::V4, WEB, &all[..1])?;
         cluster.answered_by(Family::V4, WEB + 1 + OTHERS, &all)?;
         cluster.answered_by(Family::V4, WEB + OTHERS, &all)?;
-        for node in &cluster.lab.nodes {
-            let status = Status::of(&cluster.lab, node)?;
-            ensure!(
-                status.addresses_of(&other(0)).is_empty(),
-                "a deleted Service is served on {}",
-                node.name
-            );
-            ensure!(status.vips.iter().all(|vip| vip.address.is_ipv4()), "{:?}", status.vips);
-        }
+        // The node that does not answer may be later, and one kind of object later than another.
+        wait::until("nothing of what is deleted to be served", || {
+            for node in &cluster.lab.nodes {
+                let status = Status::of(&cluster.lab, node)?;
+                ensure!(
+                    status.addresses_of(&other(0)).is_empty(),
+                    "a deleted Service is served on {}",
+                    node.name
+                );
+                ensure!(status.vips.iter().all(|vip| vip.address.is_ipv4()), "{:?}", status.vips);
+            }
+            Ok(())
+        })?;
         kubectl.apply(&manifests::eip(
             &format!("lan-{}", Family::V6).to_lowercase(),
             address::vip_network(Family::V6),

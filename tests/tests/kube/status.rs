@@ -1,10 +1,16 @@
 //! What statuses say: agents how Eips stand on their nodes, the controller why something is not served.
 
 use crate::cluster::Cluster;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, net::SocketAddr, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 use tests::lab::{Agent, Family, address::vip, client, manifests, process::Process, wait};
+use weir_core::controller::silence;
 
 /// The controller gives out the lowest address.
 const LOWEST: u8 = 0;
@@ -84,29 +90,18 @@ fn a16_nodes_say_how_eips_stand_there_and_what_is_well_is_left_alone() -> Result
         })?;
         // What others write stays beside it, and nothing is written at rest.
         ensure!(eip["status"]["used"][&address] == "default/web", "{}", eip["status"]);
-        let service = kubectl.get("service web")?;
-        ensure!(condition(&service, CONDITION).is_none(), "{}", service["status"]);
-        thread::sleep(Duration::from_secs(8));
-        for (kind, before) in [("eip lan-ipv4", &eip), ("service web", &service)] {
-            let now = kubectl.get(kind)?;
-            let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-            ensure!(version(&now) == version(before), "{kind} was {before}, is {now}");
-        }
-
-        // One that comes later is not called unserved while nodes have not said yet that they serve it.
-        kubectl.apply(
-            &manifests::Service::new("late")
-                .from_eip("lan-ipv4", Family::V4)
-                .with(cluster.lab.pods()),
-        )?;
-        cluster.answered_by(Family::V4, LOWEST + 1, &cluster.pods())?;
-        wait::until("its announcement", || {
-            let nodes = kubectl.get("eip lan-ipv4")?["status"]["nodes"].to_string();
-            ensure!(nodes.contains(&vip(Family::V4, LOWEST + 1).to_string()), "{nodes}");
+        wait::until("rest", || {
+            let kinds = ["eip lan-ipv4", "service web"];
+            let before = kinds.map(|kind| kubectl.get(kind));
+            thread::sleep(Duration::from_secs(8));
+            for (kind, before) in kinds.into_iter().zip(before) {
+                let (before, now) = (before?, kubectl.get(kind)?);
+                let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+                ensure!(version(&now) == version(&before), "{kind} was {before}, is {now}");
+            }
             Ok(())
         })?;
-        let late = kubectl.get("service late")?;
-        ensure!(condition(&late, CONDITION).is_none(), "{}", late["status"]);
+        is_never_called_unserved(cluster)?;
 
         // A node that leaves is no longer spoken of.
         let left = cluster.agents.pop();
@@ -121,6 +116,30 @@ fn a16_nodes_say_how_eips_stand_there_and_what_is_well_is_left_alone() -> Result
             Ok(())
         })
     })
+}
+
+/// One that comes is not called unserved while nodes have not said yet that they serve it; on a machine where that takes them longer
+/// than they are waited for, the next one is looked at.
+fn is_never_called_unserved(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.control_plane.kubectl();
+    for number in 1..=20 {
+        let (name, begun) = (format!("late-{number}"), Instant::now());
+        let late = manifests::Service::new(&name).from_eip("lan-ipv4", Family::V4);
+        kubectl.apply(&late.with(cluster.lab.pods()))?;
+        wait::until("its announcement", || {
+            let nodes = kubectl.get("eip lan-ipv4")?["status"]["nodes"].to_string();
+            ensure!(nodes.contains(&vip(Family::V4, LOWEST + number).to_string()), "{nodes}");
+            Ok(())
+        })?;
+        let late = kubectl.get(&format!("service {name}"))?;
+        let in_time = begun.elapsed() < silence(2);
+        cluster.answered_by(Family::V4, LOWEST + number, &cluster.pods())?;
+        if in_time {
+            ensure!(condition(&late, CONDITION).is_none(), "{}", late["status"]);
+            return Ok(());
+        }
+    }
+    bail!("nodes have taken longer than {:?} each time", silence(2))
 }
 
 #[test]
@@ -226,12 +245,14 @@ fn a16_an_agent_that_is_gone_has_no_say_and_at_rest_only_leases_are_written() ->
                 agents.count(),
             ))
         };
-        thread::sleep(Duration::from_secs(3));
-        let (before, renewed) = others(cluster)?;
-        thread::sleep(Duration::from_secs(8));
-        let (after, renewals) = others(cluster)?;
-        ensure!(after == before, "{:?}", &after[before.len()..]);
-        ensure!(renewals > renewed, "no agent has renewed its Lease");
+        wait::until("rest", || {
+            let (before, renewed) = others(cluster)?;
+            thread::sleep(Duration::from_secs(8));
+            let (after, renewals) = others(cluster)?;
+            ensure!(after == before, "{:?}", &after[before.len()..]);
+            ensure!(renewals > renewed, "no agent has renewed its Lease");
+            Ok(())
+        })?;
         let lease = kubectl.get(&format!(
             "lease weir-agent-{} -n weir-system",
             cluster.lab.nodes[announcer].name

@@ -51,11 +51,12 @@ fn b24_a_leader_that_is_stopped_and_goes_on_writes_nothing_of_what_it_had_planne
                 .map(|number| service(&named(number), &[(LABEL, "pool")]))
                 .collect()
         };
+        let earlier = written(&controllers[leader]);
         let begun = thread::scope(|scope| {
             let making = scope.spawn(|| kubectl.apply(&make(0..ADDRESSES)));
+            // By its log: kubectl may take as long for one look as the leader for all there is to do.
             wait::until("it to have begun", || {
-                let now = shown(kubectl)?;
-                ensure!(!now.is_empty());
+                ensure!(written(&controllers[leader]) > earlier);
                 Ok(())
             })?;
             controllers[leader].pause()?;

@@ -33,7 +33,7 @@ fn c03_c04_c09_affinity_source_ranges_and_echo_are_as_the_service_says() -> Resu
             let said = cluster
                 .lab
                 .client
-                .output(&format!("ping -q -c 3 -i 0.05 -W 2 {}", vip(family, WEB)))?;
+                .output(&format!("ping -q -c 3 -i 0.05 -W 15 {}", vip(family, WEB)))?;
             ensure!(said.contains("3 received"), "{said}");
         }
 

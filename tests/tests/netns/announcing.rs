@@ -116,8 +116,12 @@ fn a25_nobody_answers_for_what_is_left_to_the_cni_and_what_comes_is_served() -> 
         for family in FAMILIES {
             // Somebody else's routes, to each node in turn.
             for node in &scene.lab.nodes {
-                let status = scene.status(node)?;
-                status.condition("Eip", &format!("lan-{family}").to_lowercase(), "AnnouncedByOthers")?;
+                // Nodes that have not answered before may be later to read it.
+                let status = wait::until("a word on it", || {
+                    let status = scene.status(node)?;
+                    status.condition("Eip", &format!("lan-{family}").to_lowercase(), "AnnouncedByOthers")?;
+                    Ok(status)
+                })?;
                 let vip = vip(family, 2);
                 let route = format!("route replace {vip} via {}", node.address(family));
                 scene.lab.router.ip_batch(&route)?;
@@ -149,7 +153,7 @@ fn a_vip_answers_echo_requests() -> Result<()> {
     Scene::play(SHAPE, |scene| {
         for family in FAMILIES {
             for size in [0, 56, 1400] {
-                let line = format!("ping -q -c 3 -i 0.05 -W 2 -s {size} {}", vip(family, 2));
+                let line = format!("ping -q -c 3 -i 0.05 -W 15 -s {size} {}", vip(family, 2));
                 let said = scene.lab.client.output(&line)?;
                 ensure!(said.contains("3 received"), "{said}");
             }

@@ -58,6 +58,12 @@ fn clients_may_come_in_by_another_interface_than_the_tunnel_leaves_by() -> Resul
                 let entered = Capture::at_node(&scene.lab, &cable::second_port(owner), &format!("dst host {vip}"))?;
                 let direct = Capture::at_node(&scene.lab, &owner.name, &format!("dst host {vip}"))?;
                 exchange(scene, family, &[100, 1300]).with_context(|| format!("{mode}: in by eth1"))?;
+                // What tcpdump has not read yet when it is ended, it never does.
+                wait::until("what came in by eth1", || {
+                    let packets = entered.lines()?.len();
+                    ensure!(packets > 100, "{packets} packets");
+                    Ok(())
+                })?;
                 // What was tunnelled shows its outer address to the filter, so this is what came by eth0 itself.
                 let (entered, direct) = (entered.finish()?, direct.finish()?);
                 ensure!(

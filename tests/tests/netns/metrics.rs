@@ -25,74 +25,78 @@ fn a_scrape_counts_what_was_served() -> Result<()> {
             traffic::spread(&scene.lab.client, Scene::http(family), REQUESTS)?;
         }
         for node in &scene.lab.nodes {
-            let seen = Metrics::of(node)?;
-            // Only ARP and NDP pass now, which these do not count.
-            let status = scene.status(node)?;
-            for reason in ["local", "tunnel", "decapsulated", "echo_reply"] {
-                let label = format!("reason=\"{reason}\"");
-                let counted = seen.sum("weir_packets_total", &[&label])?;
-                ensure!(
-                    counted == status.reason(reason)? as f64,
-                    "{reason}: {counted}, {:?}",
-                    status.reasons
-                );
-            }
-            let web = ["service=\"web\"", "port=\"80\"", "protocol=\"TCP\""];
-            for family in FAMILIES {
-                let frontend = status.tcp(Scene::http(family))?;
-                let vip = format!("vip=\"{}\"", Scene::http(family).ip());
-                let of_vip = [web[0], web[1], web[2], &vip];
-                ensure!(
-                    seen.sum("weir_frontend_packets_total", &of_vip)? == frontend.packets as f64,
-                    "{frontend:?}"
-                );
-                ensure!(
-                    seen.sum("weir_frontend_bytes_total", &of_vip)? == frontend.bytes as f64,
-                    "{frontend:?}"
-                );
-                ensure!(
-                    seen.sum("weir_frontend_new_flows_total", &of_vip)? == frontend.syns as f64,
-                    "{frontend:?}"
-                );
-                ensure!(
-                    seen.sum("weir_frontend_serving_backends", &of_vip)? == 2.0,
-                    "{frontend:?}"
-                );
-                let owned = seen.sum("weir_vip_owned", &[&vip])?;
-                ensure!(
-                    owned == f64::from(u8::from(scene.owner(family)?.name == node.name)),
-                    "{vip}: {owned}"
-                );
-                if owned == 1.0 {
-                    ensure!(frontend.syns >= REQUESTS as u64, "{frontend:?}");
-                    for backend in &frontend.backends {
-                        let backend_label = format!("backend=\"{}\"", backend.address);
-                        let packets = seen.sum("weir_backend_packets_total", &[&backend_label, "protocol=\"TCP\""])?;
-                        ensure!(
-                            packets == backend.packets as f64 && packets > 0.0,
-                            "{packets}, {backend:?}"
-                        );
+            // Until connections have ended, only ARP and NDP pass then, which these do not count.
+            wait::until("a scrape that counts what the status does", || {
+                let seen = Metrics::of(node)?;
+                let status = scene.status(node)?;
+                for reason in ["local", "tunnel", "decapsulated", "echo_reply"] {
+                    let label = format!("reason=\"{reason}\"");
+                    let counted = seen.sum("weir_packets_total", &[&label])?;
+                    ensure!(
+                        counted == status.reason(reason)? as f64,
+                        "{reason}: {counted}, {:?}",
+                        status.reasons
+                    );
+                }
+                let web = ["service=\"web\"", "port=\"80\"", "protocol=\"TCP\""];
+                for family in FAMILIES {
+                    let frontend = status.tcp(Scene::http(family))?;
+                    let vip = format!("vip=\"{}\"", Scene::http(family).ip());
+                    let of_vip = [web[0], web[1], web[2], &vip];
+                    ensure!(
+                        seen.sum("weir_frontend_packets_total", &of_vip)? == frontend.packets as f64,
+                        "{frontend:?}"
+                    );
+                    ensure!(
+                        seen.sum("weir_frontend_bytes_total", &of_vip)? == frontend.bytes as f64,
+                        "{frontend:?}"
+                    );
+                    ensure!(
+                        seen.sum("weir_frontend_new_flows_total", &of_vip)? == frontend.syns as f64,
+                        "{frontend:?}"
+                    );
+                    ensure!(
+                        seen.sum("weir_frontend_serving_backends", &of_vip)? == 2.0,
+                        "{frontend:?}"
+                    );
+                    let owned = seen.sum("weir_vip_owned", &[&vip])?;
+                    ensure!(
+                        owned == f64::from(u8::from(scene.owner(family)?.name == node.name)),
+                        "{vip}: {owned}"
+                    );
+                    if owned == 1.0 {
+                        ensure!(frontend.syns >= REQUESTS as u64, "{frontend:?}");
+                        for backend in &frontend.backends {
+                            let backend_label = format!("backend=\"{}\"", backend.address);
+                            let packets =
+                                seen.sum("weir_backend_packets_total", &[&backend_label, "protocol=\"TCP\""])?;
+                            ensure!(
+                                packets == backend.packets as f64 && packets > 0.0,
+                                "{packets}, {backend:?}"
+                            );
+                        }
                     }
                 }
-            }
-            let flows: f64 = seen.sum("weir_flows", &[])?;
-            ensure!(flows >= REQUESTS as f64 / 2.0, "{flows} flows");
-            let mode = ["interface=\"eth0\"", "mode=\"native\""];
-            ensure!(seen.sum("weir_interface_xdp_mode", &mode)? == 1.0);
-            for map in ["BACKENDS", "DIRECTORY", "FLOWS", "FRONTENDS", "NODES", "ROWS"] {
-                let label = format!("map=\"{map}\"");
-                let (used, room) = (
-                    seen.sum("weir_map_entries", &[&label])?,
-                    seen.sum("weir_map_capacity", &[&label])?,
+                let flows: f64 = seen.sum("weir_flows", &[])?;
+                ensure!(flows >= REQUESTS as f64 / 2.0, "{flows} flows");
+                let mode = ["interface=\"eth0\"", "mode=\"native\""];
+                ensure!(seen.sum("weir_interface_xdp_mode", &mode)? == 1.0);
+                for map in ["BACKENDS", "DIRECTORY", "FLOWS", "FRONTENDS", "NODES", "ROWS"] {
+                    let label = format!("map=\"{map}\"");
+                    let (used, room) = (
+                        seen.sum("weir_map_entries", &[&label])?,
+                        seen.sum("weir_map_capacity", &[&label])?,
+                    );
+                    ensure!(0.0 < used && used < room, "{map}: {used} of {room}");
+                }
+                ensure!(seen.sum("weir_programming_latency_seconds_count", &[])? >= 1.0);
+                ensure!(
+                    seen.samples("weir_conditions").next().is_none(),
+                    "{:?}",
+                    status.conditions
                 );
-                ensure!(0.0 < used && used < room, "{map}: {used} of {room}");
-            }
-            ensure!(seen.sum("weir_programming_latency_seconds_count", &[])? >= 1.0);
-            ensure!(
-                seen.samples("weir_conditions").next().is_none(),
-                "{:?}",
-                status.conditions
-            );
+                Ok(())
+            })?;
         }
         Ok(())
     })

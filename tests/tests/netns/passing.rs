@@ -27,7 +27,7 @@ fn a_nodes_own_services_ping_and_fragments_work() -> Result<()> {
             for node in &scene.lab.nodes {
                 let own = node.address(family);
                 for size in [56, 4000] {
-                    let line = format!("ping -q -c 2 -i 0.05 -W 2 -s {size} {own}");
+                    let line = format!("ping -q -c 2 -i 0.05 -W 15 -s {size} {own}");
                     let said = scene.lab.client.output(&line)?;
                     ensure!(said.contains("2 received"), "{said}");
                 }

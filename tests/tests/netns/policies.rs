@@ -1,7 +1,7 @@
 //! Who may connect, how often, and who stays where.
 
 use crate::scene::{Scene, web};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
@@ -187,23 +187,29 @@ fn a_client_with_affinity_stays_with_its_pod_until_it_was_away_for_the_time_out(
         scene.lab.apply("web.yaml", &sticky().with(scene.lab.pods()))?;
         for family in FAMILIES {
             let usual = wait::until("one pod for the client", || only_pod(scene, family))?;
-            // Away for long, and without its pod, the client goes to another one, where it stays when its pod is back.
-            thread::sleep(AWAY);
-            let others = scene.lab.pods().filter(|pod| pod.name != usual);
-            scene.lab.apply("web.yaml", &sticky().with(others))?;
-            let owner = scene.owner(family)?;
-            serving(scene, owner, family, 5)?;
-            let other = only_pod(scene, family)?;
-            ensure!(other != usual, "{family}: at {usual}, which is gone");
-            scene.lab.apply("web.yaml", &sticky().with(scene.lab.pods()))?;
-            wait::until("all pods to serve again", || {
-                ensure!(only_pod(scene, family)? == other, "the client was moved");
-                serving_now(scene, owner, family, 6)
-            })?;
-            ensure!(
-                only_pod(scene, family)? == other,
-                "{family}: moved from {other} when {usual} came back"
-            );
+            // Where this process is stopped for as long as the time-out, the client is away when it should not be: once more then.
+            let other = wait::until("a machine that is not paused", || {
+                // Away for long, and without its pod, the client goes to another one, where it stays when its pod is back.
+                thread::sleep(AWAY);
+                let others = scene.lab.pods().filter(|pod| pod.name != usual);
+                scene.lab.apply("web.yaml", &sticky().with(others))?;
+                let owner = scene.owner(family)?;
+                serving(scene, owner, family, 5)?;
+                let mut stay = Stay::begin(scene, family)?;
+                let gone = (stay.pod == usual).then(|| anyhow!("{family}: at {usual}, which is gone"));
+                scene.lab.apply("web.yaml", &sticky().with(scene.lab.pods()))?;
+                let back = wait::until("all pods to serve again", || {
+                    stay.ask(scene)?;
+                    serving_now(scene, owner, family, 6)
+                });
+                let stayed = back.and_then(|()| stay.ask(scene));
+                ensure!(stay.longest.as_secs() < SECONDS, "away for {:?}", stay.longest);
+                Ok(gone
+                    .map_or(stayed, Err)
+                    .and_then(|()| stay.check())
+                    .with_context(|| format!("when {usual} came back"))
+                    .map(|()| stay.pod))
+            })??;
             thread::sleep(AWAY);
             ensure!(
                 only_pod(scene, family)? == usual,
@@ -214,7 +220,53 @@ fn a_client_with_affinity_stays_with_its_pod_until_it_was_away_for_the_time_out(
     })
 }
 
-/// Sends `count` datagrams in a row and gives how many answers come until it is quiet.
+/// A client that stays with its pod, or does not.
+struct Stay {
+    family: Family,
+    pod: String,
+    /// Where it was instead.
+    moved: Option<String>,
+    /// When it was there last, and the longest time that it was not.
+    last: Instant,
+    longest: Duration,
+}
+
+impl Stay {
+    fn begin(scene: &Scene, family: Family) -> Result<Self> {
+        Ok(Self {
+            family,
+            last: Instant::now(),
+            longest: Duration::ZERO,
+            pod: only_pod(scene, family)?,
+            moved: None,
+        })
+    }
+
+    fn ask(&mut self, scene: &Scene) -> Result<()> {
+        let begun = Instant::now();
+        let pods = pods(scene, self.family)?;
+        self.longest = self.longest.max(self.last.elapsed());
+        self.last = begun;
+        self.moved = self.moved.take().or(pods.into_iter().find(|pod| *pod != self.pod));
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(
+            self.moved.is_none(),
+            "{}: moved from {} to {:?}",
+            self.family,
+            self.pod,
+            self.moved
+        );
+        Ok(())
+    }
+}
+
+/// Of no answer in [`SILENCE`], so many in a row are quiet: a machine that was paused meanwhile has its turn before the last.
+const QUIET: usize = 4;
+
+/// Sends `count` datagrams in a row and gives how many answers come until all have, or it is quiet.
 fn answered(socket: &UdpSocket, count: usize) -> Result<usize> {
     let mut buffer = [0; 2048];
     let mut answers = 0;
@@ -225,7 +277,14 @@ fn answered(socket: &UdpSocket, count: usize) -> Result<usize> {
         answers += usize::from(wait::uninterrupted(|| socket.recv(&mut buffer)).is_ok());
     }
     socket.set_read_timeout(Some(SILENCE))?;
-    Ok(answers + std::iter::from_fn(|| wait::uninterrupted(|| socket.recv(&mut buffer)).ok()).count())
+    let mut quiet = 0;
+    while answers < count && quiet < QUIET {
+        match wait::uninterrupted(|| socket.recv(&mut buffer)) {
+            Ok(_) => (answers, quiet) = (answers + 1, 0),
+            Err(_) => quiet += 1,
+        }
+    }
+    Ok(answers)
 }
 
 /// The most that a limit of `rate` lets in of what was sent since `begun`: a second's worth at once, then by time.

@@ -3,7 +3,11 @@
 use crate::scene::{Scene, web};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::net::{SocketAddr, UdpSocket};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    thread,
+    time::Duration,
+};
 use tests::lab::{FAMILIES, Family, Lab, Node, Shape, address, agent, client, metrics::Metrics, wait};
 
 const SHAPE: Shape = Shape {
@@ -68,12 +72,24 @@ fn state(node: &Node) -> Result<Vec<f64>> {
     Ok(state)
 }
 
+/// The state when nothing comes of earlier packets any more: connections end after the client is done, and how many flows there are
+/// is counted every five seconds.
+fn state_at_rest(node: &Node) -> Result<Vec<f64>> {
+    wait::until("rest", || {
+        let before = state(node)?;
+        thread::sleep(Duration::from_secs(6));
+        let now = state(node)?;
+        ensure!(now == before, "{before:?} became {now:?}");
+        Ok(now)
+    })
+}
+
 #[test]
 fn a_traced_flow_goes_where_it_was_said_to_and_nothing_changed_before() -> Result<()> {
     Scene::play(SHAPE, |scene| {
         for family in FAMILIES {
             let (dns, owner) = (Scene::dns(family), scene.owner(family)?);
-            let before = state(owner)?;
+            let before = state_at_rest(owner)?;
             let mut said = Vec::new();
             for (reason, verdict) in [("local", "pass"), ("tunnel", "redirect")] {
                 let (from, answer) = port_for(scene, owner, dns, &["--proto", "udp"], reason)?;
@@ -146,7 +162,7 @@ fn trace_tells_rows_in_transition_and_what_is_not_served() -> Result<()> {
             known["reason"] == "local" && known["flow"]["state"] == "established",
             "{known:#}"
         );
-        let before = state(node)?;
+        let before = state_at_rest(node)?;
         let middle = trace(&scene.lab, node, from, http, &[])?;
         ensure!(
             middle["reason"] == "tunnel" && middle["row"]["current"]["id"] == middle["backend"]["id"],
