@@ -7,6 +7,7 @@ use super::{
     mapped::Mapped,
     pins::PinDir,
     sweep::{self, Swept},
+    windows::Windows,
 };
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Pod;
@@ -45,45 +46,42 @@ impl Fill {
     pub fn read(pin_dir: &Path) -> Result<Self, Error> {
         let pins = PinDir::new(pin_dir);
         let flows = sweep::sweep(pin_dir, &read_config(&pins)?, config::now())?;
-        let directory = open::<DirectoryEntry>(&pins, "DIRECTORY")?;
-        let frontends = || directory.values().iter().filter(|entry| entry.kind == kind::FRONTEND);
-        let backends = open::<Backend>(&pins, "BACKENDS")?;
-        let nodes = open::<Node>(&pins, "NODES")?;
-        let cache = open::<CacheBucket>(&pins, "FLOW_CACHE")?;
+        let directory = windows::<DirectoryEntry>(&pins, "DIRECTORY")?;
+        let (mut taken, mut frontends, mut rows) = (0, 0, 0);
+        for part in directory.parts() {
+            for entry in part?.values() {
+                taken += usize::from(entry.kind != kind::FREE);
+                if entry.kind == kind::FRONTEND {
+                    frontends += 1;
+                    rows += entry.rows.mask as usize + 1;
+                }
+            }
+        }
+        let backends = windows::<Backend>(&pins, "BACKENDS")?;
+        let nodes = windows::<Node>(&pins, "NODES")?;
+        let cache = windows::<CacheBucket>(&pins, "FLOW_CACHE")?;
         let fill = |map, entries: usize, capacity: u32| MapFill {
             map,
             entries: entries as u64,
             capacity: u64::from(capacity),
         };
         let maps = vec![
-            fill("BACKENDS", used(&backends), backends.entries().saturating_sub(1)),
-            fill(
-                "DIRECTORY",
-                directory
-                    .values()
-                    .iter()
-                    .filter(|entry| entry.kind != kind::FREE)
-                    .count(),
-                directory.entries(),
-            ),
+            fill("BACKENDS", used(&backends)?, backends.entries().saturating_sub(1)),
+            fill("DIRECTORY", taken, directory.entries()),
             MapFill {
                 map: "FLOWS",
                 entries: flows.total() + flows.expired,
                 capacity: flows.capacity,
             },
             fill("FLOW_CACHE", cached(&cache)?, cache.entries() * CACHE_WAYS as u32),
-            fill("FRONTENDS", frontends().count(), FRONTENDS),
-            fill("NODES", used(&nodes), nodes.entries().saturating_sub(1)),
+            fill("FRONTENDS", frontends, FRONTENDS),
+            fill("NODES", used(&nodes)?, nodes.entries().saturating_sub(1)),
             fill(
                 "RESPONDERS",
                 keys::<ResponderKey, Abi<Responder>>(&pins, "RESPONDERS")?,
                 RESPONDERS,
             ),
-            fill(
-                "ROWS",
-                frontends().map(|entry| entry.rows.mask as usize + 1).sum(),
-                open::<Row>(&pins, "ROWS")?.entries(),
-            ),
+            fill("ROWS", rows, windows::<Row>(&pins, "ROWS")?.entries()),
             fill(
                 "STACK_FLOWS",
                 keys::<StackFlow, u32>(&pins, "STACK_FLOWS")?,
@@ -109,6 +107,15 @@ pub fn read_config(pins: &PinDir) -> Result<Config, Error> {
 ///
 /// [`Error::Map`], [`Error::ValueSize`], [`Error::Mmap`].
 pub fn open<T: Pod>(pins: &PinDir, name: &'static str) -> Result<Mapped<T>, Error> {
+    windows(pins, name)?.whole()
+}
+
+/// A pinned array, of which nothing is mapped yet.
+///
+/// # Errors
+///
+/// As for [`open`].
+pub(super) fn windows<T: Pod>(pins: &PinDir, name: &'static str) -> Result<Windows<T>, Error> {
     let map = MapData::from_pin(pins.map(name)).map_err(Error::map("open", name))?;
     let info = map.info().map_err(Error::map("look at", name))?;
     if info.value_size() as usize != size_of::<T>() {
@@ -118,22 +125,26 @@ pub fn open<T: Pod>(pins: &PinDir, name: &'static str) -> Result<Mapped<T>, Erro
             expected: size_of::<T>(),
         });
     }
-    Mapped::open(name, map.fd().as_fd(), info.max_entries())
+    Windows::new(name, map.fd().as_fd(), info.max_entries())
 }
 
-fn used<T: Pod + Default + PartialEq>(map: &Mapped<T>) -> usize {
-    map.values().iter().filter(|value| **value != T::default()).count()
+fn used<T: Pod + Default + PartialEq>(map: &Windows<T>) -> Result<usize, Error> {
+    let used = |part: &Mapped<T>| part.values().iter().filter(|value| **value != T::default()).count();
+    map.parts().map(|part| part.map(|part| used(&part))).sum()
 }
 
 /// Word by word: packets write this one meanwhile.
-fn cached(cache: &Mapped<CacheBucket>) -> Result<usize, Error> {
+fn cached(cache: &Windows<CacheBucket>) -> Result<usize, Error> {
     const ENTRY: usize = size_of::<CacheBucket>() / CACHE_WAYS / 8;
     let mut used = 0;
-    for index in 0..cache.entries() {
-        let tags = cache.words(index)?.iter().step_by(ENTRY);
-        used += tags
-            .filter(|tag| tag.load(std::sync::atomic::Ordering::Relaxed) != 0)
-            .count();
+    for part in cache.parts() {
+        let part = part?;
+        for index in 0..part.entries() {
+            let tags = part.words(index)?.iter().step_by(ENTRY);
+            used += tags
+                .filter(|tag| tag.load(std::sync::atomic::Ordering::Relaxed) != 0)
+                .count();
+        }
     }
     Ok(used)
 }

@@ -15,7 +15,9 @@ use std::{
 };
 use weir_common::word::Word;
 
-/// An array map with `BPF_F_MMAPABLE`, mapped whole; `T` is its value type.
+/// An array map with `BPF_F_MMAPABLE`, or a part of one, in memory; `T` is its value type.
+///
+/// All pages of it are there from the first moment on, and count as the memory of this process.
 #[derive(Debug)]
 pub struct Mapped<T> {
     name: &'static str,
@@ -31,7 +33,7 @@ unsafe impl<T> Sync for Mapped<T> {}
 
 impl<T: Pod> Mapped<T> {
     /// The kernel rounds every value of an array up to 8 bytes.
-    const STRIDE: usize = size_of::<T>().div_ceil(8);
+    pub(super) const STRIDE: usize = size_of::<T>().div_ceil(8);
 
     /// Maps all `entries` values of the map behind `fd`, which must be an array of `T` with `BPF_F_MMAPABLE`.
     ///
@@ -39,6 +41,16 @@ impl<T: Pod> Mapped<T> {
     ///
     /// [`Error::Mmap`] with the system call's error.
     pub fn open(name: &'static str, fd: BorrowedFd<'_>, entries: u32) -> Result<Self, Error> {
+        Self::part(name, fd, 0, entries)
+    }
+
+    /// Maps `entries` values from number `first` on, which becomes index 0. The map is as for [`Self::open`], has that many,
+    /// and number `first` is at the beginning of a page.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mmap`] with the system call's error, which is `EINVAL` within a page.
+    pub(super) fn part(name: &'static str, fd: BorrowedFd<'_>, first: u32, entries: u32) -> Result<Self, Error> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
         let base = unsafe {
             libc::mmap(
@@ -47,7 +59,7 @@ impl<T: Pod> Mapped<T> {
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
-                0,
+                Self::bytes(first) as libc::off_t,
             )
         };
         match NonNull::new(base.cast::<AtomicU64>()) {
@@ -181,7 +193,7 @@ impl<T: Pod> Mapped<T> {
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
         let bytes = self.entries as usize * size_of::<T>().div_ceil(8) * 8;
-        // SAFETY: `open` made this mapping with this size, and nothing borrows from it any more.
+        // SAFETY: `part` made this mapping with this size, and nothing borrows from it any more.
         unsafe { libc::munmap(self.base.as_ptr().cast(), bytes) };
     }
 }
@@ -189,14 +201,18 @@ impl<T> Drop for Mapped<T> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, OwnedFd};
 
-    pub fn anonymous<T: Pod>(entries: u32) -> Mapped<T> {
+    /// Memory that can be mapped as a map of `entries` values can.
+    pub fn file<T: Pod>(entries: u32) -> OwnedFd {
         let memory = nix::sys::memfd::memfd_create("weir-test", nix::sys::memfd::MFdFlags::empty()).unwrap();
         let file = std::fs::File::from(memory);
-        file.set_len(entries as u64 * size_of::<T>().div_ceil(8) as u64 * 8)
-            .unwrap();
-        Mapped::open("TEST", file.as_fd(), entries).unwrap()
+        file.set_len(Mapped::<T>::bytes(entries) as u64).unwrap();
+        file.into()
+    }
+
+    pub fn anonymous<T: Pod>(entries: u32) -> Mapped<T> {
+        Mapped::open("TEST", file::<T>(entries).as_fd(), entries).unwrap()
     }
 
     #[test]
@@ -215,6 +231,16 @@ pub(super) mod tests {
         assert_eq!(map.values()[2], [1, 2, 3]);
         map.store_word(2, 2, 9).unwrap();
         assert_eq!(map.values()[2], [1, 2, 9]);
+    }
+
+    #[test]
+    fn a_part_begins_with_a_page() {
+        let memory = file::<u64>(100_000);
+        let part = |first| Mapped::<u64>::part("TEST", memory.as_fd(), first, 9);
+        assert!(matches!(part(1), Err(Error::Mmap { .. })));
+        part(1 << 13).unwrap().store(8, &[5]).unwrap();
+        let whole = Mapped::<u64>::open("TEST", memory.as_fd(), 100_000).unwrap();
+        assert_eq!(whole.load((1 << 13) + 8).unwrap(), 5);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The maps of the packet path as the agent holds them: carries out [`Write`]s and shows what is there.
 //!
-//! Everything but `RESPONDERS` and the per-CPU counters is memory of this process. Nothing here decides; the order of
-//! writes is the caller's, the order of words within one value is kept here.
+//! Everything but `RESPONDERS`, `SOURCES` and the per-CPU counters is written as memory of this process: the small arrays for
+//! good, of the large ones what is being written. Nothing here decides; the order of writes is the caller's, the order of
+//! words within one value is kept here.
 
-use super::{abi::Abi, error::Error, layout::Shape, mapped::Mapped, tallies::Tallies};
+use super::{abi::Abi, error::Error, layout::Shape, mapped::Mapped, tallies::Tallies, windows::Windows};
 use aya::{
     Ebpf,
     maps::{
@@ -11,6 +12,7 @@ use aya::{
         lpm_trie::{Key, LpmTrie},
     },
 };
+use bytemuck::Pod;
 use std::{collections::BTreeMap, os::fd::AsFd};
 use weir_common::abi::{
     Backend, Config, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, RowRange, SourcePrefix, kind, policy,
@@ -33,10 +35,10 @@ pub struct Maps {
     config: Mapped<Config>,
     filter: Mapped<u64>,
     displacement: Mapped<u32>,
-    directory: Mapped<DirectoryEntry>,
-    rows: Mapped<Row>,
-    history: Mapped<Past>,
-    backends: Mapped<Backend>,
+    directory: Windows<DirectoryEntry>,
+    rows: Windows<Row>,
+    history: Windows<Past>,
+    backends: Windows<Backend>,
     nodes: Mapped<Node>,
     responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
     sources: LpmTrie<MapData, Abi<SourcePrefix>, u32>,
@@ -51,9 +53,13 @@ impl std::fmt::Debug for Maps {
     }
 }
 
-/// What cannot be shown in place; [`Maps::contents`] borrows from it.
+/// The large arrays in memory, and copies of what cannot be shown in place; [`Maps::contents`] borrows from it.
 #[derive(Debug)]
-pub struct Copied {
+pub struct Shown {
+    directory: Mapped<DirectoryEntry>,
+    rows: Mapped<Row>,
+    history: Mapped<Past>,
+    backends: Mapped<Backend>,
     displacement: Vec<u32>,
     responders: Vec<(ResponderKey, Responder)>,
     sources: Vec<(SourceKey, u32)>,
@@ -68,16 +74,16 @@ impl Maps {
     pub fn take(ebpf: &mut Ebpf, shapes: &BTreeMap<String, Shape>) -> Result<Self, Error> {
         let responders = ebpf.take_map("RESPONDERS").ok_or(Error::NoMap("RESPONDERS"))?;
         let sources = ebpf.take_map("SOURCES").ok_or(Error::NoMap("SOURCES"))?;
-        let directory: Mapped<DirectoryEntry> = mapped(ebpf, shapes, "DIRECTORY")?;
-        let tallies = Tallies::take(ebpf, directory.values())?;
+        let directory: Windows<DirectoryEntry> = windows(ebpf, shapes, "DIRECTORY")?;
+        let tallies = Tallies::take(ebpf, directory.whole()?.values())?;
         Ok(Self {
             config: mapped(ebpf, shapes, "CONFIG")?,
             filter: mapped(ebpf, shapes, "FILTER")?,
             displacement: mapped(ebpf, shapes, "DISPLACEMENT")?,
             directory,
-            rows: mapped(ebpf, shapes, "ROWS")?,
-            history: mapped(ebpf, shapes, "HISTORY")?,
-            backends: mapped(ebpf, shapes, "BACKENDS")?,
+            rows: windows(ebpf, shapes, "ROWS")?,
+            history: windows(ebpf, shapes, "HISTORY")?,
+            backends: windows(ebpf, shapes, "BACKENDS")?,
             nodes: mapped(ebpf, shapes, "NODES")?,
             responders: HashMap::try_from(responders).map_err(Error::map("open", "RESPONDERS"))?,
             sources: LpmTrie::try_from(sources).map_err(Error::map("open", "SOURCES"))?,
@@ -98,21 +104,22 @@ impl Maps {
     }
 
     /// Whether a frontend stands by: an agent ended before it drew the packets.
-    pub fn stand_by(&self) -> bool {
-        let mut frontends = self
-            .directory
-            .values()
-            .iter()
-            .filter(|entry| entry.kind == kind::FRONTEND);
-        frontends.any(|entry| entry.policies & policy::STANDBY != 0)
-    }
-
-    /// Copies what [`Self::contents`] cannot show in place.
     ///
     /// # Errors
     ///
-    /// [`Error::Map`].
-    pub fn copy(&self) -> Result<Copied, Error> {
+    /// [`Error::Mmap`].
+    pub fn stand_by(&self) -> Result<bool, Error> {
+        let directory = self.directory.whole()?;
+        let mut frontends = directory.values().iter().filter(|entry| entry.kind == kind::FRONTEND);
+        Ok(frontends.any(|entry| entry.policies & policy::STANDBY != 0))
+    }
+
+    /// Maps and copies what [`Self::contents`] shows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], [`Error::Mmap`].
+    pub fn show(&self) -> Result<Shown, Error> {
         let displacement = (0..self.displacement.entries()).map(|index| self.displacement.load(index));
         let responders = self
             .responders
@@ -124,7 +131,11 @@ impl Maps {
                 (SourceKey { length, prefix }, verdict)
             })
         });
-        Ok(Copied {
+        Ok(Shown {
+            directory: self.directory.whole()?,
+            rows: self.rows.whole()?,
+            history: self.history.whole()?,
+            backends: self.backends.whole()?,
             sources: sources
                 .collect::<Result<_, _>>()
                 .map_err(Error::map("read", "SOURCES"))?,
@@ -135,28 +146,37 @@ impl Maps {
         })
     }
 
-    /// What the maps hold now; the large ones are shown in place.
+    /// What the maps hold now; the arrays are shown in place.
     #[must_use]
-    pub fn contents<'a>(&'a self, copied: &'a Copied) -> Contents<'a> {
+    pub fn contents<'a>(&'a self, shown: &'a Shown) -> Contents<'a> {
         Contents {
             filter: self.filter.values(),
-            displacement: &copied.displacement,
-            directory: self.directory.values(),
-            rows: self.rows.values(),
-            history: self.history.values(),
-            backends: self.backends.values(),
+            displacement: &shown.displacement,
+            directory: shown.directory.values(),
+            rows: shown.rows.values(),
+            history: shown.history.values(),
+            backends: shown.backends.values(),
             nodes: self.nodes.values(),
-            responders: &copied.responders,
-            sources: &copied.sources,
+            responders: &shown.responders,
+            sources: &shown.sources,
         }
     }
 
-    /// Carries out one write.
+    /// Carries out writes, in order.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`], [`Error::Map`].
-    pub fn write(&mut self, write: &Write) -> Result<(), Error> {
+    /// The first write that failed; those before it are done. [`Error::OutOfBounds`], [`Error::Map`], [`Error::Mmap`].
+    pub fn write_all(&mut self, writes: &[Write]) -> Result<(), Error> {
+        let done = writes.iter().try_for_each(|write| self.write(write));
+        self.directory.let_go();
+        self.rows.let_go();
+        self.history.let_go();
+        self.backends.let_go();
+        done
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), Error> {
         match *write {
             Write::Filter { index, word } => self.filter.store(index, &[word]),
             Write::Displacement { index, value } => self
@@ -170,17 +190,18 @@ impl Maps {
                     ..DirectoryEntry::default()
                 };
                 let closed: [u64; size_of::<DirectoryEntry>() / 8] = bytemuck::must_cast(closed);
-                self.directory
-                    .store_guarded(slot, &words, DIRECTORY_KEY, closed[DIRECTORY_KEY])
+                let (directory, slot) = self.directory.at(slot)?;
+                directory.store_guarded(slot, &words, DIRECTORY_KEY, closed[DIRECTORY_KEY])
             }
             Write::FrontendRows { slot, rows } => {
-                self.directory
-                    .store_word(slot, DIRECTORY_ROWS, bytemuck::must_cast::<RowRange, u64>(rows))
+                let (directory, slot) = self.directory.at(slot)?;
+                directory.store_word(slot, DIRECTORY_ROWS, bytemuck::must_cast::<RowRange, u64>(rows))
             }
             Write::FrontendPolicy { slot, entry } => {
                 let words: [u64; size_of::<DirectoryEntry>() / 8] = bytemuck::must_cast(entry);
+                let (directory, slot) = self.directory.at(slot)?;
                 for word in DIRECTORY_LIMITS.into_iter().chain([DIRECTORY_FLAGS]) {
-                    self.directory.store_word(slot, word, words[word])?;
+                    directory.store_word(slot, word, words[word])?;
                 }
                 Ok(())
             }
@@ -189,18 +210,20 @@ impl Maps {
                 .insert(&trie_key(key), verdict, 0)
                 .map_err(Error::map("write", "SOURCES")),
             Write::RemoveSource { key } => removed(self.sources.remove(&trie_key(key)), "SOURCES"),
-            Write::Row { index, row } => self.rows.store(index, &[bytemuck::must_cast(row)]),
+            Write::Row { index, row } => self.set_row(index, row),
             Write::NewRows { first, ref rows } => {
                 let mut all = (first..).zip(rows);
-                all.try_for_each(|(index, row)| self.rows.store(index, &[bytemuck::must_cast(*row)]))
+                all.try_for_each(|(index, row)| self.set_row(index, *row))
             }
-            Write::Past { index, past } => self
-                .history
-                .store(index, &bytemuck::must_cast::<Past, [u64; size_of::<Past>() / 8]>(past)),
+            Write::Past { index, past } => {
+                let (history, index) = self.history.at(index)?;
+                history.store(index, &bytemuck::must_cast::<Past, [u64; size_of::<Past>() / 8]>(past))
+            }
             Write::Backend { id, backend } => {
-                self.tallies.before_backend(id, &self.backends.load(id)?, &backend)?;
+                let (backends, index) = self.backends.at(id)?;
+                self.tallies.before_backend(id, &backends.load(index)?, &backend)?;
                 let words: [u64; size_of::<Backend>() / 8] = bytemuck::must_cast(backend);
-                self.backends.store(id, &words)
+                backends.store(index, &words)
             }
             Write::Node { id, node } => {
                 let words: [u64; size_of::<Node>() / 8] = bytemuck::must_cast(node);
@@ -214,6 +237,11 @@ impl Maps {
                 .map_err(Error::map("write", "RESPONDERS")),
             Write::RemoveResponder { key } => removed(self.responders.remove(&Abi(key)), "RESPONDERS"),
         }
+    }
+
+    fn set_row(&mut self, index: u32, row: Row) -> Result<(), Error> {
+        let (rows, index) = self.rows.at(index)?;
+        rows.store(index, &[bytemuck::must_cast(row)])
     }
 }
 
@@ -235,13 +263,23 @@ pub(super) fn removed(outcome: Result<(), MapError>, map: &'static str) -> Resul
 /// # Errors
 ///
 /// [`Error::NoMap`], [`Error::ValueSize`], [`Error::Mmap`].
-pub fn mapped<T: bytemuck::Pod>(
+pub fn mapped<T: Pod>(
     ebpf: &mut Ebpf,
     shapes: &BTreeMap<String, Shape>,
     name: &'static str,
 ) -> Result<Mapped<T>, Error> {
-    let map = ebpf.take_map(name).ok_or(Error::NoMap(name))?;
-    let Map::Array(data) = map else {
+    let (map, entries) = array::<T>(ebpf, shapes, name)?;
+    Mapped::open(name, map.fd().as_fd(), entries)
+}
+
+fn windows<T: Pod>(ebpf: &mut Ebpf, shapes: &BTreeMap<String, Shape>, name: &'static str) -> Result<Windows<T>, Error> {
+    let (map, entries) = array::<T>(ebpf, shapes, name)?;
+    Windows::new(name, map.fd().as_fd(), entries)
+}
+
+/// An array of `T` out of a loaded object, and its capacity.
+fn array<T>(ebpf: &mut Ebpf, shapes: &BTreeMap<String, Shape>, name: &'static str) -> Result<(MapData, u32), Error> {
+    let Some(Map::Array(map)) = ebpf.take_map(name) else {
         return Err(Error::NoMap(name));
     };
     let shape = shapes.get(name).ok_or(Error::NoMap(name))?;
@@ -252,5 +290,5 @@ pub fn mapped<T: bytemuck::Pod>(
             expected: size_of::<T>(),
         });
     }
-    Mapped::open(name, data.fd().as_fd(), shape.max_entries)
+    Ok((map, shape.max_entries))
 }

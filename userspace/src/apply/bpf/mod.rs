@@ -28,6 +28,7 @@ pub mod sweep;
 pub(crate) mod sys;
 mod tallies;
 pub mod tracer;
+mod windows;
 
 pub use error::Error;
 pub use object::{Capacities, verified};
@@ -185,7 +186,7 @@ impl Dataplane {
         let moving = Moving::new(&old_flows, &mut ebpf, &shapes)?;
         let stack_flows = StackFlows::take(&mut ebpf)?;
         let draws = pins.linked()?.iter().any(|(kind, ..)| kind == "xdp");
-        let stands_by = !draws && formers.is_empty() || maps.stand_by();
+        let stands_by = !draws && formers.is_empty() || maps.stand_by()?;
         let dataplane = Self {
             ebpf,
             maps,
@@ -206,10 +207,10 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// [`Error::Map`].
+    /// [`Error::Map`], [`Error::Mmap`].
     pub fn with_contents<R>(&self, read: impl FnOnce(&Contents<'_>) -> R) -> Result<R, Error> {
-        let copied = self.maps.copy()?;
-        Ok(read(&self.maps.contents(&copied)))
+        let shown = self.maps.show()?;
+        Ok(read(&self.maps.contents(&shown)))
     }
 
     /// Carries out writes, in order.
@@ -218,7 +219,7 @@ impl Dataplane {
     ///
     /// The first write that failed; those before it are done.
     pub fn apply(&mut self, writes: &[Write]) -> Result<(), Error> {
-        writes.iter().try_for_each(|write| self.maps.write(write))
+        self.maps.write_all(writes)
     }
 
     /// Sets the clamps of SYN-ACK and SYN, see [`config::mss`] and [`config::syn_mss`].

@@ -1,13 +1,11 @@
 //! Walks `FLOWS` as it is now: how many flows are in which state, and which of this node's pods have any.
 //!
-//! Only reads. The table is mapped for the walk alone: it is the largest of all, and would count as the agent's memory.
+//! Only reads, and part by part: what is mapped counts as the agent's memory, and the table is large.
 
-use super::{error::Error, mapped::Mapped, pins::PinDir};
-use aya::maps::MapData;
+use super::{error::Error, fill, mapped::Mapped, pins::PinDir};
 use std::{
     collections::{BTreeSet, HashSet},
     mem::offset_of,
-    os::fd::AsFd,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -58,19 +56,33 @@ impl Swept {
 ///
 /// # Errors
 ///
-/// [`Error::Map`], [`Error::Mmap`].
+/// [`Error::Map`], [`Error::ValueSize`], [`Error::Mmap`].
 pub fn sweep(pin_dir: &Path, config: &Config, now: u32) -> Result<Swept, Error> {
-    let map = MapData::from_pin(PinDir::new(pin_dir).map("FLOWS")).map_err(Error::map("open", "FLOWS"))?;
-    let entries = map.info().map_err(Error::map("look at", "FLOWS"))?.max_entries();
-    walk(&Mapped::open("FLOWS", map.fd().as_fd(), entries)?, config, now)
+    walk(fill::windows(&PinDir::new(pin_dir), "FLOWS")?.parts(), config, now)
 }
 
-fn walk(flows: &Mapped<FlowBucket>, config: &Config, now: u32) -> Result<Swept, Error> {
-    let mut swept = Swept {
-        capacity: u64::from(flows.entries()) * FLOW_WAYS as u64,
-        ..Swept::default()
-    };
-    let mut pods: HashSet<[u64; 3]> = HashSet::new();
+fn walk(
+    parts: impl Iterator<Item = Result<Mapped<FlowBucket>, Error>>,
+    config: &Config,
+    now: u32,
+) -> Result<Swept, Error> {
+    let mut swept = Swept::default();
+    let mut pods = HashSet::new();
+    for part in parts {
+        count(&part?, config, now, &mut swept, &mut pods)?;
+    }
+    swept.pods = pods.into_iter().map(pod).collect();
+    Ok(swept)
+}
+
+fn count(
+    flows: &Mapped<FlowBucket>,
+    config: &Config,
+    now: u32,
+    swept: &mut Swept,
+    pods: &mut HashSet<[u64; 3]>,
+) -> Result<(), Error> {
+    swept.capacity += u64::from(flows.entries()) * FLOW_WAYS as u64;
     for index in 0..flows.entries() {
         for words in flows.words(index)?.chunks_exact(WORDS) {
             let control = load(words, CONTROL);
@@ -91,8 +103,7 @@ fn walk(flows: &Mapped<FlowBucket>, config: &Config, now: u32) -> Result<Swept, 
             }
         }
     }
-    swept.pods = pods.into_iter().map(pod).collect();
-    Ok(swept)
+    Ok(())
 }
 
 fn pod([high, low, socket]: [u64; 3]) -> LivePod {
@@ -154,7 +165,7 @@ mod tests {
             let words: [u64; WORDS * FLOW_WAYS] = bytemuck::must_cast(bucket);
             map.store(index as u32, &words).unwrap();
         }
-        walk(&map, &CONFIG, NOW).unwrap()
+        walk([Ok(map)].into_iter(), &CONFIG, NOW).unwrap()
     }
 
     #[test]
