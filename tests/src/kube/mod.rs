@@ -28,9 +28,9 @@ pub use proxy::{KubeProxy, ProxyMode};
 pub use weir::NAMESPACE as WEIR_NAMESPACE;
 
 use crate::lab::{
-    FAMILIES, Family, Lab, Namespace, address, client, manifests, namespace, process::Process, remains, topology,
+    FAMILIES, Family, Lab, Namespace, address, client, manifests, namespace, process::Process, remains, topology, wait,
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use certificates::Certificates;
 use serde_json::Value;
 use servers::Place;
@@ -169,9 +169,7 @@ impl ControlPlane {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
         let folder = folder.display();
         self.admin.run(&format!("apply -f {folder}"))?;
-        self.admin
-            .run(&format!("wait --for=condition=Established --timeout=60s -f {folder}"))
-            .map(drop)
+        wait_for_definitions(&self.admin)
     }
 
     /// URL of the API server.
@@ -261,6 +259,25 @@ impl ControlPlane {
         }
         Ok(true)
     }
+}
+
+/// Returns when objects of Weir's and OpenELB's kinds can be made, by definitions that have been applied.
+///
+/// # Errors
+/// When they cannot.
+pub fn wait_for_definitions(kubectl: &Kubectl) -> Result<()> {
+    let (group, plurals) = ("network.kubesphere.io", ["eips", "bgpconfs", "bgppeers"]);
+    let names = plurals.map(|plural| format!("crd/{plural}.{group}")).join(" ");
+    kubectl.run(&format!("wait --for=condition=Established --timeout=180s {names}"))?;
+    // It is said a moment before it is so for whoever asks what there is, as kubectl does.
+    wait::until("the kinds", || {
+        for version in ["v1alpha1", "v1alpha2"] {
+            let served = kubectl.run(&format!("get --raw /apis/{group}/{version}"))?;
+            let missing = plurals.iter().find(|plural| !served.contains(&format!("\"{plural}\"")));
+            ensure!(missing.is_none(), "no {missing:?} in {served}");
+        }
+        Ok(())
+    })
 }
 
 fn wait_until_ready(api_server: &mut Process, admin: &Kubectl) -> Result<()> {

@@ -121,6 +121,9 @@ http {{
   sendfile on;
   default_type text/plain;
   client_max_body_size 1g;
+  # Longer than any test: a connection that nobody uses for a while is none that breaks.
+  keepalive_timeout 1h;
+  send_timeout 1h;
   client_body_temp_path {own}/body;
   proxy_temp_path {own}/proxy;
   fastcgi_temp_path {own}/fastcgi;

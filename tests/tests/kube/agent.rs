@@ -89,7 +89,7 @@ fn an_api_server_that_goes_and_comes_changes_no_map() -> Result<()> {
             .map(|family| Requests::start(&cluster.lab.client, Cluster::http(family, WEB)))
             .into();
         let download = Download::start(&cluster.lab.client, Cluster::http(Family::V4, WEB), "/files/image")?;
-        let before = cluster.writes();
+        let before = cluster.writes_at_rest()?;
 
         cluster.control_plane.stop_api_server()?;
         cluster.is_missed()?;

@@ -6,6 +6,8 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    thread,
+    time::Duration,
 };
 use tests::{
     kube::ControlPlane,
@@ -186,6 +188,18 @@ impl Cluster {
         (0..self.agents.len())
             .map(|at| self.said(at, "DEBUG programmed "))
             .collect()
+    }
+
+    /// The same when they have no more to write: what rows had before goes after it was seen twice that no flow needs it, five seconds
+    /// apart.
+    pub fn writes_at_rest(&self) -> Result<Vec<usize>> {
+        wait::until("agents that have no more to write", || {
+            let before = self.writes();
+            thread::sleep(Duration::from_secs(11));
+            let now = self.writes();
+            ensure!(now == before, "{before:?} writes, then {now:?}");
+            Ok(now)
+        })
     }
 
     /// How many lines with `text` the agents of the node at this place have logged.

@@ -3,7 +3,10 @@
 use crate::objects::{control_plane, manifest, of_version, spec};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::kube::{ControlPlane, Kubectl};
+use tests::{
+    kube::{ControlPlane, Kubectl, wait_for_definitions},
+    lab::wait,
+};
 use weir_crds::convert::{V1ALPHA1, V1ALPHA2, convert, settle};
 
 #[test]
@@ -182,7 +185,7 @@ fn a02_what_was_stored_before_our_definitions_goes_on() -> Result<()> {
     let control_plane = ControlPlane::start()?;
     let kubectl = control_plane.kubectl();
     kubectl.apply(&earlier_definitions())?;
-    kubectl.run("wait --for=condition=Established --timeout=60s crd --all")?;
+    wait_for_definitions(kubectl)?;
     let objects = [
         (
             "Eip",
@@ -207,6 +210,12 @@ fn a02_what_was_stored_before_our_definitions_goes_on() -> Result<()> {
     )?;
 
     control_plane.apply_definitions()?;
+    // They count some time later.
+    let worse = "patch bgpconf default --type=merge --dry-run=server -p {\"spec\":{\"listenPort\":70001}}";
+    wait::until("our definitions", || {
+        ensure!(kubectl.run(worse).is_err(), "nobody refuses anything yet");
+        Ok(())
+    })?;
     for (kind, name, text) in objects {
         let what = format!("{kind} {name}");
         ensure!(

@@ -38,7 +38,7 @@ fn g08_an_agent_goes_on_with_the_token_that_takes_the_place_of_its_own() -> Resu
             cluster.answered_by(family, WEB, &all)?;
         }
         let requests = Requests::start(&cluster.lab.client, Cluster::http(Family::V4, WEB));
-        let before = cluster.writes();
+        let before = cluster.writes_at_rest()?;
 
         let second = cluster
             .control_plane

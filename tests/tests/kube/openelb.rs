@@ -7,7 +7,7 @@ use crate::controlled::{ADDRESS, LABEL, service};
 use anyhow::Result;
 use definitions::definitions;
 use serde_json::{Value, json};
-use tests::kube::Kubectl;
+use tests::kube::{Kubectl, wait_for_definitions};
 
 /// A field that OpenELB does not have, as of somebody who has changed it.
 const OF_A_FORK: &str = "ofAFork";
@@ -107,7 +107,7 @@ const SERVICES: [(&str, &str, &str, u16); 4] = [
 pub fn leave(kubectl: &Kubectl) -> Result<()> {
     // As helm makes what is in a chart's folder `crds`.
     kubectl.run_with("create", &definitions())?;
-    kubectl.run("wait --for=condition=Established --timeout=60s crd --all")?;
+    wait_for_definitions(kubectl)?;
     let all = objects();
     let of_object = |(kind, name, finalizer, spec, _): &(&str, &str, &str, Value, Value)| {
         json!({

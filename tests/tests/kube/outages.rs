@@ -39,7 +39,7 @@ fn what_has_changed_meanwhile_is_all_that_is_written() -> Result<()> {
         let all: Vec<String> = cluster.pods().into_iter().map(str::to_owned).collect();
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         cluster.answered_by(Family::V4, WEB + OTHERS, &all)?;
-        let before = cluster.writes();
+        let before = cluster.writes_at_rest()?;
 
         away(cluster, |_| {
             for kind in ["services", "endpointslices", "nodes", "eips"] {

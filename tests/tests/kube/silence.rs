@@ -28,7 +28,7 @@ fn g08_agents_notice_an_api_server_that_has_fallen_silent() -> Result<()> {
         let requests: Vec<Requests> = FAMILIES
             .map(|family| Requests::start(&cluster.lab.client, Cluster::http(family, WEB)))
             .into();
-        let before = cluster.writes();
+        let before = cluster.writes_at_rest()?;
 
         cluster.control_plane.cut_off(&cluster.lab)?;
         let kubectl = cluster.control_plane.kubectl();

@@ -87,7 +87,7 @@ fn g08_a_storm_of_changes_and_an_api_server_that_hangs_up_are_weathered() -> Res
         }
         cluster.answered_by(Family::V6, last, &[pods[0].name.as_str()])?;
 
-        let before = cluster.writes();
+        let before = cluster.writes_at_rest()?;
         let asked_before = asked(cluster)?;
         for round in 0..KILLS {
             kubectl.run(&format!("annotate endpointslices --all --overwrite touched={round}"))?;
