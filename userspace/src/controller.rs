@@ -41,7 +41,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 use weir_core::{
-    controller::{Action, Announcers, Announcing, Fresh, Freshness, Liveness, Said, World, plan},
+    controller::{Action, Fresh, Freshness, Liveness, News, Planned, World, plan},
     lease::Timing,
     model::{Rules, ServiceKey},
 };
@@ -140,8 +140,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         pause: Duration::ZERO,
         liveness: Liveness::default(),
         started: Instant::now(),
-        said: Said::default(),
-        announcers: Announcers::default(),
+        news: News::default(),
         unseen: BTreeMap::new(),
         unseen_until: Instant::now(),
         backoff: BTreeMap::new(),
@@ -203,8 +202,7 @@ struct Controller {
     /// Which agents speak, and the start of the clock for it.
     liveness: Liveness,
     started: Instant,
-    said: Said,
-    announcers: Announcers,
+    news: News,
     /// Objects that were written, with the version that they had before, until a snapshot has another.
     unseen: BTreeMap<Object, String>,
     unseen_until: Instant,
@@ -271,8 +269,7 @@ impl Controller {
     async fn advance(&mut self) {
         if !self.leading.now() {
             // What the next leader, or we again, will have to say is not known.
-            self.said = Said::default();
-            self.announcers = Announcers::default();
+            self.news = News::default();
             self.unseen.clear();
             self.teller.forget();
             self.liveness = Liveness::default();
@@ -308,26 +305,19 @@ impl Controller {
         self.telemetry.planned(begun.elapsed(), &planned.warnings);
         if give {
             // While nothing is given out, what is missing is no news.
-            for event in self.said.news(planned.warnings) {
-                self.speaker.say(event);
-            }
-            self.say_who_announces(&planned.announcing);
+            self.say_news(&world, &planned);
         }
         if !planned.actions.is_empty() {
             self.write(&world, planned.actions).await;
         }
-        let (events, next) = self.teller.tell(planned.telling, &self.leading).await;
-        for event in events {
-            self.speaker.say(event);
-        }
-        if let Some(at) = next {
+        if let Some(at) = self.teller.tell(planned.telling, &self.leading).await {
             self.wake_at(at);
         }
         world
     }
 
-    fn say_who_announces(&mut self, announcing: &Announcing) {
-        let (events, next) = self.announcers.look(self.started.elapsed(), announcing);
+    fn say_news(&mut self, world: &World, planned: &Planned) {
+        let (events, next) = self.news.look(self.started.elapsed(), world, planned);
         for event in events {
             self.speaker.say(event);
         }

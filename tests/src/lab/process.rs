@@ -60,8 +60,16 @@ impl Process {
     /// # Errors
     /// When it still runs after `patience`.
     pub fn stop(&mut self, patience: Duration) -> Result<ExitStatus> {
-        self.signal(Signal::SIGTERM)?;
+        self.terminate()?;
         self.wait(patience)
+    }
+
+    /// Asks it to stop (SIGTERM).
+    ///
+    /// # Errors
+    /// When it is already gone.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::SIGTERM)
     }
 
     /// Ends it as a crash would (SIGKILL).

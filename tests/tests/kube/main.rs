@@ -19,6 +19,7 @@ mod demo;
 mod deploy;
 mod detaching;
 mod eips;
+mod events;
 mod handover;
 mod health_checks;
 mod in_pod;

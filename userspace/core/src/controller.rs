@@ -37,24 +37,29 @@ mod events;
 mod freshness;
 mod handover;
 mod liveness;
+mod news;
 mod objects;
 mod record;
+mod said;
 mod serve;
+mod set_up;
 mod tell;
 
 #[cfg(test)]
 mod tests;
 
-pub use announcers::{Announcers, Announcing, silence};
-pub use events::{Event, Said};
+pub use announcers::silence;
+pub use events::Event;
 pub use freshness::{Fresh, Freshness};
 pub use liveness::{AGENT_LEASES, AgentLease, Liveness, renewal};
+pub use news::News;
 pub use objects::{
     EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, READY, SERVED, SERVICE_FINALIZER, ServiceObject, StatusCondition,
     World,
 };
 
 use crate::{ipam, model::ServiceKey};
+use announcers::{Announcers, Announcing};
 use serve::Served;
 use std::net::IpAddr;
 
@@ -124,8 +129,6 @@ pub enum Telling {
         ready: StatusCondition,
         /// Nodes that are no more, or whose agents are silent ([`Liveness`]): their entries go.
         gone: Vec<String>,
-        /// What to say once it is done.
-        events: Vec<Event>,
     },
 }
 
@@ -136,10 +139,10 @@ pub struct Planned {
     pub actions: Vec<Action>,
     /// What statuses are to say in words, when there is time for it.
     pub telling: Vec<Telling>,
-    /// What is wrong now, object by object; see [`Said`] for saying it once.
+    /// What is wrong now, object by object; see [`News`] for saying it once.
     pub warnings: Vec<Event>,
-    /// Who announces what; see [`Announcers`] for saying it.
-    pub announcing: Announcing,
+    set_ups: set_up::All,
+    announcing: Announcing,
 }
 
 /// What is to be done next in `world`.
@@ -162,6 +165,7 @@ pub fn plan(world: &World) -> Planned {
     Planned {
         warnings: warnings.chain(by_nodes).collect(),
         telling: told.telling(),
+        set_ups: told.set_ups(),
         announcing: told.announcing(),
         actions,
     }

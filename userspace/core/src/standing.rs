@@ -37,6 +37,38 @@ pub struct Standing {
     pub problems: Vec<Problem>,
 }
 
+/// What keeps nodes from serving an Eip, whichever node it is and whatever else it says about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Failure {
+    /// The object at fault and its field, as [`Condition`] shows them; of a node only that it is one.
+    about: String,
+    reason: String,
+}
+
+impl Standing {
+    /// What fails, of a node that is not ready. A text that shows no [`Condition`] is told from others by its first words.
+    pub(crate) fn failure(&self) -> Failure {
+        let mut parts = self.message.splitn(3, ": ");
+        let (about, reason) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let about = match about.split_once(", ") {
+            Some((node, field)) if node.starts_with("Node ") => format!("Node, {field}"),
+            None if about.starts_with("Node ") => "Node".to_owned(),
+            _ => about.to_owned(),
+        };
+        Failure {
+            about,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl Failure {
+    /// Whether a text that has the messages of standings in it tells of something that fails for the same reason.
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        text.contains(&format!(": {}", self.reason))
+    }
+}
+
 /// Something that is wrong with a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
@@ -219,6 +251,32 @@ mod tests {
         }
         assert_eq!(told, [("a", 20), ("b", 20), ("c", 20)].into());
         assert_eq!(teller(&[], [10, 1, 0, 1].into()), None);
+    }
+
+    #[test]
+    fn what_fails_is_the_same_on_every_node() {
+        let fails = |message: String| {
+            Standing {
+                message,
+                ..Standing::default()
+            }
+            .failure()
+        };
+        let of = |node: &str, reason: &str| fails(of_node(node, reason).to_string());
+        assert_eq!(of("node-a", "MapNotWritten"), of("node-b", "MapNotWritten"));
+        assert_ne!(of("node-a", "MapNotWritten"), of("node-a", "UnknownNode"));
+        let interface = |name: &str, message: &str| {
+            let object = ObjectRef::cluster_scoped("Interface", name);
+            fails(Condition::new(object, "", "NoInterface", message.into()).to_string())
+        };
+        assert_eq!(
+            interface("eth7", "there is none"),
+            interface("eth7", "2 are there: eth0, eth1")
+        );
+        assert_ne!(interface("eth7", "there is none"), interface("eth8", "there is none"));
+        let told = "1 of the nodes serve it. node-c: Node node-c, --flag: MapNotWritten: what is wrong with node-c";
+        assert!(of("node-a", "MapNotWritten").is_in(told));
+        assert!(!of("node-a", "UnknownNode").is_in(told));
     }
 
     #[test]

@@ -80,24 +80,66 @@ impl Sending {
     }
 }
 
+/// How an attempt to send an event went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    Taken,
+    /// The API server answered with this status.
+    Refused(u16),
+    /// It did not, or could not be reached.
+    Unanswered,
+}
+
+/// What is to be done then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It is there.
+    Done,
+    /// It cannot be, such as in a namespace that is being deleted.
+    Drop,
+    /// It is to be sent again after this.
+    Again(Duration),
+    /// It was tried often enough.
+    GiveUp,
+}
+
+impl Attempt {
+    /// What follows from it, when so many have failed before.
+    fn next(self, failed: usize) -> Next {
+        let passes = match self {
+            Self::Taken => return Next::Done,
+            // An attempt whose answer was lost has arrived: each event has a name of its own.
+            Self::Refused(409) if failed > 0 => return Next::Done,
+            Self::Refused(code) => code == 429 || code >= 500,
+            Self::Unanswered => true,
+        };
+        match PAUSES.get(failed) {
+            _ if !passes => Next::Drop,
+            Some(pause) => Next::Again(*pause),
+            None => Next::GiveUp,
+        }
+    }
+}
+
 /// Tries for a while, if the API server has too much to do or cannot be reached.
 async fn send(client: &Client, note: Note) {
     let namespace = note.metadata.namespace.as_deref().unwrap_or_default();
     let api = Api::<Note>::namespaced(client.clone(), namespace);
-    for pause in PAUSES.into_iter().map(Some).chain([None]) {
-        let error = match timeout(ANSWER, api.create(&PostParams::default(), &note)).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(kube::Error::Api(status))) if status.code != 429 && status.code < 500 => {
-                // Such as in a namespace that is being deleted.
-                debug!("an event is refused: {status}");
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
+    for failed in 0.. {
+        let (attempt, error) = match timeout(ANSWER, api.create(&PostParams::default(), &note)).await {
+            Ok(Ok(_)) => (Attempt::Taken, String::new()),
+            Ok(Err(kube::Error::Api(status))) => (Attempt::Refused(status.code), status.to_string()),
+            Ok(Err(error)) => (Attempt::Unanswered, error.to_string()),
+            Err(_) => (Attempt::Unanswered, "no answer".to_owned()),
         };
-        match pause {
-            Some(pause) => sleep(pause).await,
-            None => warn!("an event is left out: {error}"),
+        match attempt.next(failed) {
+            Next::Done => return,
+            Next::Drop => return debug!("an event is refused: {error}"),
+            Next::Again(pause) => {
+                debug!("an event is sent again: {error}");
+                sleep(pause).await;
+            }
+            Next::GiveUp => return warn!("an event is left out: {error}"),
         }
     }
 }
@@ -142,5 +184,40 @@ fn note(event: Event, identity: &str) -> Note {
         reporting_controller: Some(source.into()),
         reporting_instance: Some(identity.into()),
         ..Note::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pauses after which attempts follow that all go like this one, and what ends them.
+    fn all(attempt: Attempt) -> (Vec<Duration>, Next) {
+        let mut pauses = Vec::new();
+        loop {
+            match attempt.next(pauses.len()) {
+                Next::Again(pause) => pauses.push(pause),
+                end => return (pauses, end),
+            }
+        }
+    }
+
+    #[test]
+    fn b25_an_event_is_sent_again_while_the_api_server_has_too_much_to_do() {
+        let refused = [429, 500, 503, 504].map(Attempt::Refused);
+        for attempt in refused.into_iter().chain([Attempt::Unanswered]) {
+            assert_eq!(all(attempt), (PAUSES.to_vec(), Next::GiveUp), "{attempt:?}");
+        }
+        for code in [400, 403, 404, 409, 422] {
+            assert_eq!(all(Attempt::Refused(code)), (Vec::new(), Next::Drop), "{code}");
+        }
+    }
+
+    #[test]
+    fn b25_an_event_that_is_there_is_not_sent_again() {
+        for failed in 0..PAUSES.len() + 1 {
+            assert_eq!(Attempt::Taken.next(failed), Next::Done);
+        }
+        assert_eq!(Attempt::Refused(409).next(1), Next::Done);
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use weir_core::controller::{Event, READY, SERVED, StatusCondition, Telling, silence};
+use weir_core::controller::{READY, SERVED, StatusCondition, Telling, silence};
 use weir_crds::{Eip, GROUP};
 
 /// Whose fields these are to the API server.
@@ -57,8 +57,8 @@ impl Teller {
         self.not_before.clear();
     }
 
-    /// Makes those of the writes that are due; gives what there is to say, and when to come again, if any are not.
-    pub(super) async fn tell(&mut self, tellings: Vec<Telling>, leading: &Leading) -> (Vec<Event>, Option<Instant>) {
+    /// Makes those of the writes that are due; gives when to come again, if any are not.
+    pub(super) async fn tell(&mut self, tellings: Vec<Telling>, leading: &Leading) -> Option<Instant> {
         let now = Instant::now();
         let mut former = std::mem::take(&mut self.since);
         self.not_before.retain(|_, until| *until > now);
@@ -75,43 +75,30 @@ impl Teller {
             }
         }
         let this = &*self;
-        let done: Vec<(Object, Duration, Vec<Event>)> = stream::iter(due)
+        let done: Vec<(Object, Duration)> = stream::iter(due)
             .map(|(object, telling)| async move {
                 let made = leading.during(this.make(&object, telling)).await;
-                let (pause, events) = made.unwrap_or((PAUSE, Vec::new()));
-                (object, pause, events)
+                (object, made.unwrap_or(PAUSE))
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
         let now = Instant::now();
-        let mut events = Vec::new();
-        for (object, pause, of_object) in done {
-            self.not_before.insert(object, now + pause);
-            events.extend(of_object);
-        }
-        (events, next)
+        let done = done.into_iter();
+        self.not_before
+            .extend(done.map(|(object, pause)| (object, now + pause)));
+        next
     }
 
-    /// Makes one write; gives for how long the object is to be left alone then, and what there is to say.
-    async fn make(&self, object: &Object, telling: Telling) -> (Duration, Vec<Event>) {
-        let mut to_say = Vec::new();
+    /// Makes one write; gives for how long the object is to be left alone then.
+    async fn make(&self, object: &Object, telling: Telling) -> Duration {
         let made = match telling {
             Telling::Service { service, served, .. } => {
                 let api = Api::<Service>::namespaced(self.client.clone(), &service.namespace);
                 self.tell_service(&api, &service.name, served).await
             }
-            Telling::Eip {
-                eip,
-                ready,
-                gone,
-                events,
-            } => {
-                to_say = events;
-                self.tell_eip(&eip, &ready, &gone).await
-            }
+            Telling::Eip { eip, ready, gone } => self.tell_eip(&eip, &ready, &gone).await,
         };
-        let is_told = made.is_ok();
         let (result, pause) = match made {
             Ok(()) => (telemetry::Result::Written, PAUSE),
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {
@@ -124,10 +111,7 @@ impl Teller {
             }
         };
         self.telemetry.wrote("tell", result);
-        if !is_told {
-            to_say.clear();
-        }
-        (pause, to_say)
+        pause
     }
 
     async fn tell_service(

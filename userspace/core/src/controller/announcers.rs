@@ -4,7 +4,10 @@
 //! begins and of the one that ends. So what is so is said when it has been so for a while, and after it nothing for a while:
 //! the longer, the more often it changes. Whoever begins to lead takes what is so then for said.
 
-use super::{Event, ServiceObject};
+use super::{
+    Event, ServiceObject,
+    news::{Pace, SETTLED, Turn},
+};
 use crate::model::ServiceKey;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,21 +15,15 @@ use std::{
     time::Duration,
 };
 
-/// How long something has to be so before it is said.
-const SETTLED: Duration = Duration::from_secs(1);
-/// The same of what rests on what nodes do not say: twice as long as one may keep it to itself, at least and for each node.
+/// How long what rests on what nodes do not say has to be so: twice as long as one may keep it to itself, at least and for each
+/// node.
 const SILENCE: (Duration, Duration) = (Duration::from_secs(12), Duration::from_millis(500));
-/// Between two events about one address of a Service: at first, and when it changes again and again.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
 
 /// How long nodes, of so many, are waited for before what they do not say counts.
 #[must_use]
 pub fn silence(nodes: u32) -> Duration {
     SILENCE.0.max(SILENCE.1 * nodes)
 }
-
-/// The most that is said at a time, so that whatever else there is to say has its turn; the rest a moment later.
-const AT_ONCE: usize = 50;
 
 /// An address that a Service has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +46,7 @@ pub(super) struct Seen {
 
 /// Who announces what, in one snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Announcing {
+pub(super) struct Announcing {
     shown: BTreeMap<Held, Seen>,
     /// Nodes by address, whoever has it.
     by: BTreeMap<IpAddr, BTreeSet<String>>,
@@ -107,9 +104,7 @@ struct Entry {
     otherwise: Option<(Otherwise, Duration)>,
     /// Whether it was warned of those that go on announcing it.
     warned: bool,
-    /// Before when nothing is said, and for how long that is.
-    not_before: Duration,
-    pause: Duration,
+    pace: Pace,
 }
 
 /// What is otherwise than it was said.
@@ -135,9 +130,7 @@ impl Entry {
     }
 
     fn is_said(&mut self, by: BTreeSet<String>, now: Duration) {
-        let again = now < self.not_before + self.pause;
-        self.pause = if again { (self.pause * 2).min(PAUSE.1) } else { PAUSE.0 };
-        self.not_before = now + self.pause;
+        self.pace.is_said(now);
         self.otherwise = None;
         self.said = Some(by);
     }
@@ -145,25 +138,19 @@ impl Entry {
 
 /// What has been said of who announces what.
 #[derive(Clone, Debug, Default)]
-pub struct Announcers {
+pub(super) struct Announcers {
     /// `None` before the first look.
     entries: Option<BTreeMap<Held, Entry>>,
 }
 
 impl Announcers {
-    /// Takes in what there is to see at `now` (on a clock of our own that never goes back); gives what is to be said, and when
-    /// there may be more to say with nothing having changed.
-    pub fn look(&mut self, now: Duration, announcing: &Announcing) -> (Vec<Event>, Option<Duration>) {
+    /// Takes in what there is to see, and says what is to be said.
+    pub(super) fn look(&mut self, turn: &mut Turn, announcing: &Announcing) {
         let Some(mut former) = self.entries.take() else {
             self.entries = Some(begin(announcing));
-            return (Vec::new(), None);
+            return;
         };
-        let mut look = Look {
-            now,
-            announcing,
-            events: Vec::new(),
-            next: None,
-        };
+        let mut look = Look { turn, announcing };
         let mut entries = BTreeMap::new();
         for (held, seen) in &announcing.shown {
             let mut entry = former.remove(held).unwrap_or_default();
@@ -176,7 +163,6 @@ impl Announcers {
             }
         }
         self.entries = Some(entries);
-        (look.events, look.next)
     }
 }
 
@@ -195,23 +181,11 @@ fn begin(announcing: &Announcing) -> BTreeMap<Held, Entry> {
 }
 
 struct Look<'a> {
-    now: Duration,
+    turn: &'a mut Turn,
     announcing: &'a Announcing,
-    events: Vec<Event>,
-    next: Option<Duration>,
 }
 
 impl Look<'_> {
-    /// Whether it is time; else it is come back to.
-    fn is_time(&mut self, at: Duration) -> bool {
-        let is_time = at <= self.now && self.events.len() < AT_ONCE;
-        if !is_time {
-            let at = at.max(self.now + SETTLED / 4);
-            self.next = Some(self.next.map_or(at, |next| next.min(at)));
-        }
-        is_time
-    }
-
     fn shown(&mut self, held: &Held, seen: &Seen, entry: &mut Entry) {
         let by = self.announcing.by(held.address);
         entry.warned = false;
@@ -225,15 +199,15 @@ impl Look<'_> {
         } else {
             silence(self.announcing.nodes)
         };
-        let at = entry.due(self.now, Otherwise::By(by.clone()), after);
-        if self.is_time(at.max(entry.not_before)) {
+        let at = entry.due(self.turn.now(), Otherwise::By(by.clone()), after);
+        if self.turn.is_time(at.max(entry.pace.not_before())) {
             let Held { address, service, uid } = held;
             let event = match &seen.missed {
                 Some(missed) if by.is_empty() => Event::missed(service, uid, missed.clone()),
                 _ => Event::announced(service, uid, *address, &by),
             };
-            self.events.push(event);
-            entry.is_said(by, self.now);
+            self.turn.say(event);
+            entry.is_said(by, self.turn.now());
         }
     }
 
@@ -257,16 +231,16 @@ impl Look<'_> {
             .collect();
         let others = self.announcing.is_held(*address);
         if by.is_empty() || others {
-            let at = entry.due(self.now, Otherwise::Withdrawn, SETTLED);
-            let is_time = self.is_time(at);
+            let at = entry.due(self.turn.now(), Otherwise::Withdrawn, SETTLED);
+            let is_time = self.turn.is_time(at);
             if is_time {
-                self.events.push(Event::withdrawn(service, uid, *address, others));
+                self.turn.say(Event::withdrawn(service, uid, *address, others));
             }
             return !is_time;
         }
-        let at = entry.due(self.now, Otherwise::Left, silence(self.announcing.nodes));
-        if !entry.warned && self.is_time(at) {
-            self.events.push(Event::not_withdrawn(service, uid, *address, &by));
+        let at = entry.due(self.turn.now(), Otherwise::Left, silence(self.announcing.nodes));
+        if !entry.warned && self.turn.is_time(at) {
+            self.turn.say(Event::not_withdrawn(service, uid, *address, &by));
             entry.warned = true;
         }
         true
@@ -275,7 +249,7 @@ impl Look<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::news::AT_ONCE, *};
 
     #[test]
     fn b25_many_changes_at_once_are_said_by_and_by() {
@@ -297,14 +271,16 @@ mod tests {
         let by = (0..200).map(|number| ([10, 1, 0, number].into(), ["a".to_owned()].into()));
         let mut announcing = Announcing::new(by.collect(), BTreeSet::new(), 1);
         let mut announcers = Announcers::default();
-        announcers.look(Duration::ZERO, &announcing);
+        announcers.look(&mut Turn::at(Duration::ZERO), &announcing);
         for number in 0..200 {
             let (held, seen) = shown(number);
             announcing.shown.insert(held, seen);
         }
         let (mut now, mut said) = (Duration::from_secs(1), Vec::new());
         loop {
-            let (events, next) = announcers.look(now, &announcing);
+            let mut turn = Turn::at(now);
+            announcers.look(&mut turn, &announcing);
+            let (events, next) = turn.end();
             assert!(events.len() <= AT_ONCE);
             said.extend(events);
             let Some(next) = next else { break };

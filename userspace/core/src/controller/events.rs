@@ -154,6 +154,18 @@ impl Event {
         }
     }
 
+    /// Whether the status of the object has it in its words already.
+    pub(super) fn is_told(&self, world: &World) -> bool {
+        let told = match self.object.kind.as_str() {
+            "Service" => world
+                .service(&service_key(&self.object))
+                .and_then(|object| object.served.as_ref()),
+            "Eip" => world.eip(&self.object.name).and_then(|object| object.ready.1.as_ref()),
+            _ => None,
+        };
+        told.is_some_and(|told| told.message.contains(&self.message))
+    }
+
     /// A warning from a condition; `None` if the object is not in the snapshot.
     pub(super) fn about(world: &World, condition: &Condition, reason: &str) -> Option<Self> {
         let object = &condition.object;
@@ -189,15 +201,16 @@ pub(super) fn reason_of(condition: &Condition, pending: bool) -> &str {
 /// `metadata.uid` of an object in the snapshot.
 fn uid<'a>(world: &'a World, object: &ObjectRef) -> Option<&'a str> {
     match object.kind.as_str() {
-        "Service" => {
-            let key = ServiceKey {
-                namespace: object.namespace.clone(),
-                name: object.name.clone(),
-            };
-            Some(&world.services.get(&key)?.uid)
-        }
+        "Service" => Some(&world.services.get(&service_key(object))?.uid),
         "Eip" => Some(&world.eips.get(&object.name)?.uid),
         _ => None,
+    }
+}
+
+fn service_key(object: &ObjectRef) -> ServiceKey {
+    ServiceKey {
+        namespace: object.namespace.clone(),
+        name: object.name.clone(),
     }
 }
 
@@ -206,25 +219,5 @@ fn nodes(nodes: &BTreeSet<String>) -> String {
     match nodes.len() - named.len() {
         0 => named.join(", "),
         more => format!("{} and {more} more nodes", named.join(", ")),
-    }
-}
-
-/// Which warnings have been said, so that each is said once for as long as it holds.
-#[derive(Clone, Debug, Default)]
-pub struct Said {
-    said: BTreeSet<Event>,
-}
-
-impl Said {
-    /// Those of `warnings` that are new; the others that were said before and no longer hold are forgotten.
-    pub fn news(&mut self, warnings: Vec<Event>) -> Vec<Event> {
-        let before = std::mem::take(&mut self.said);
-        let news = warnings
-            .iter()
-            .filter(|event| !before.contains(*event))
-            .cloned()
-            .collect();
-        self.said = warnings.into_iter().collect();
-        news
     }
 }

@@ -3,10 +3,15 @@
 //! Nodes tell how they stand to an Eip in its status ([`Standing`]); from that, and from what is wrong with the objects
 //! themselves, follow the conditions. A Service that is served and always was is not written to for this.
 
-use super::{Announcing, EipObject, Event, StatusCondition, Telling, World, announcers::Seen, serve::Served};
+use super::{
+    Announcing, EipObject, StatusCondition, Telling, World,
+    announcers::Seen,
+    serve::Served,
+    set_up::{self, SetUp},
+};
 use crate::{
     model::{Condition, Eip, ObjectRef, Service, ServiceKey, reason},
-    standing::{Problem, Standing, most_problems},
+    standing::{Failure, Problem, Standing, most_problems},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +20,8 @@ use std::{
 
 /// Nobody says anything about an Eip.
 const NO_NODE: &str = "NoNode";
+/// Nodes do, and none serves it.
+const NOT_READY: &str = "NotReady";
 /// Others have to leave an address first.
 const AWAITED: &str = "AddressAwaited";
 /// Who announces what an Eip with that label has.
@@ -121,13 +128,7 @@ impl<'a> Told<'a> {
                 silent_nodes,
             })
         });
-        let eips = self.world.eips.iter().filter_map(|(name, object)| {
-            let eip = self.world.cluster.eips.get(name).filter(|eip| !eip.deleting)?;
-            let (ready, unready) = self.of_eip(name, eip);
-            // What OpenELB's speakers have made ready stays so until our nodes have a say.
-            if object.ready == (true, None) && ready.reason == NO_NODE {
-                return None;
-            }
+        let eips = self.eips().filter_map(|(name, object, ready, _)| {
             let nodes = &self.world.cluster.nodes;
             let gone: Vec<String> = object
                 .nodes
@@ -137,13 +138,38 @@ impl<'a> Told<'a> {
                 .collect();
             let as_told = object.ready == (ready.holds, Some(ready.clone()));
             (!as_told || !gone.is_empty()).then(|| Telling::Eip {
-                eip: name.clone(),
-                events: set_up(name, object, &ready, &unready),
+                eip: name.to_owned(),
                 ready,
                 gone,
             })
         });
         services.chain(eips).collect()
+    }
+
+    /// How each Eip stands of which something is to be told: with its condition, and what fails on nodes.
+    fn eips(&self) -> impl Iterator<Item = (&str, &EipObject, StatusCondition, BTreeSet<Failure>)> {
+        self.world.eips.iter().filter_map(|(name, object)| {
+            let eip = self.world.cluster.eips.get(name).filter(|eip| !eip.deleting)?;
+            let (ready, fails) = self.of_eip(name, eip);
+            // What OpenELB's speakers have made ready stays so until our nodes have a say.
+            let openelbs = object.ready == (true, None) && ready.reason == NO_NODE;
+            (!openelbs).then_some((name.as_str(), object, ready, fails))
+        })
+    }
+
+    /// How Eips are served, and were when it was last told.
+    pub(super) fn set_ups(&self) -> set_up::All {
+        let eips = self.eips().map(|(name, object, ready, fails)| {
+            let set_up = SetUp {
+                uid: object.uid.clone(),
+                expected: [NO_NODE, NOT_READY].contains(&&*ready.reason),
+                ready,
+                told: object.ready.1.clone(),
+                fails,
+            };
+            (name.to_owned(), set_up)
+        });
+        eips.collect()
     }
 
     /// What there is to say about a Service, `None`: nothing; and of how many nodes it is that they say nothing.
@@ -285,8 +311,8 @@ impl<'a> Told<'a> {
         standings(self.world, eip).any(|(_, standing)| standing.problems.len() >= most)
     }
 
-    /// How an Eip stands, and what those nodes say that do not serve it.
-    fn of_eip(&self, name: &str, eip: &Eip) -> (StatusCondition, String) {
+    /// How an Eip stands, and what fails on the nodes that do not serve it.
+    fn of_eip(&self, name: &str, eip: &Eip) -> (StatusCondition, BTreeSet<Failure>) {
         let object = ObjectRef::cluster_scoped("Eip", name);
         let faults = self.faults.get(&object).into_iter().flatten();
         let mut faults = faults.filter(|fault| fault.reason != reason::SECOND_DEFAULT);
@@ -297,11 +323,17 @@ impl<'a> Told<'a> {
         };
         if let Some(fault) = faults.next() {
             let refused = not(&fault.reason, sentence(&fault.field, &fault.message));
-            return (refused, String::new());
+            return (refused, BTreeSet::new());
         }
         let (ready, unready): (Vec<_>, Vec<_>) = standings(self.world, name).partition(|(_, standing)| standing.ready);
-        let named: Vec<String> = unready
+        // One node of each that is worth to be told of, before others.
+        let mut fails = BTreeSet::new();
+        let (firsts, others): (Vec<_>, Vec<_>) = unready
             .iter()
+            .partition(|(_, standing)| fails.insert(standing.failure()));
+        let named: Vec<String> = firsts
+            .into_iter()
+            .chain(others)
             .take(NAMED)
             .map(|(node, standing)| format!("{node}: {}", standing.message))
             .collect();
@@ -320,7 +352,7 @@ impl<'a> Told<'a> {
                 NO_NODE,
                 "no node has said that it serves this Eip; see whether `weir agent` runs on the nodes.".into(),
             ),
-            (0, false) => not("NotReady", unready_say.clone()),
+            (0, false) => not(NOT_READY, unready_say),
             (count, all) => StatusCondition {
                 holds: true,
                 reason: match eip {
@@ -336,21 +368,8 @@ impl<'a> Told<'a> {
                 } + &announced_by,
             },
         };
-        (condition, unready_say)
+        (condition, fails)
     }
-}
-
-/// What is to be said when an Eip's condition becomes `ready`: that it is served, once, and what nodes newly say that do not.
-fn set_up(name: &str, object: &EipObject, ready: &StatusCondition, unready: &str) -> Vec<Event> {
-    let before = object.ready.1.as_ref();
-    let held = before.is_some_and(|before| before.holds);
-    let said = before.is_some_and(|before| before.message.contains(unready));
-    let failed = !unready.is_empty() && !said || held && ready.reason == NO_NODE;
-    let begins = ready.holds && !held;
-    let told = [(begins, false), (failed, true)];
-    let told = told.into_iter().filter(|(is_news, _)| *is_news);
-    told.map(|(_, warning)| Event::set_up(name, &object.uid, warning, ready.message.clone()))
-        .collect()
 }
 
 /// Whether what a node says counts: it is there and well, and its agent speaks.

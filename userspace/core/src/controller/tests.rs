@@ -1,6 +1,7 @@
 //! What is written, step by step. Rows A.. and B.. are OpenELB's behaviours and ours beyond them.
 
 mod announcing;
+mod saying;
 mod staying;
 mod swapping;
 mod telling;
@@ -52,8 +53,6 @@ struct Objects {
     node_addresses: Vec<IpAddr>,
     silent: BTreeSet<String>,
     events: Vec<String>,
-    /// What was said of Eips beside: whether it is a warning, reason and message.
-    set_up: Vec<(bool, String, String)>,
 }
 
 impl Objects {
@@ -107,15 +106,7 @@ impl Objects {
         for telling in planned.telling {
             match telling {
                 Telling::Service { service, served, .. } => self.services.get_mut(&service).unwrap().1.served = served,
-                Telling::Eip {
-                    eip,
-                    ready,
-                    gone,
-                    events,
-                } => {
-                    let said = events.into_iter();
-                    self.set_up
-                        .extend(said.map(|event| (event.warning, event.reason, event.message)));
+                Telling::Eip { eip, ready, gone } => {
                     let object = &mut self.eips.get_mut(&eip).unwrap().1;
                     object.ready = (ready.holds, Some(ready));
                     object.nodes.retain(|node, _| !gone.contains(node));
@@ -427,20 +418,4 @@ fn others_are_not_touched() {
         objects.used("pool"),
         [("10.1.0.9".to_owned(), "apps/web".to_owned())].into()
     );
-}
-
-/// B25: each warning once, until it is over.
-#[test]
-fn warnings_are_said_once() {
-    let mut objects = Objects::with(&[], &[("web", service(&[(POOL, "pool")]))]);
-    let mut said = Said::default();
-    let warnings = |objects: &Objects| plan(&objects.world()).warnings;
-    assert_eq!(said.news(warnings(&objects)).len(), 1);
-    assert_eq!(said.news(warnings(&objects)).len(), 0);
-    objects
-        .eips
-        .insert("pool".into(), (eip("10.1.0.0/24"), EipObject::default()));
-    assert_eq!(said.news(warnings(&objects)).len(), 0);
-    objects.eips.clear();
-    assert_eq!(said.news(warnings(&objects)).len(), 1);
 }

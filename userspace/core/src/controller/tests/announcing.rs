@@ -1,64 +1,22 @@
 //! Events about who announces what (B25).
 
 use super::{
+    saying::Scene,
     telling::{one_service, problem, ready},
     *,
 };
 use crate::standing::Standing;
-use std::time::Duration;
-
-/// Objects, who speaks of them, and a clock in seconds.
-struct Scene {
-    objects: Objects,
-    announcers: Announcers,
-    now: u64,
-    said: Vec<String>,
-}
 
 impl Scene {
     /// One Service at 10.1.0.8, two nodes, and a controller that begins to lead.
     fn begin() -> Self {
-        let mut scene = Self {
-            objects: one_service(),
-            announcers: Announcers::default(),
-            now: 1000,
-            said: Vec::new(),
-        };
-        scene.look();
-        scene
-    }
-
-    /// What is said now; gives in how many seconds to look again.
-    fn look(&mut self) -> Option<u64> {
-        let announcing = plan(&self.objects.world()).announcing;
-        let (events, next) = self.announcers.look(Duration::from_secs(self.now), &announcing);
-        self.said.extend(events.iter().map(|event| {
-            let kind = if event.warning { "Warning" } else { "Normal" };
-            format!("{} {kind} {}: {}", event.object, event.reason, event.message)
-        }));
-        next.map(|at| at.as_secs().saturating_sub(self.now))
+        Self::of(one_service(), &["SetBalancer", "DelBalancer"])
     }
 
     /// The two nodes announce these now.
     fn announce(&mut self, a: &[&str], b: &[&str]) -> &mut Self {
         self.objects.says("a", "pool", ready(a));
         self.objects.says("b", "pool", ready(b));
-        self.look();
-        self
-    }
-
-    /// Looks each second for so many; gives what is said.
-    fn pass(&mut self, seconds: u64) -> Vec<String> {
-        for _ in 0..seconds {
-            self.now += 1;
-            self.look();
-        }
-        std::mem::take(&mut self.said)
-    }
-
-    /// Makes all that is planned.
-    fn settle(&mut self) -> &mut Self {
-        self.objects.settle();
         self.look();
         self
     }
@@ -87,14 +45,14 @@ fn b25_one_event_per_change_of_who_announces() {
 fn b25_a_controller_that_begins_says_nothing_of_what_is_so() {
     let mut scene = Scene::begin();
     scene.announce(&["10.1.0.8"], &[]).pass(10);
-    scene.announcers = Announcers::default();
+    scene.another_leads();
     assert_eq!(scene.pass(1000), [""; 0]);
     assert_eq!(scene.announce(&[], &["10.1.0.8"]).pass(10), [B]);
     // Nor what the status says, and what has no say is no event.
     scene.announce(&[], &[]).pass(12);
     scene.settle();
     assert!(!scene.objects.services[&key("web")].1.served.as_ref().unwrap().holds);
-    scene.announcers = Announcers::default();
+    scene.another_leads();
     assert_eq!(scene.pass(1000), [""; 0]);
     assert_eq!(scene.announce(&[], &["10.1.0.8"]).pass(10), [B]);
 }
@@ -206,50 +164,6 @@ fn b25_who_leaves_a_shared_address_is_told_that_others_have_it() {
     let gone = "Service apps/web Normal DelBalancer: 10.1.0.8 is announced for other Services that have it, and no longer for \
                 this one";
     assert_eq!(scene.settle().pass(1000), [gone]);
-}
-
-#[test]
-fn b25_an_eip_is_said_to_be_set_up_once_and_what_fails_there_once() {
-    let mut objects = one_service();
-    assert_eq!(objects.set_up, [], "nobody has said anything");
-    objects.says("a", "pool", ready(&[]));
-    objects.settle();
-    let set_up = (false, "ConfigSpeaker".to_owned(), "One node serves it.".to_owned());
-    assert_eq!(std::mem::take(&mut objects.set_up), [set_up]);
-    // More nodes are no other event.
-    objects.says("b", "pool", ready(&[]));
-    objects.settle();
-    assert_eq!(objects.set_up, []);
-    let unready = || Standing {
-        message: "Interface eth7: there is none.".into(),
-        ..Standing::default()
-    };
-    objects.says("b", "pool", unready());
-    objects.settle();
-    let failed = |message: &str| (true, "ConfigSpeakerFailed".to_owned(), message.to_owned());
-    let one = failed("1 of the nodes serve it. b: Interface eth7: there is none.");
-    assert_eq!(std::mem::take(&mut objects.set_up), [one]);
-    // What others do meanwhile does not repeat it.
-    objects.nodes.push("c".into());
-    objects.says("c", "pool", ready(&[]));
-    objects.settle();
-    assert_eq!(objects.set_up, []);
-    objects.silent = ["a", "b", "c"].map(str::to_owned).into();
-    objects.settle();
-    let nobody = failed("no node has said that it serves this Eip; see whether `weir agent` runs on the nodes.");
-    assert_eq!(std::mem::take(&mut objects.set_up), [nobody]);
-    objects.silent.clear();
-    objects.says("a", "pool", ready(&[]));
-    objects.settle();
-    assert!(!objects.set_up[0].0);
-
-    // Where one node serves it from the first and another does not, both is said.
-    let mut objects = one_service();
-    objects.says("a", "pool", ready(&[]));
-    objects.says("b", "pool", unready());
-    objects.settle();
-    let warnings: Vec<bool> = objects.set_up.iter().map(|(warning, ..)| *warning).collect();
-    assert_eq!(warnings, [false, true]);
 }
 
 /// B09.
