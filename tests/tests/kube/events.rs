@@ -157,13 +157,13 @@ fn b25_an_event_that_is_refused_for_now_is_sent_again_and_is_there_once() -> Res
     let level = json!({
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": {"name": "none"},
         "spec": {"type": "Limited", "limited": {
-            "nominalConcurrencyShares": 0, "lendablePercent": 0, "limitResponse": {"type": "Reject"},
+            "nominalConcurrencyShares": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"},
         }},
     });
     let flow = json!({
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": "none"},
         "spec": {
-            "priorityLevelConfiguration": {"name": "none"}, "matchingPrecedence": 1,
+            "priorityLevelConfiguration": {"name": "none"}, "matchingPrecedence": 2,
             "rules": [{
                 "subjects": [{
                     "kind": "ServiceAccount", "serviceAccount": {"name": ACCOUNT, "namespace": WEIR_NAMESPACE},
