@@ -141,7 +141,6 @@ fn b25_an_event_that_is_refused_for_now_is_sent_again_and_is_there_once() -> Res
     let cluster = Cluster::new()?;
     let _controller = begin(&cluster)?;
     let kubectl = cluster.kubectl();
-
     let gate = Gate::close(&cluster, "Fail")?;
     kubectl.apply(&service("refused", &[(LABEL, "pool")]))?;
     drop(gate.next()?);
