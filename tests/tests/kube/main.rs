@@ -36,7 +36,6 @@ mod own_entry;
 mod pools;
 mod requests;
 mod rights;
-
 mod rules;
 mod samples;
 mod silence;
@@ -45,5 +44,6 @@ mod stopped;
 mod storms;
 mod takeover;
 mod traffic;
+mod unasked;
 mod webhook;
 mod workloads;

@@ -23,7 +23,8 @@ fn controlled(cluster: &mut Cluster) -> Result<Process> {
     Ok(controller)
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+/// The condition of this type in an object's status.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
     conditions.find(|condition| condition["type"] == kind)
 }
@@ -45,7 +46,7 @@ fn is_warned_of(cluster: &Cluster, service: &str, reason: &str, wanted: &str) ->
 }
 
 /// Waits until the Service's condition is as given.
-fn is_served(cluster: &Cluster, service: &str, status: &str, reason: &str) -> Result<Value> {
+pub fn is_served(cluster: &Cluster, service: &str, status: &str, reason: &str) -> Result<Value> {
     wait::until("the condition of a Service", || {
         let found = cluster.control_plane.kubectl().get(&format!("service {service}"))?;
         let condition = condition(&found, CONDITION).cloned().unwrap_or_default();

@@ -315,13 +315,15 @@ impl<'a> Told<'a> {
     fn of_eip(&self, name: &str, eip: &Eip) -> (StatusCondition, BTreeSet<Failure>) {
         let object = ObjectRef::cluster_scoped("Eip", name);
         let faults = self.faults.get(&object).into_iter().flatten();
-        let mut faults = faults.filter(|fault| fault.reason != reason::SECOND_DEFAULT);
+        // That keeps nothing of it from being served.
+        let (second, faults): (Vec<&Condition>, Vec<&Condition>) =
+            faults.partition(|fault| fault.reason == reason::SECOND_DEFAULT);
         let not = |reason: &str, message: String| StatusCondition {
             holds: false,
             reason: reason.into(),
             message,
         };
-        if let Some(fault) = faults.next() {
+        if let Some(fault) = faults.first() {
             let refused = not(&fault.reason, sentence(&fault.field, &fault.message));
             return (refused, BTreeSet::new());
         }
@@ -347,7 +349,7 @@ impl<'a> Told<'a> {
         } else {
             String::new()
         };
-        let condition = match (ready.len(), unready.is_empty()) {
+        let mut condition = match (ready.len(), unready.is_empty()) {
             (0, true) => not(
                 NO_NODE,
                 "no node has said that it serves this Eip; see whether `weir agent` runs on the nodes.".into(),
@@ -358,6 +360,7 @@ impl<'a> Told<'a> {
                 reason: match eip {
                     Eip { disabled: true, .. } => "Disabled",
                     Eip { left_to_cni: true, .. } => reason::LEFT_TO_CNI,
+                    _ if !second.is_empty() => reason::SECOND_DEFAULT,
                     _ => "Ready",
                 }
                 .into(),
@@ -368,6 +371,9 @@ impl<'a> Told<'a> {
                 } + &announced_by,
             },
         };
+        for fault in second {
+            condition.message += &format!(" {}", sentence(&fault.field, &fault.message));
+        }
         (condition, fails)
     }
 }

@@ -149,6 +149,41 @@ fn what_nodes_find_wrong_is_told_once_and_warned_of() {
     );
 }
 
+/// A12: it is served, and is not what it says it is, for as long as another is.
+#[test]
+fn a12_a_second_default_is_told_beside_how_it_is_served() {
+    let default = |address: &str| Eip {
+        annotations: [("eip.openelb.kubesphere.io/is-default-eip".into(), "true".into())].into(),
+        ..eip(address)
+    };
+    let mut objects = Objects::with(&[("one", default("10.1.0.0/24")), ("two", default("10.2.0.0/24"))], &[]);
+    let words =
+        "metadata.annotations[eip.openelb.kubesphere.io/is-default-eip]: Eip one is already the default for IPv4";
+    objects.nodes = vec!["a".into()];
+    let (holds, reason, message) = objects.ready("two");
+    assert_eq!((holds, &*reason), (false, "NoNode"));
+    assert!(message.contains(words), "{message}");
+    for name in ["one", "two"] {
+        objects.says("a", name, ready(&[]));
+    }
+    assert_eq!(objects.ready("one").1, "Ready");
+    let (holds, reason, message) = objects.ready("two");
+    assert_eq!((holds, &*reason), (true, "SecondDefault"));
+    assert!(
+        message.starts_with("One node serves it. ") && message.contains(words),
+        "{message}"
+    );
+    objects.eips.get_mut("two").unwrap().0.disabled = true;
+    let (_, reason, message) = objects.ready("two");
+    assert!(reason == "Disabled" && message.contains(words), "{reason}: {message}");
+    objects.eips.get_mut("one").unwrap().0.annotations.clear();
+    objects.eips.get_mut("two").unwrap().0.disabled = false;
+    assert_eq!(
+        objects.ready("two"),
+        (true, "Ready".into(), "One node serves it.".into())
+    );
+}
+
 /// A16.
 #[test]
 fn an_eip_is_ready_when_a_node_is() {
