@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
@@ -116,6 +116,19 @@ pub fn ask_udp_with(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
         echoed.len()
     );
     parse(text, socket.local_addr()?)
+}
+
+/// Asks a UDP echo of IPv4, and says who answers, whoever that is.
+///
+/// # Errors
+/// When nobody does.
+pub fn answers_from(address: SocketAddr) -> Result<SocketAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(timeout()))?;
+    socket.send_to(b"who is there", address)?;
+    let (_, sender) =
+        wait::uninterrupted(|| socket.recv_from(&mut [0; 1500])).with_context(|| format!("no answer to {address}"))?;
+    Ok(sender)
 }
 
 /// Gives every packet of an IPv6 socket, from now on, a header of destination options that is 488 bytes long: two of a kind for

@@ -1,4 +1,4 @@
-//! Programs that are not Weir's: of two instructions, which let everything on. And how many there are on a device, whosever they are.
+//! Programs that are not Weir's: of two instructions, which let everything on, and may keep it from those behind them. And how many there are on a device, whosever they are.
 
 use super::Namespace;
 use anyhow::{Result, ensure};
@@ -22,6 +22,8 @@ const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const PROG_ATTACH: libc::c_int = 8;
 const PROG_QUERY: libc::c_int = 16;
+/// On with the packet, and no other is asked.
+const TC_ACT_OK: u32 = 0;
 const TYPE_CLASSIFIER: u32 = 3;
 const TYPE_XDP: u32 = 6;
 const TCX_INGRESS: u32 = 46;
@@ -99,12 +101,20 @@ impl Program {
         load(TYPE_XDP, XDP_PASS, HAS_FRAGMENTS, name)
     }
 
-    /// One of tc.
+    /// One of tc, which decides on nothing.
     ///
     /// # Errors
     /// As above.
     pub fn classifier(name: &str) -> Result<Self> {
         load(TYPE_CLASSIFIER, TC_ACT_UNSPEC, 0, name)
+    }
+
+    /// One of tc, behind which no other sees anything.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn last_word(name: &str) -> Result<Self> {
+        load(TYPE_CLASSIFIER, TC_ACT_OK, 0, name)
     }
 
     /// Runs this one of XDP in the driver of `device`.

@@ -109,8 +109,9 @@ pub fn judge(name: &str, device: &str, hooks: &Hooks, tcx: bool, findings: &mut 
         );
     }
     let ours = |hooked: &Hooked| hooked.name == EGRESS;
+    let runs = hooks.egress.iter().position(ours);
     // Where it stands, or will: first of tcx; among filters, behind those of no greater number.
-    let place = hooks.egress.iter().position(ours).unwrap_or_else(|| {
+    let place = runs.unwrap_or_else(|| {
         let mut filters = hooks.egress.iter();
         let behind = |hooked: &Hooked| tcx || hooked.priority > Some(TC_PRIORITY);
         filters.position(behind).unwrap_or(hooks.egress.len())
@@ -119,25 +120,31 @@ pub fn judge(name: &str, device: &str, hooks: &Hooks, tcx: bool, findings: &mut 
     let others = |all| -> Vec<&Hooked> { Iterator::collect(<[Hooked]>::iter(all).filter(|hooked| !ours(hooked))) };
     let (before, behind) = (others(before), others(behind));
     if !before.is_empty() {
-        let remedy = if before.iter().all(|hooked| hooked.priority.is_some()) {
-            format!(
-                "give it a priority above {TC_PRIORITY}, or stop what it belongs to; if it decides on nothing, `agent.check: false` starts \
-                 the agent beside it"
-            )
-        } else {
-            "stop what it belongs to, or have weir's attached anew, which is first then: `weir run --detach`, and start it; if it \
-             decides on nothing, `agent.check: false` starts the agent beside it"
-                .to_owned()
-        };
-        findings.problem(
-            name,
-            format!(
-                "others' tc programs on the way out of {device}, before weir's: {}; after one that decides on a packet, no other \
-                 sees it, and replies of this host's pods leave without the VIP",
-                named(&before)
-            ),
-            remedy,
+        let says = format!(
+            "others' tc programs on the way out of {device}, before weir's: {}; after one that decides on a packet, no other sees \
+             it, and replies of this host's pods leave without the VIP",
+            named(&before)
         );
+        let are_filters = before.iter().all(|hooked| hooked.priority.is_some());
+        let stop = if are_filters {
+            format!("give it a priority above {TC_PRIORITY}, or stop what it belongs to")
+        } else {
+            "stop what it belongs to".to_owned()
+        };
+        if runs.is_some() {
+            // An agent that does not start mends nothing: the programs go on as they are, and nobody keeps them up to date.
+            let anew = if are_filters {
+                ""
+            } else {
+                ", or have weir's attached anew, which is first then: `weir run --detach`, and start it"
+            };
+            let remedy = format!("if clients of this host's pods have no answers, {stop}{anew}");
+            let says = format!("{says}; weir's runs there already, and sees what they let pass");
+            findings.warning(name, says, remedy);
+        } else {
+            let remedy = format!("{stop}; if it decides on nothing, `agent.check: false` starts the agent beside it");
+            findings.problem(name, says, remedy);
+        }
     }
     if !behind.is_empty() {
         findings.warning(

@@ -236,7 +236,8 @@ fn on_the_way_out(by_tcx: bool, egress: &[Hooked]) -> Vec<(Level, String, String
 fn programs_of_others_at_tc_are_told_with_their_place() {
     use Level::{Problem, Warning};
     let (ours, our_filter) = (tcx("weir_egress"), filter("weir_egress", 50));
-    // Where weir's is not attached yet, it will be the first by tcx, and behind filters of no greater number.
+    // Where weir's is not attached yet, it will be the first by tcx, and behind filters of no greater number. Where it is, it
+    // serves as well as it did.
     for (by_tcx, egress, level, text) in [
         (true, vec![tcx("shape")], Warning, "behind weir's: shape (tcx);"),
         (
@@ -254,20 +255,20 @@ fn programs_of_others_at_tc_are_told_with_their_place() {
         (
             true,
             vec![tcx("head"), ours.clone()],
-            Problem,
+            Warning,
             "before weir's: head (tcx);",
         ),
         (
             true,
             vec![tcx("head"), ours.clone()],
-            Problem,
-            "-> stop what it belongs to, or have weir's attached anew",
+            Warning,
+            "weir's runs there already, and sees what they let pass -> if clients of this host's pods have no answers, stop what it belongs to, or have weir's attached anew",
         ),
         // By a clsact filter, as it was told to.
         (
             true,
             vec![tcx("head"), our_filter.clone()],
-            Problem,
+            Warning,
             "before weir's: head (tcx);",
         ),
         (
@@ -303,8 +304,14 @@ fn programs_of_others_at_tc_are_told_with_their_place() {
         (
             false,
             vec![filter("matchall", 49), our_filter.clone()],
-            Problem,
+            Warning,
             "before weir's: matchall",
+        ),
+        (
+            false,
+            vec![filter("matchall", 49), our_filter.clone()],
+            Warning,
+            "no answers, give it a priority above 50, or stop what it belongs to",
         ),
     ] {
         one(&on_the_way_out(by_tcx, &egress), level, "eth0", text);
