@@ -120,6 +120,9 @@ pub enum Automatic {
     Kept,
 }
 
+/// Label of an Eip, whatever its value: who announces what it has is somebody else.
+pub const CNI_LABEL: &str = "openelb.kubesphere.io/cni";
+
 /// A set of addresses to allot from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -136,7 +139,7 @@ pub struct Eip {
     pub mode: Mode,
     /// `spec.interface` as written: a name, or `can_reach:<ip>`.
     pub interface: Option<String>,
-    /// Whether it has the label `openelb.kubesphere.io/cni`: its addresses are given out and served, and somebody else, a CNI's
+    /// Whether it has the label [`CNI_LABEL`]: its addresses are given out and served, and somebody else, a CNI's
     /// BGP say, brings their traffic to the nodes.
     pub left_to_cni: bool,
     /// `spec.disable`.

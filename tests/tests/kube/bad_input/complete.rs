@@ -7,23 +7,21 @@ use super::{
     api::{Object, objects},
     folder,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use std::{fs, path::Path};
-use weir_core::annotations::{self, Annotation};
+use std::{collections::BTreeSet, fs, path::Path};
+use weir_core::{
+    annotations::{self, Annotation},
+    controller::{EIP_FINALIZER, EIP_LABEL, SERVICE_FINALIZER},
+    model::CNI_LABEL,
+};
 
-/// Annotations of OpenELB that are not read, so that no value of them is wrong, and why that is so.
-const UNREAD: [(&str, &str); 4] = [
-    (
-        "layer2.openelb.kubesphere.io/v1alpha1",
-        "OpenELB 0.5 wrote down the announcing node by it; `weir migrate check` says that it can go",
-    ),
-    ("layer2.porter.kubesphere.io/v1alpha1", "the same of Porter"),
-    (
-        "node-proxy.openelb.kubesphere.io/external-ip",
-        "OpenELB wrote it into Services of the node proxy, which is told to be not offered by the annotation that asks for it",
-    ),
-    ("node-proxy.openelb.kubesphere.io/internal-ip", "the same"),
+/// Labels and finalizers of OpenELB that are read, by kind and object.
+const READ: [(&str, &str, &str); 4] = [
+    ("label", "Service", EIP_LABEL),
+    ("label", "Eip", CNI_LABEL),
+    ("finalizer", "Service", SERVICE_FINALIZER),
+    ("finalizer", "Eip", EIP_FINALIZER),
 ];
 
 /// A file's objects with what is recorded about each.
@@ -158,14 +156,50 @@ fn each_annotation_that_is_read_has_a_wrong_manifest_that_is_told_by_its_name() 
             if !has || !told {
                 missing.push(format!("{kind}: {name}"));
             }
-            let unread = UNREAD.iter().find(|(unread, _)| unread == name);
-            ensure!(unread.is_none(), "{unread:?} is read");
         }
     }
     ensure!(
         missing.is_empty(),
         "no wrong value is told of the annotations\n{}\nAdd a manifest to bad-input, and see to it that somebody is told.",
         missing.join("\n")
+    );
+    Ok(())
+}
+
+/// Everything of OpenELB's that is read is in the list of its keys as read, and the list calls nothing else so; of what is not, it
+/// says why.
+#[test]
+fn the_list_of_openelbs_keys_is_true_of_what_is_read() -> Result<()> {
+    let list = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/keys.md"))?;
+    let (mut called_read, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let rows = list.lines().filter(|line| line.starts_with("| "));
+    for row in rows.skip(2) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [kind, objects, key, file, weir] = cells[..] else {
+            bail!("not five cells: {row}");
+        };
+        let key = key.trim_matches('`');
+        ensure!(key.contains("kubesphere.io/") && !file.is_empty(), "{row}");
+        for object in objects.split(", ") {
+            let of = (kind, object, key);
+            ensure!(seen.insert(of), "twice: {of:?}");
+            if weir == "read" || weir.starts_with("read,") || weir.starts_with("read;") || weir.starts_with("read:") {
+                called_read.insert(of);
+            } else {
+                let why = weir.strip_prefix("unread").or_else(|| weir.strip_prefix("removed"));
+                ensure!(why.is_some_and(|why| why.len() > 5), "not why: {row}");
+            }
+        }
+    }
+    let annotations = annotations::ALL.iter().flat_map(|Annotation { kind, names }| {
+        let of_openelb = names.iter().filter(|name| name.contains("kubesphere.io/"));
+        of_openelb.map(|name| ("annotation", *kind, *name))
+    });
+    let read: BTreeSet<_> = annotations.chain(READ).collect();
+    let differing: Vec<_> = read.symmetric_difference(&called_read).collect();
+    ensure!(
+        differing.is_empty(),
+        "read and not called so in docs/keys.md, or the other way round: {differing:?}"
     );
     Ok(())
 }

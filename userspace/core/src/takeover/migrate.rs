@@ -3,6 +3,7 @@
 
 use super::{Definition, Finding, Level, PROJECTS, Surroundings, Webhook, Workload};
 use crate::{
+    annotations,
     controller::{Action, EipStatus, World, plan},
     model::{Cluster, Family, Mode, ObjectRef, ServiceKey, reason},
 };
@@ -229,16 +230,24 @@ fn annotated(cluster: &Cluster, findings: &mut Findings) {
         let object = ObjectRef::service(key);
         for (name, value) in &service.annotations {
             let field = format!("metadata.annotations[{name}]");
-            let announcer = ["openelb", "porter"].map(|project| format!("layer2.{project}.kubesphere.io/v1alpha1"));
-            if announcer.contains(name) {
+            // What they wrote down for themselves.
+            let of_project = |project: &str| {
+                ["layer2", "node-proxy"]
+                    .iter()
+                    .any(|part| name.starts_with(&format!("{part}.{project}.kubesphere.io/")))
+            };
+            let is_read = annotations::ALL
+                .iter()
+                .any(|annotation| annotation.names.contains(&name.as_str()));
+            if !is_read && ["openelb", "porter"].into_iter().any(of_project) {
                 findings.add(
                     Level::Note,
                     &object,
                     &field,
-                    "is what OpenELB 0.5 wrote down of who announces; nobody reads it any more",
+                    "is what OpenELB wrote down of who announces, or of where its node proxy runs; nobody reads it any more",
                     "remove it if you like",
                 );
-            } else if name.contains(".porter.kubesphere.io/")
+            } else if is_read && name.contains(".porter.kubesphere.io/")
                 || name == "lb.kubesphere.io/v1alpha1" && value == "porter"
             {
                 findings.add(

@@ -256,13 +256,17 @@ fn earlier_annotations_are_named() {
     let annotations = &mut left.service("web").annotations;
     annotations.insert("lb.kubesphere.io/v1alpha1".into(), "porter".into());
     annotations.insert("layer2.openelb.kubesphere.io/v1alpha1".into(), "node-1".into());
+    annotations.insert("layer2.porter.kubesphere.io/v1alpha1".into(), "node-1".into());
+    annotations.insert("node-proxy.porter.kubesphere.io/external-ip".into(), "10.0.0.1".into());
     annotations.insert("protocol.openelb.kubesphere.io/v1alpha1".into(), "bgp".into());
     assert_eq!(
         left.found(),
         [
             "Warning Service default/web",
             "Note Service default/web metadata.annotations[layer2.openelb.kubesphere.io/v1alpha1]",
+            "Note Service default/web metadata.annotations[layer2.porter.kubesphere.io/v1alpha1]",
             "Note Service default/web metadata.annotations[lb.kubesphere.io/v1alpha1]",
+            "Note Service default/web metadata.annotations[node-proxy.porter.kubesphere.io/external-ip]",
         ]
     );
 }

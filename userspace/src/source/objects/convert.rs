@@ -18,8 +18,6 @@ use weir_crds::{BgpConf, BgpPeer, Eip};
 
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-/// The label that leaves announcing an Eip to somebody else, whatever its value.
-const CNI_LABEL: &str = "openelb.kubesphere.io/cni";
 /// The label that keeps a node from announcing.
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Kubernetes: for how long a client stays with its backend unless said otherwise.
@@ -46,7 +44,7 @@ pub(in crate::source) fn eip(eip: Eip) -> Converted {
             .metadata
             .labels
             .as_ref()
-            .is_some_and(|labels| labels.contains_key(CNI_LABEL)),
+            .is_some_and(|labels| labels.contains_key(model::CNI_LABEL)),
         disabled: spec.disable,
         avoid_buggy_ips: spec.avoid_buggy_ips,
         priority: spec.priority.unwrap_or_default(),
