@@ -36,6 +36,8 @@ struct Held {
 /// What there is to see of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
+    /// The Eip it is of, in whose status nodes say that they announce it.
+    pub eip: String,
     /// Whether one node is to announce it, and no other.
     pub elected: bool,
     /// What is to be said when nobody announces it, if anything: that it should be.
@@ -50,17 +52,26 @@ pub(super) struct Announcing {
     shown: BTreeMap<Held, Seen>,
     /// Nodes by address, whoever has it.
     by: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// The Eips that there are.
+    eips: BTreeSet<String>,
     /// Nodes that do not say what they do.
     unheard: BTreeSet<String>,
     nodes: u32,
 }
 
 impl Announcing {
-    /// Who announces each address, of a cluster of so many nodes, of which these are not heard of.
-    pub(super) fn new(by: BTreeMap<IpAddr, BTreeSet<String>>, unheard: BTreeSet<String>, nodes: u32) -> Self {
+    /// Who announces each address by what is said in the statuses of these Eips, of a cluster of so many nodes, of which these
+    /// are not heard of.
+    pub(super) fn new(
+        by: BTreeMap<IpAddr, BTreeSet<String>>,
+        eips: BTreeSet<String>,
+        unheard: BTreeSet<String>,
+        nodes: u32,
+    ) -> Self {
         Self {
             shown: BTreeMap::new(),
             by,
+            eips,
             unheard,
             nodes,
         }
@@ -100,6 +111,8 @@ impl Announcing {
 struct Entry {
     /// Who announces it; nothing at first.
     said: Option<BTreeSet<String>>,
+    /// The Eip that it is of, or was.
+    eip: String,
     /// What else is so, and since when.
     otherwise: Option<(Otherwise, Duration)>,
     /// Whether it was warned of those that go on announcing it.
@@ -173,6 +186,7 @@ fn begin(announcing: &Announcing) -> BTreeMap<Held, Entry> {
         let known = !by.is_empty() || seen.told;
         let entry = Entry {
             said: known.then_some(by),
+            eip: seen.eip.clone(),
             ..Entry::default()
         };
         (held.clone(), entry)
@@ -189,6 +203,7 @@ impl Look<'_> {
     fn shown(&mut self, held: &Held, seen: &Seen, entry: &mut Entry) {
         let by = self.announcing.by(held.address);
         entry.warned = false;
+        entry.eip.clone_from(&seen.eip);
         if entry.said.as_ref() == Some(&by) || by.is_empty() && seen.missed.is_none() {
             entry.otherwise = None;
             return;
@@ -234,7 +249,14 @@ impl Look<'_> {
             let at = entry.due(self.turn.now(), Otherwise::Withdrawn, SETTLED);
             let is_time = self.turn.is_time(at);
             if is_time {
-                self.turn.say(Event::withdrawn(service, uid, *address, others));
+                let event = match &entry.said {
+                    // That nobody says that he announces it is nobody's word.
+                    Some(last) if !others && !self.announcing.eips.contains(&entry.eip) => {
+                        Event::let_go(service, uid, *address, &entry.eip, last)
+                    }
+                    _ => Event::withdrawn(service, uid, *address, others),
+                };
+                self.turn.say(event);
             }
             return !is_time;
         }
@@ -269,7 +291,7 @@ mod tests {
             (held, seen)
         };
         let by = (0..200).map(|number| ([10, 1, 0, number].into(), ["a".to_owned()].into()));
-        let mut announcing = Announcing::new(by.collect(), BTreeSet::new(), 1);
+        let mut announcing = Announcing::new(by.collect(), BTreeSet::new(), BTreeSet::new(), 1);
         let mut announcers = Announcers::default();
         announcers.look(&mut Turn::at(Duration::ZERO), &announcing);
         for number in 0..200 {

@@ -101,6 +101,16 @@ impl Event {
         Self::of_service(key, uid, WITHDRAW, format!("{address} is announced {who}"))
     }
 
+    /// An Eip that is gone has taken with it what nodes said of an address; these announced it last.
+    pub(super) fn let_go(key: &ServiceKey, uid: &str, address: IpAddr, eip: &str, last: &BTreeSet<String>) -> Self {
+        let message = format!(
+            "{address} is no longer this Service's, and Eip {eip} is gone, in whose status nodes said that they announce it; the last \
+             that did: {}",
+            nodes(last)
+        );
+        Self::of_service(key, uid, WITHDRAW, message)
+    }
+
     /// These nodes announce an address that no Service has any more.
     pub(super) fn not_withdrawn(key: &ServiceKey, uid: &str, address: IpAddr, by: &BTreeSet<String>) -> Self {
         let message = format!(

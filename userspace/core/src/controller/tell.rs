@@ -220,8 +220,9 @@ impl<'a> Told<'a> {
         let by = by.map(|(address, nodes)| (*address, nodes.iter().map(|node| (*node).to_owned()).collect()));
         let nodes = self.world.cluster.nodes.keys();
         let unheard = nodes.filter(|node| !speaks(self.world, node)).cloned().collect();
-        let mut announcing = Announcing::new(by.collect(), unheard, self.nodes());
         let eips = &self.world.cluster.eips;
+        let named = self.world.eips.keys().cloned().collect();
+        let mut announcing = Announcing::new(by.collect(), named, unheard, self.nodes());
         for (key, service, object) in self.world.services() {
             let taken = self.served.wanted.get(key).into_iter().flatten();
             let taken = taken.filter(|(_, eip)| !self.is_left_to_cni(eip));
@@ -229,6 +230,7 @@ impl<'a> Told<'a> {
                 let missed = self.missed(*address, eip);
                 let told = object.served.as_ref();
                 let seen = Seen {
+                    eip: (*eip).to_owned(),
                     elected: eips.get(*eip).is_some_and(Eip::elects),
                     missed: missed.filter(|_| !self.is_explained(key)),
                     told: told.is_some_and(|told| told.reason == reason::NOT_ANNOUNCED),

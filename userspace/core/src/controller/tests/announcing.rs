@@ -138,6 +138,38 @@ fn b25_what_a_service_has_no_longer_is_said_when_it_is_withdrawn() {
     assert_eq!(scene.settle().pass(1000), [""; 0]);
 }
 
+/// A13: what nodes said is gone with it.
+#[test]
+fn b25_of_an_eip_that_is_gone_nobody_says_that_its_addresses_are_withdrawn() {
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    let eip = scene.objects.eips.remove("pool").unwrap();
+    let gone = "Service apps/web Normal DelBalancer: 10.1.0.8 is no longer this Service's, and Eip pool is gone, in whose status \
+                nodes said that they announce it; the last that did: a";
+    assert_eq!(scene.settle().pass(1000), [gone]);
+
+    // One that is there again has what nodes say now.
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    scene.objects.service("web").annotations.clear();
+    scene.settle().pass(4);
+    scene.objects.eips.remove("pool");
+    scene.look();
+    scene.objects.eips.insert("pool".into(), eip);
+    assert_eq!(scene.announce(&[], &[]).pass(1000), [GONE]);
+
+    // Who is not heard of may announce it for ever.
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    scene.objects.silent = ["a".to_owned()].into();
+    scene.objects.eips.remove("pool");
+    let said = scene.settle().pass(1000);
+    assert!(
+        matches!(&said[..], [left] if left.contains("Warning DelBalancer") && left.contains("still announced by a;")),
+        "{said:?}"
+    );
+}
+
 /// A25.
 #[test]
 fn a25_b25_what_is_left_to_the_cni_is_withdrawn_and_not_missed() {
