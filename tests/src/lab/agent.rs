@@ -79,12 +79,22 @@ impl Agent {
     /// # Errors
     /// When there is no such program.
     pub fn launch_in_cluster_with(lab: &Lab, node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
-        let mut command = command(&binary(), lab, node, "agent");
-        command
-            .env("KUBECONFIG", kubeconfig)
-            .env("NODE_NAME", &node.name)
-            .args(["--interface", "eth0", "--log-level", "weir=debug"])
-            .args(arguments);
+        let mut command = in_cluster(lab, node, kubeconfig);
+        command.args(arguments);
+        Self::spawn(command, lab, node)
+    }
+
+    /// The same of an agent whose pod is in the namespace `namespace`, as its manifest has it told.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn launch_from(namespace: &str, lab: &Lab, node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut command = in_cluster(lab, node, kubeconfig);
+        command.env("OPENELB_NAMESPACE", namespace).args(arguments);
+        Self::spawn(command, lab, node)
+    }
+
+    fn spawn(command: Command, lab: &Lab, node: &Node) -> Result<Self> {
         Ok(Self {
             process: Process::start(command, "weir agent", &log(lab, node))?,
             node: node.name.clone(),
@@ -112,10 +122,7 @@ impl Agent {
             .env("KUBERNETES_SERVICE_PORT", server.port().to_string())
             .env("NODE_NAME", &node.name)
             .args(["--interface", "eth0", "--log-level", "weir=debug"]);
-        Ok(Self {
-            process: Process::start(command, "weir agent", &log(lab, node))?,
-            node: node.name.clone(),
-        })
+        Self::spawn(command, lab, node)
     }
 
     /// Returns when it has made its plan true.
@@ -207,6 +214,16 @@ pub fn last_words(lab: &Lab) -> String {
         format!("--- the agent of {} said last:\n{last}\n", node.name)
     };
     lab.nodes.iter().map(of_node).collect()
+}
+
+/// `weir agent` for `node`, which finds the API server by this file.
+fn in_cluster(lab: &Lab, node: &Node, kubeconfig: &Path) -> Command {
+    let mut command = command(&binary(), lab, node, "agent");
+    command
+        .env("KUBECONFIG", kubeconfig)
+        .env("NODE_NAME", &node.name)
+        .args(["--interface", "eth0", "--log-level", "weir=debug"]);
+    command
 }
 
 fn log(lab: &Lab, node: &Node) -> PathBuf {
