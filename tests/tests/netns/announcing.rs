@@ -2,12 +2,17 @@
 
 use crate::scene::{Scene, web};
 use anyhow::{Result, ensure};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 use tests::lab::{
     FAMILIES, Family, Shape,
     address::{self, vip},
     client,
     frames::Wire,
+    manifests::Service,
+    traffic::Requests,
     wait,
 };
 
@@ -98,6 +103,67 @@ fn nobody_answers_once_a_service_or_its_pods_or_its_eip_are_gone() -> Result<()>
         answers(1)?;
         scene.lab.retract("web.yaml")?;
         answers(0)
+    })
+}
+
+/// [A11] With `bgp`, which is not spoken, nobody answers any more; with `layer2` and `vip` the elected node does, without a gap when
+/// one becomes the other. The addresses stay, whatever is written.
+#[test]
+fn a11_answers_follow_the_protocol_and_addresses_stay() -> Result<()> {
+    Scene::play(SHAPE, |scene| {
+        let wire = Wire::of_stranger(&scene.lab)?;
+        let owners = || FAMILIES.map(|family| wire.who_has(vip(family, 2), address::stranger(family)).ok());
+        is_answered(&wire, 1)?;
+        let before = owners();
+        let write = |protocol: &str| -> Result<()> {
+            let eips = crate::scene::eips().replace("protocol: layer2", &format!("protocol: {protocol}"));
+            scene.lab.apply("eips.yaml", &eips)
+        };
+        // What is written later is read no sooner.
+        let seen = |mark: u8| -> Result<()> {
+            let name = format!("mark-{mark}");
+            let mark = Service::new(&name).at([vip(Family::V4, mark)]);
+            scene.lab.apply(&format!("{name}.yaml"), &mark.with(scene.lab.pods()))?;
+            wait::until("the nodes to have read it", || {
+                for node in &scene.lab.nodes {
+                    let status = scene.status(node)?;
+                    ensure!(!status.addresses_of(&name).is_empty(), "{} has not", node.name);
+                    let shown: BTreeSet<IpAddr> = status.addresses_of("web").into_iter().collect();
+                    ensure!(
+                        shown == FAMILIES.map(|family| vip(family, 2)).into(),
+                        "{}: {shown:?}",
+                        node.name
+                    );
+                }
+                Ok(())
+            })
+        };
+        let requests = FAMILIES.map(|family| Requests::start(&scene.lab.client, Scene::http(family)));
+        for (mark, protocol) in [(10, "vip"), (11, "layer2")] {
+            write(protocol)?;
+            seen(mark)?;
+            ensure!(owners() == before, "{protocol}: {:?}, not {before:?}", owners());
+        }
+        for requests in requests {
+            let tally = requests.finish()?;
+            ensure!(tally.failures.is_empty() && tally.total() > 0, "{tally:?}");
+        }
+        for (mark, protocol) in [(12, "vip"), (14, "layer2")] {
+            write("bgp")?;
+            is_answered(&wire, 0)?;
+            seen(mark)?;
+            for (node, family) in scene.lab.nodes.iter().zip(FAMILIES.into_iter().cycle()) {
+                let eip = format!("lan-{family}").to_lowercase();
+                scene.status(node)?.condition("Eip", &eip, "NotAnnounced")?;
+            }
+            write(protocol)?;
+            is_answered(&wire, 1)?;
+            seen(mark + 1)?;
+            ensure!(owners() == before, "{protocol}: {:?}, not {before:?}", owners());
+        }
+        FAMILIES
+            .into_iter()
+            .try_for_each(|family| scene.lab.client.run(|| client::ask(Scene::http(family))).map(drop))
     })
 }
 
