@@ -30,7 +30,7 @@ pub fn left_alone(before: &Versions, now: &Versions) -> Result<()> {
 }
 
 /// A Service without what is told in its conditions some time after it became so: neither these, nor that they were written.
-/// Any other write shows, also one that is taken back: the API server notes the writer, and the time.
+/// Any other write shows, also one that is taken back a second later: the API server notes the writer, and the second.
 fn but_for_conditions(mut service: Value) -> Value {
     let metadata = &mut service["metadata"];
     metadata["resourceVersion"].take();

@@ -121,8 +121,8 @@ pub fn judge(name: &str, device: &str, hooks: &Hooks, tcx: bool, findings: &mut 
     let (before, behind) = (others(before), others(behind));
     if !before.is_empty() {
         let says = format!(
-            "others' tc programs on the way out of {device}, before weir's: {}; after one that decides on a packet, no other sees \
-             it, and replies of this host's pods leave without the VIP",
+            "others' tc programs on the way out of {device}, before weir's: {}; after one that decides on a packet no other sees \
+             it, and replies of this host's pods that it decides on leave without the VIP",
             named(&before)
         );
         let are_filters = before.iter().all(|hooked| hooked.priority.is_some());

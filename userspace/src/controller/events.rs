@@ -12,7 +12,7 @@ use kube::{
 };
 use std::time::Duration;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -25,8 +25,8 @@ const QUEUE: usize = 4096;
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between attempts to send one.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
-/// For how long who stops sends what waits.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// For how long who stops sends what waits; another leads by then.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// The part of an event's name that is its object's, in bytes; both together have 253 at the most.
 const LONGEST_NAME: usize = 230;
 /// The longest text that the API server takes, in bytes.
@@ -36,20 +36,23 @@ const LONGEST: usize = 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Speaker {
     queue: mpsc::Sender<Event>,
-    telemetry: Telemetry,
 }
 
 impl Speaker {
     /// Starts to send; needs a runtime.
     pub(super) fn start(client: Client, identity: &str, telemetry: Telemetry) -> (Self, Sending) {
-        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let (queue, mut waiting) = mpsc::channel::<Event>(QUEUE);
+        let (stop, mut stopping) = watch::channel(false);
         let identity = identity.to_owned();
         let task = tokio::spawn(async move {
             while let Some(event) = waiting.recv().await {
-                send(&client, note(event, &identity)).await;
+                let warning = event.warning;
+                if send(&client, note(event, &identity), &mut stopping).await {
+                    telemetry.said(warning);
+                }
             }
         });
-        (Self { queue, telemetry }, Sending { task })
+        (Self { queue }, Sending { task, stop })
     }
 
     /// Sends an event when there is time.
@@ -57,10 +60,8 @@ impl Speaker {
         if event.warning {
             warn!("{}: {}: {}", event.object, event.reason, event.message);
         }
-        let warning = event.warning;
-        match self.queue.try_send(event) {
-            Ok(()) => self.telemetry.said(warning),
-            Err(_) => warn!("too many events at once; one is left out"),
+        if self.queue.try_send(event).is_err() {
+            warn!("too many events at once; one is left out");
         }
     }
 }
@@ -69,11 +70,13 @@ impl Speaker {
 #[derive(Debug)]
 pub(super) struct Sending {
     task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
 }
 
 impl Sending {
-    /// Sends what waits, for a little while; the speakers have to be gone.
+    /// Sends what waits, for a little while, what waits for another attempt at once; the speakers have to be gone.
     pub(super) async fn finish(self) {
+        self.stop.send_replace(true);
         if timeout(FAREWELL, self.task).await.is_err() {
             warn!("some events are left out");
         }
@@ -121,8 +124,10 @@ impl Attempt {
     }
 }
 
-/// Tries for a while, if the API server has too much to do or cannot be reached.
-async fn send(client: &Client, note: Note) {
+/// Tries for a while, if the API server has too much to do or cannot be reached; says whether it is there then. When there is
+/// no time any more, the next attempt comes at once.
+async fn send(client: &Client, note: Note, stopping: &mut watch::Receiver<bool>) -> bool {
+    let mut hurries = *stopping.borrow_and_update();
     let namespace = note.metadata.namespace.as_deref().unwrap_or_default();
     let api = Api::<Note>::namespaced(client.clone(), namespace);
     for failed in 0.. {
@@ -133,15 +138,25 @@ async fn send(client: &Client, note: Note) {
             Err(_) => (Attempt::Unanswered, "no answer".to_owned()),
         };
         match attempt.next(failed) {
-            Next::Done => return,
-            Next::Drop => return debug!("an event is refused: {error}"),
+            Next::Done => return true,
+            Next::Drop => {
+                debug!("an event is refused: {error}");
+                break;
+            }
             Next::Again(pause) => {
                 debug!("an event is sent again: {error}");
-                sleep(pause).await;
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    Ok(()) = stopping.changed(), if !hurries => hurries = true,
+                }
             }
-            Next::GiveUp => return warn!("an event is left out: {error}"),
+            Next::GiveUp => {
+                warn!("an event is left out: {error}");
+                break;
+            }
         }
     }
+    false
 }
 
 /// An object of its own for each, as each has a text of its own: series, as kube's `Recorder` makes them, keep the first text.

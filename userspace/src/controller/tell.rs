@@ -75,23 +75,32 @@ impl Teller {
             }
         }
         let this = &*self;
-        let done: Vec<(Object, Duration)> = stream::iter(due)
+        let done: Vec<(Object, telemetry::Result)> = stream::iter(due)
             .map(|(object, telling)| async move {
                 let made = leading.during(this.make(&object, telling)).await;
-                (object, made.unwrap_or(PAUSE))
+                (object, made.unwrap_or(telemetry::Result::TooOld))
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
         let now = Instant::now();
-        let done = done.into_iter();
-        self.not_before
-            .extend(done.map(|(object, pause)| (object, now + pause)));
+        for (object, result) in done {
+            let pause = match result {
+                telemetry::Result::Refused => REFUSED,
+                telemetry::Result::Written | telemetry::Result::TooOld => PAUSE,
+            };
+            let until = now + pause;
+            if result == telemetry::Result::Refused {
+                // Nothing has been written, so no snapshot comes of it.
+                next = Some(next.map_or(until, |next| next.min(until)));
+            }
+            self.not_before.insert(object, until);
+        }
         next
     }
 
-    /// Makes one write; gives for how long the object is to be left alone then.
-    async fn make(&self, object: &Object, telling: Telling) -> Duration {
+    /// Makes one write.
+    async fn make(&self, object: &Object, telling: Telling) -> telemetry::Result {
         let made = match telling {
             Telling::Service { service, served, .. } => {
                 let api = Api::<Service>::namespaced(self.client.clone(), &service.namespace);
@@ -99,19 +108,19 @@ impl Teller {
             }
             Telling::Eip { eip, ready, gone } => self.tell_eip(&eip, &ready, &gone).await,
         };
-        let (result, pause) = match made {
-            Ok(()) => (telemetry::Result::Written, PAUSE),
+        let result = match made {
+            Ok(()) => telemetry::Result::Written,
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {
                 debug!(?object, "is another by now");
-                (telemetry::Result::TooOld, PAUSE)
+                telemetry::Result::TooOld
             }
             Err(error) => {
                 warn!("cannot tell {object:?} in its status; it is tried again: {error}");
-                (telemetry::Result::Refused, REFUSED)
+                telemetry::Result::Refused
             }
         };
         self.telemetry.wrote("tell", result);
-        pause
+        result
     }
 
     async fn tell_service(

@@ -232,9 +232,9 @@ fn annotated(cluster: &Cluster, findings: &mut Findings) {
             let field = format!("metadata.annotations[{name}]");
             // What they wrote down for themselves.
             let of_project = |project: &str| {
-                ["layer2", "node-proxy"]
+                ["layer2.{}/v1alpha1", "node-proxy.{}/external-ip", "node-proxy.{}/internal-ip"]
                     .iter()
-                    .any(|part| name.starts_with(&format!("{part}.{project}.kubesphere.io/")))
+                    .any(|key| *name == key.replace("{}", &format!("{project}.kubesphere.io")))
             };
             let is_read = annotations::ALL
                 .iter()

@@ -49,7 +49,9 @@ impl Fill {
         let directory = windows::<DirectoryEntry>(&pins, "DIRECTORY")?;
         let (mut taken, mut frontends, mut rows) = (0, 0, 0);
         for part in directory.parts() {
-            for entry in part?.values() {
+            let part = part?;
+            for index in 0..part.entries() {
+                let entry = part.load(index)?;
                 taken += usize::from(entry.kind != kind::FREE);
                 if entry.kind == kind::FRONTEND {
                     frontends += 1;
@@ -129,8 +131,14 @@ pub(super) fn windows<T: Pod>(pins: &PinDir, name: &'static str) -> Result<Windo
 }
 
 fn used<T: Pod + Default + PartialEq>(map: &Windows<T>) -> Result<usize, Error> {
-    let used = |part: &Mapped<T>| part.values().iter().filter(|value| **value != T::default()).count();
-    map.parts().map(|part| part.map(|part| used(&part))).sum()
+    let mut used = 0;
+    for part in map.parts() {
+        let part = part?;
+        for index in 0..part.entries() {
+            used += usize::from(part.load(index)? != T::default());
+        }
+    }
+    Ok(used)
 }
 
 /// Word by word: packets write this one meanwhile.

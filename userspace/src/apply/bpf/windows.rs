@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Bytes that a window is a multiple of: as every page size of Linux divides it, a window begins with a page. What a page
 /// costs to map, some 0.1 µs, is then no more than the calls.
 const WINDOW: usize = 1 << 16;
-/// Bytes that are mapped at once at most, for one array.
+/// Bytes of windows that are mapped at once at most, for one array.
 const MOST: usize = 8 << 20;
 /// Windows that are mapped together where everything is read.
 const TOGETHER: u32 = 16;
