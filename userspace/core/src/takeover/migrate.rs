@@ -232,9 +232,13 @@ fn annotated(cluster: &Cluster, findings: &mut Findings) {
             let field = format!("metadata.annotations[{name}]");
             // What they wrote down for themselves.
             let of_project = |project: &str| {
-                ["layer2.{}/v1alpha1", "node-proxy.{}/external-ip", "node-proxy.{}/internal-ip"]
-                    .iter()
-                    .any(|key| *name == key.replace("{}", &format!("{project}.kubesphere.io")))
+                [
+                    "layer2.{}/v1alpha1",
+                    "node-proxy.{}/external-ip",
+                    "node-proxy.{}/internal-ip",
+                ]
+                .iter()
+                .any(|key| *name == key.replace("{}", &format!("{project}.kubesphere.io")))
             };
             let is_read = annotations::ALL
                 .iter()
