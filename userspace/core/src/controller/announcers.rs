@@ -109,7 +109,7 @@ impl Announcing {
 /// What has been said of one address of a Service.
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    /// Who announces it; nothing at first.
+    /// Who announces it; nothing at first, nor when it was withdrawn.
     said: Option<BTreeSet<String>>,
     /// The Eip that it is of, or was.
     eip: String,
@@ -142,10 +142,10 @@ impl Entry {
         since + after
     }
 
-    fn is_said(&mut self, by: BTreeSet<String>, now: Duration) {
+    fn is_said(&mut self, by: Option<BTreeSet<String>>, now: Duration) {
         self.pace.is_said(now);
         self.otherwise = None;
-        self.said = Some(by);
+        self.said = by;
     }
 }
 
@@ -222,14 +222,16 @@ impl Look<'_> {
                 _ => Event::announced(service, uid, *address, &by),
             };
             self.turn.say(event);
-            entry.is_said(by, self.turn.now());
+            entry.is_said(Some(by), self.turn.now());
         }
     }
 
-    /// Of what a Service has no longer; whether there is more to say of it.
+    /// Of what a Service has no longer; whether there is more to say of it, or it is too early to forget what was said.
     fn is_gone(&mut self, held: &Held, entry: &mut Entry) -> bool {
         if entry.said.as_ref().is_none_or(BTreeSet::is_empty) {
-            return false;
+            entry.said = None;
+            entry.otherwise = None;
+            return !entry.pace.is_new(self.turn.now());
         }
         let Held { address, service, uid } = held;
         // A program goes on without its agent, and who is not heard of may be cut off alone.
@@ -244,11 +246,10 @@ impl Look<'_> {
             .into_iter()
             .chain(unheard.cloned())
             .collect();
-        let others = self.announcing.is_held(*address);
+        let others = self.announcing.is_held(*address) && !by.is_empty();
         if by.is_empty() || others {
             let at = entry.due(self.turn.now(), Otherwise::Withdrawn, SETTLED);
-            let is_time = self.turn.is_time(at);
-            if is_time {
+            if self.turn.is_time(at.max(entry.pace.not_before())) {
                 let event = match &entry.said {
                     // That nobody says that he announces it is nobody's word.
                     Some(last) if !others && !self.announcing.eips.contains(&entry.eip) => {
@@ -257,12 +258,14 @@ impl Look<'_> {
                     _ => Event::withdrawn(service, uid, *address, others),
                 };
                 self.turn.say(event);
+                entry.is_said(None, self.turn.now());
             }
-            return !is_time;
+            return true;
         }
         let at = entry.due(self.turn.now(), Otherwise::Left, silence(self.announcing.nodes));
-        if !entry.warned && self.turn.is_time(at) {
+        if !entry.warned && self.turn.is_time(at.max(entry.pace.not_before())) {
             self.turn.say(Event::not_withdrawn(service, uid, *address, &by));
+            entry.pace.is_said(self.turn.now());
             entry.warned = true;
         }
         true
@@ -272,6 +275,45 @@ impl Look<'_> {
 #[cfg(test)]
 mod tests {
     use super::{super::news::AT_ONCE, *};
+
+    #[test]
+    fn b25_what_was_said_of_an_address_that_is_gone_is_forgotten_when_its_pause_is_over() {
+        let held = |number: u8| Held {
+            address: [10, 1, 0, number].into(),
+            service: ServiceKey {
+                namespace: "apps".into(),
+                name: "web".into(),
+            },
+            uid: String::new(),
+        };
+        let seen = Seen {
+            elected: true,
+            missed: Some("nobody does".into()),
+            ..Seen::default()
+        };
+        // Nobody announces the second; the third goes before anything is said of it.
+        let by: BTreeMap<_, _> = [(held(1).address, ["a".to_owned()].into())].into();
+        let nobody = Announcing::new(BTreeMap::new(), [String::new()].into(), BTreeSet::new(), 1);
+        let mut shown = Announcing::new(by, [String::new()].into(), BTreeSet::new(), 1);
+        shown.shown = [1, 2].map(|number| (held(number), seen.clone())).into();
+        let mut announcers = Announcers::default();
+        let mut look = |seconds, announcing: &Announcing| {
+            let mut turn = Turn::at(Duration::from_secs(seconds));
+            announcers.look(&mut turn, announcing);
+            let reasons = turn.end().0.into_iter().map(|event| event.reason);
+            (reasons.collect::<Vec<_>>(), announcers.entries.as_ref().unwrap().len())
+        };
+        look(0, &nobody);
+        look(1, &shown);
+        assert_eq!(look(13, &shown), (vec!["SetBalancer".into(), "SetBalancer".into()], 2));
+        shown.shown.insert(held(3), seen.clone());
+        assert_eq!(look(14, &shown), (vec![], 3));
+        assert_eq!(look(15, &nobody), (vec![], 2));
+        assert_eq!(look(28, &nobody), (vec!["DelBalancer".into()], 2));
+        assert_eq!(look(43, &nobody), (vec![], 1));
+        assert_eq!(look(87, &nobody), (vec![], 1));
+        assert_eq!(look(88, &nobody), (vec![], 0));
+    }
 
     #[test]
     fn b25_many_changes_at_once_are_said_by_and_by() {

@@ -12,7 +12,8 @@ use std::time::Duration;
 pub(super) const SETTLED: Duration = Duration::from_secs(1);
 /// Between two events about one thing: at first, and when it changes again and again.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
-/// The most that is said at a time, so that whatever else there is to say has its turn; the rest a moment later.
+/// The most that is said at a time; the rest a moment later, and so on: warnings first, then what there is to say of Eips, then
+/// who announces what.
 pub(super) const AT_ONCE: usize = 50;
 
 /// What has been said in one time of leading.

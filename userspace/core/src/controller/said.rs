@@ -16,7 +16,7 @@ type Topic = (ObjectRef, String, String);
 /// The warnings of one topic.
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    /// Those that hold, by text: since when, if they are still to be said.
+    /// Those that hold, by text: since when something is to be said in their place, if they are still to be said.
     texts: BTreeMap<String, Option<Duration>>,
     pace: Pace,
 }
@@ -58,18 +58,26 @@ impl Said {
 impl Entry {
     fn look(&mut self, turn: &mut Turn, events: &BTreeSet<&Event>, is_told: impl Fn(&Event) -> bool) {
         let mut former = std::mem::take(&mut self.texts);
-        let mut is_said = false;
-        for event in events {
-            let unsaid = former.remove(&event.message);
-            let mut unsaid = unsaid.unwrap_or_else(|| (!is_told(event)).then_some(turn.now()));
-            if unsaid.is_some_and(|since| turn.is_time((since + SETTLED).max(self.pace.not_before()))) {
-                turn.say((*event).clone());
-                is_said = true;
-                unsaid = None;
+        let known: Vec<_> = events.iter().map(|event| former.remove(&event.message)).collect();
+        // A text that never stays as it is, for a count in it, say, is no reason to say nothing.
+        let since = former.into_values().flatten().min().unwrap_or(turn.now());
+        let (mut is_said, mut is_left) = (false, false);
+        for (event, known) in events.iter().zip(known) {
+            let mut unsaid = known.unwrap_or_else(|| (!is_told(event)).then_some(since));
+            if let Some(since) = unsaid {
+                let at = (since + SETTLED).max(self.pace.not_before());
+                if turn.is_time(at) {
+                    turn.say((*event).clone());
+                    is_said = true;
+                    unsaid = None;
+                } else {
+                    is_left |= at <= turn.now();
+                }
             }
             self.texts.insert(event.message.clone(), unsaid);
         }
-        if is_said {
+        // What is left of what is due waits for its turn, not for the pause.
+        if is_said && !is_left {
             self.pace.is_said(turn.now());
         }
     }

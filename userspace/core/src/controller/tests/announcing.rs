@@ -60,13 +60,11 @@ fn b25_a_controller_that_begins_says_nothing_of_what_is_so() {
 #[test]
 fn b25_a_flapping_announcer_is_said_the_seldomer_the_longer_it_flaps() {
     let mut scene = Scene::begin();
+    let mut said = Vec::new();
     for _ in 0..900 {
-        scene.announce(&["10.1.0.8"], &[]).now += 2;
-        scene.look();
-        scene.announce(&[], &["10.1.0.8"]).now += 2;
-        scene.look();
+        said.extend(scene.announce(&["10.1.0.8"], &[]).pass(2));
+        said.extend(scene.announce(&[], &["10.1.0.8"]).pass(2));
     }
-    let said = scene.pass(0);
     assert!((2..=12).contains(&said.len()), "in an hour: {said:?}");
     // What it comes to is said in the end, if it is not what was said last, and no more.
     let last = scene.pass(1000);
@@ -78,16 +76,58 @@ fn b25_a_flapping_announcer_is_said_the_seldomer_the_longer_it_flaps() {
 }
 
 #[test]
+fn b25_an_address_that_comes_and_goes_is_said_the_seldomer_the_longer_it_does() {
+    let mut scene = Scene::begin();
+    let mut said = Vec::new();
+    let shows = |scene: &mut Scene, shows: bool| {
+        scene.objects.eips.get_mut("pool").unwrap().0.left_to_cni = !shows;
+        scene.announce(if shows { &["10.1.0.8"] } else { &[] }, &[]);
+    };
+    for _ in 0..900 {
+        shows(&mut scene, true);
+        said.extend(scene.pass(2));
+        shows(&mut scene, false);
+        said.extend(scene.pass(2));
+    }
+    assert!((4..=12).contains(&said.len()), "in an hour: {said:?}");
+    // What it comes to is said in the end, and once.
+    said.extend(scene.pass(1000));
+    assert_eq!(said.last().unwrap(), GONE);
+    assert_eq!(scene.pass(5000), [""; 0]);
+    // Quiet for long enough, it is told at once again.
+    shows(&mut scene, true);
+    assert_eq!(scene.pass(1), [A]);
+}
+
+#[test]
+fn b25_a_node_that_withdraws_late_each_time_is_warned_of_the_seldomer() {
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    let mut said = Vec::new();
+    for _ in 0..120 {
+        for left_to_cni in [true, false] {
+            scene.objects.eips.get_mut("pool").unwrap().0.left_to_cni = left_to_cni;
+            scene.look();
+            said.extend(scene.pass(15));
+        }
+    }
+    assert!((4..=12).contains(&said.len()), "in an hour: {said:?}");
+    assert!(said.iter().all(|said| said.contains("Warning DelBalancer")), "{said:?}");
+}
+
+#[test]
 fn b25_an_address_that_nobody_announces_is_warned_of_once_all_had_their_say() {
     let mut scene = Scene::begin();
     scene.objects.says("a", "pool", ready(&[]));
+    scene.look();
     assert_eq!(scene.pass(1000), [""; 0], "b has said nothing");
     let unready = Standing {
         message: "Interface eth7: there is none.".into(),
         ..Standing::default()
     };
     scene.objects.says("b", "pool", unready);
-    assert_eq!(scene.pass(12), [""; 0]);
+    scene.look();
+    assert_eq!(scene.pass(11), [""; 0]);
     let said = scene.pass(1000);
     let missed =
         "Service apps/web Warning SetBalancer: no node announces 10.1.0.8; b says: Interface eth7: there is none.";
@@ -99,6 +139,7 @@ fn b25_an_address_that_nobody_announces_is_warned_of_once_all_had_their_say() {
         ..ready(&[])
     };
     scene.objects.says("a", "pool", explained);
+    scene.look();
     assert_eq!(scene.pass(1000), [""; 0]);
     assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1000), [""; 0]);
 }
@@ -196,6 +237,24 @@ fn b25_who_leaves_a_shared_address_is_told_that_others_have_it() {
     let gone = "Service apps/web Normal DelBalancer: 10.1.0.8 is announced for other Services that have it, and no longer for \
                 this one";
     assert_eq!(scene.settle().pass(1000), [gone]);
+}
+
+/// B12: others that have it are none that it is announced for.
+#[test]
+fn b25_who_leaves_a_shared_address_that_nobody_announces_is_told_so() {
+    let mut scene = Scene::begin();
+    scene.announce(&["10.1.0.8"], &[]).pass(10);
+    let mut other = service(&[(ADDRESS, "10.1.0.8")]);
+    other.ports[0].port = 443;
+    let other = (other, ServiceObject::default());
+    scene.objects.services.insert(key("other"), other);
+    scene.settle().pass(10);
+    scene.objects.service("web").annotations.clear();
+    scene.objects.settle();
+    assert_eq!(scene.objects.service("other").ingress, [address("10.1.0.8")]);
+    let mut said = scene.announce(&[], &[]).pass(1000);
+    said.retain(|said| said.contains("apps/web"));
+    assert_eq!(said, [GONE]);
 }
 
 /// B09.

@@ -4,14 +4,16 @@ use super::{
     telling::{one_service, ready},
     *,
 };
-use crate::standing::Standing;
+use crate::{model::ObjectRef, standing::Standing};
 use std::time::Duration;
 
-/// Objects, who speaks of them, and a clock in seconds.
+/// Objects, who speaks of them, and a clock.
 pub(super) struct Scene {
     pub(super) objects: Objects,
     news: News,
-    pub(super) now: u64,
+    now: Duration,
+    /// When to look again with nothing having changed.
+    next: Option<Duration>,
     said: Vec<String>,
     /// The reasons that are looked at; empty: all.
     only: &'static [&'static str],
@@ -23,7 +25,8 @@ impl Scene {
         let mut scene = Self {
             objects,
             news: News::default(),
-            now: 1000,
+            now: Duration::from_secs(1000),
+            next: None,
             said: Vec::new(),
             only,
         };
@@ -33,7 +36,9 @@ impl Scene {
 
     pub(super) fn look(&mut self) {
         let world = self.objects.world();
-        let (events, _) = self.news.look(Duration::from_secs(self.now), &world, &plan(&world));
+        let (events, next) = self.news.look(self.now, &world, &plan(&world));
+        assert!(next.is_none_or(|next| next > self.now), "{next:?} is no later");
+        self.next = next;
         let events = events
             .iter()
             .filter(|event| self.only.is_empty() || self.only.contains(&&*event.reason));
@@ -43,12 +48,14 @@ impl Scene {
         }));
     }
 
-    /// Looks each second for so many; gives what is said.
+    /// Looks for so many seconds whenever it is asked for, and only then; gives what is said.
     pub(super) fn pass(&mut self, seconds: u64) -> Vec<String> {
-        for _ in 0..seconds {
-            self.now += 1;
+        let end = self.now + Duration::from_secs(seconds);
+        while let Some(next) = self.next.filter(|next| *next <= end) {
+            self.now = next;
             self.look();
         }
+        self.now = end;
         std::mem::take(&mut self.said)
     }
 
@@ -62,6 +69,7 @@ impl Scene {
     /// Another begins to lead, who knows the objects alone.
     pub(super) fn another_leads(&mut self) {
         self.news = News::default();
+        self.look();
     }
 }
 
@@ -318,4 +326,54 @@ fn b25_an_eip_that_flaps_is_spoken_of_the_seldomer_the_longer_it_flaps() {
     said.extend(scene.pass(1000));
     assert_eq!(said.last(), Some(&failed("a: Interface eth7: there is none.")));
     assert_eq!(scene.pass(1000), [""; 0]);
+}
+
+/// A warning of one topic.
+fn wrong(message: &str) -> Event {
+    Event {
+        object: ObjectRef::cluster_scoped("Eip", "pool"),
+        uid: String::new(),
+        warning: true,
+        reason: "Wrong".into(),
+        message: message.into(),
+    }
+}
+
+#[test]
+fn b25_what_is_left_of_many_warnings_of_one_topic_is_said_a_moment_later() {
+    let world = Objects::with(&[], &[]).world();
+    let mut planned = plan(&world);
+    planned.warnings = (0..120).map(|number| wrong(&format!("{number:03}"))).collect();
+    let (mut news, mut now) = (News::default(), Duration::ZERO);
+    let mut said = Vec::new();
+    let mut counts = Vec::new();
+    loop {
+        let (events, next) = news.look(now, &world, &planned);
+        counts.push((now.as_millis(), events.len()));
+        said.extend(events);
+        let Some(next) = next else { break };
+        now = next;
+    }
+    assert_eq!(counts, [(0, 0), (1000, 50), (1250, 50), (1500, 20)]);
+    assert_eq!(said, planned.warnings);
+    // Then there is a pause.
+    planned.warnings.push(wrong("more"));
+    let (events, next) = news.look(now, &world, &planned);
+    assert_eq!((events, next), (vec![], Some(now + Duration::from_secs(15))));
+}
+
+#[test]
+fn b25_a_warning_whose_text_changes_all_the_time_is_said_now_and_then() {
+    let world = Objects::with(&[], &[]).world();
+    let mut planned = plan(&world);
+    let mut news = News::default();
+    let mut said = Vec::new();
+    for count in 0..120 {
+        let now = Duration::from_millis(500) * count;
+        planned.warnings = vec![wrong(&format!("{count} rows are missing"))];
+        let (events, _) = news.look(now, &world, &planned);
+        said.extend(events.into_iter().map(|event| (now.as_secs(), event.message)));
+    }
+    let texts = [2, 32, 92].map(|count: u64| (count / 2, format!("{count} rows are missing")));
+    assert_eq!(said, texts);
 }
