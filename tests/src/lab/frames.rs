@@ -22,6 +22,8 @@ use std::{
 
 /// How long answers to a question are collected; they come within microseconds.
 const ANSWER_TIME: Duration = Duration::from_millis(300);
+/// More frames than a socket's buffer holds (208 KiB, each counted with its overhead of hundreds of bytes).
+const BUFFERED: usize = 1000;
 
 /// An open device that sends and receives whole Ethernet frames.
 #[derive(Debug)]
@@ -70,12 +72,19 @@ impl Wire {
         let deadline = Instant::now() + ANSWER_TIME;
         let mut answers = Vec::new();
         let mut buffer = [0; 2048];
-        loop {
-            // What has come is read also when the time is over, as it is after this process was stopped.
+        let mut late = 0;
+        // What has come is read also when the time is over, as it is after this process was stopped; what comes on is not.
+        while late < BUFFERED {
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = TimeVal::new(0, i64::from(left.subsec_micros()).max(1));
-            setsockopt(&self.socket, ReceiveTimeout, &timeout)?;
-            match socket::recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            let flags = if left.is_zero() {
+                late += 1;
+                MsgFlags::MSG_DONTWAIT
+            } else {
+                let timeout = TimeVal::new(0, i64::from(left.subsec_micros()).max(1));
+                setsockopt(&self.socket, ReceiveTimeout, &timeout)?;
+                MsgFlags::empty()
+            };
+            match socket::recv(self.socket.as_raw_fd(), &mut buffer, flags) {
                 Ok(length) => answers.extend(choose(&buffer[..length])),
                 Err(nix::errno::Errno::EAGAIN) if left.is_zero() => break,
                 Err(nix::errno::Errno::EAGAIN) => {}

@@ -12,6 +12,11 @@ use std::{
 use tests::lab::{Agent, Family, address::vip, client, manifests, process::Process, wait};
 use weir_core::controller::silence;
 
+/// What has written nothing for this long is taken to be at rest.
+const QUIET: Duration = Duration::from_secs(8);
+/// It has to write nothing for this long then: whoever writes again and again does so more often.
+const REST: Duration = Duration::from_secs(25);
+
 /// The controller gives out the lowest address.
 const LOWEST: u8 = 0;
 const CONDITION: &str = "lb.weir.dev/Served";
@@ -91,17 +96,19 @@ fn a16_nodes_say_how_eips_stand_there_and_what_is_well_is_left_alone() -> Result
         })?;
         // What others write stays beside it, and nothing is written at rest.
         ensure!(eip["status"]["used"][&address] == "default/web", "{}", eip["status"]);
-        wait::until("rest", || {
+        let rests = |time: Duration| -> Result<()> {
             let kinds = ["eip lan-ipv4", "service web"];
             let before = kinds.map(|kind| kubectl.get(kind));
-            thread::sleep(Duration::from_secs(8));
+            thread::sleep(time);
             for (kind, before) in kinds.into_iter().zip(before) {
                 let (before, now) = (before?, kubectl.get(kind)?);
                 let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
                 ensure!(version(&now) == version(&before), "{kind} was {before}, is {now}");
             }
             Ok(())
-        })?;
+        };
+        wait::until("rest", || rests(QUIET))?;
+        rests(REST)?;
         is_never_called_unserved(cluster)?;
 
         // A node that leaves is no longer spoken of.
@@ -246,14 +253,16 @@ fn a16_an_agent_that_is_gone_has_no_say_and_at_rest_only_leases_are_written() ->
                 agents.count(),
             ))
         };
-        wait::until("rest", || {
+        let rests = |time: Duration| -> Result<()> {
             let (before, renewed) = others(cluster)?;
-            thread::sleep(Duration::from_secs(8));
+            thread::sleep(time);
             let (after, renewals) = others(cluster)?;
             ensure!(after == before, "{:?}", &after[before.len()..]);
             ensure!(renewals > renewed, "no agent has renewed its Lease");
             Ok(())
-        })?;
+        };
+        wait::until("rest", || rests(QUIET))?;
+        rests(REST)?;
         let lease = kubectl.get(&format!(
             "lease weir-agent-{} -n weir-system",
             cluster.lab.nodes[announcer].name

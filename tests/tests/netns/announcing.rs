@@ -115,6 +115,13 @@ fn a11_answers_follow_the_protocol_and_addresses_stay() -> Result<()> {
         let owners = || FAMILIES.map(|family| wire.who_has(vip(family, 2), address::stranger(family)).ok());
         is_answered(&wire, 1)?;
         let before = owners();
+        let same = |protocol: &str| {
+            wait::until("the same answers", || {
+                let now = owners();
+                ensure!(now == before, "{protocol}: {now:?}, not {before:?}");
+                Ok(())
+            })
+        };
         let write = |protocol: &str| -> Result<()> {
             let eips = crate::scene::eips().replace("protocol: layer2", &format!("protocol: {protocol}"));
             scene.lab.apply("eips.yaml", &eips)
@@ -142,7 +149,7 @@ fn a11_answers_follow_the_protocol_and_addresses_stay() -> Result<()> {
         for (mark, protocol) in [(10, "vip"), (11, "layer2")] {
             write(protocol)?;
             seen(mark)?;
-            ensure!(owners() == before, "{protocol}: {:?}, not {before:?}", owners());
+            same(protocol)?;
         }
         for requests in requests {
             let tally = requests.finish()?;
@@ -159,7 +166,7 @@ fn a11_answers_follow_the_protocol_and_addresses_stay() -> Result<()> {
             write(protocol)?;
             is_answered(&wire, 1)?;
             seen(mark + 1)?;
-            ensure!(owners() == before, "{protocol}: {:?}, not {before:?}", owners());
+            same(protocol)?;
         }
         FAMILIES
             .into_iter()

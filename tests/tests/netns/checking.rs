@@ -7,6 +7,7 @@ use std::process::Output;
 use tests::lab::{
     Agent, Family, Lab, Node, Shape, agent, client,
     foreign::{End, Program},
+    wait,
 };
 
 const SHAPE: Shape = Shape {
@@ -188,7 +189,9 @@ fn programs_of_others_at_tc_are_told_with_their_place() -> Result<()> {
             "{findings:?}"
         );
         let pod = node.pods[0].address(Family::V4);
-        let sender = scene.lab.client.run(|| client::answers_from(Scene::dns(Family::V4)))?;
+        let sender = wait::until("an answer", || {
+            scene.lab.client.run(|| client::answers_from(Scene::dns(Family::V4)))
+        })?;
         ensure!(sender.ip() == pod, "the answer of {pod} comes from {sender}");
         // The remedy.
         scene.agents.drain(..).try_for_each(Agent::kill)?;

@@ -18,6 +18,8 @@ const SHAPE: Shape = Shape {
     pod_offload: true,
 };
 const MODES: [&str; 2] = ["native", "generic"];
+/// Where nobody listens: that of discard (RFC 863).
+const MARK_PORT: u16 = 9;
 
 #[test]
 fn native_and_generic_xdp_both_serve() -> Result<()> {
@@ -56,7 +58,8 @@ fn clients_may_come_in_by_another_interface_than_the_tunnel_leaves_by() -> Resul
                 let by_second = format!("route replace {vip} via {}", address::second(family, owner.number));
                 scene.lab.router.ip_batch(&by_second)?;
                 let entered = Capture::at_node(&scene.lab, &cable::second_port(owner), &format!("dst host {vip}"))?;
-                let direct = Capture::at_node(&scene.lab, &owner.name, &format!("dst host {vip}"))?;
+                let filter = format!("dst host {vip} or udp dst port {MARK_PORT}");
+                let direct = Capture::at_node(&scene.lab, &owner.name, &filter)?;
                 exchange(scene, family, &[100, 1300]).with_context(|| format!("{mode}: in by eth1"))?;
                 // What tcpdump has not read yet when it is ended, it never does.
                 wait::until("what came in by eth1", || {
@@ -64,8 +67,19 @@ fn clients_may_come_in_by_another_interface_than_the_tunnel_leaves_by() -> Resul
                     ensure!(packets > 100, "{packets} packets");
                     Ok(())
                 })?;
+                // The other one may have nothing to read but this, which comes behind all there was.
+                let owned = owner.address(family);
+                let mark = format!("{owned}.{MARK_PORT}: UDP");
+                wait::until("a mark by eth0", || {
+                    let send = || Ok(client::udp_socket((owned, MARK_PORT).into())?.send(b"mark")?);
+                    scene.lab.router.run(send)?;
+                    let lines = direct.lines()?;
+                    ensure!(lines.iter().any(|line| line.contains(&mark)), "{lines:?}");
+                    Ok(())
+                })?;
                 // What was tunnelled shows its outer address to the filter, so this is what came by eth0 itself.
-                let (entered, direct) = (entered.finish()?, direct.finish()?);
+                let (entered, mut direct) = (entered.finish()?, direct.finish()?);
+                direct.retain(|line| !line.contains(&mark));
                 ensure!(
                     entered.len() > 100 && direct.is_empty(),
                     "{mode}, {family}: {} packets came in by eth1, and these by eth0: {direct:?}",

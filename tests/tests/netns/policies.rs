@@ -195,7 +195,13 @@ fn a_client_with_affinity_stays_with_its_pod_until_it_was_away_for_the_time_out(
                 scene.lab.apply("web.yaml", &sticky().with(others))?;
                 let owner = scene.owner(family)?;
                 serving(scene, owner, family, 5)?;
-                let mut stay = Stay::begin(scene, family)?;
+                let begun = Instant::now();
+                let stay = Stay::begin(scene, family);
+                ensure!(begun.elapsed().as_secs() < SECONDS, "begun in {:?}", begun.elapsed());
+                let mut stay = match stay {
+                    Ok(stay) => stay,
+                    Err(spread) => return Ok(Err(spread)),
+                };
                 let gone = (stay.pod == usual).then(|| anyhow!("{family}: at {usual}, which is gone"));
                 scene.lab.apply("web.yaml", &sticky().with(scene.lab.pods()))?;
                 let back = wait::until("all pods to serve again", || {
