@@ -229,8 +229,9 @@ fn b25_a_warning_is_not_repeated_by_who_leads_next_if_a_status_has_it() -> Resul
     let mut first = start("first")?;
     kubectl.apply(&pool("10.10.1.0/24"))?;
     is_last(&cluster, "good")?;
+    // Its name comes later, too: the API server tells ages by the second, and the name decides within one.
     kubectl.apply(&eip(
-        "more",
+        "younger",
         &json!({"address": "10.10.1.0/28", "interface": "eth0"}),
         &json!({}),
     ))?;
@@ -238,7 +239,7 @@ fn b25_a_warning_is_not_repeated_by_who_leads_next_if_a_status_has_it() -> Resul
     let other = json!({"loadBalancerClass": "example.com/other"});
     kubectl.apply(&with_spec("other", &[], &other)?)?;
     let warnings = [
-        ("eip", "more", "add/update eip"),
+        ("eip", "younger", "add/update eip"),
         ("service", "web", "AssignIPFailed"),
         ("service", "other", "OtherClass"),
     ];
@@ -246,7 +247,13 @@ fn b25_a_warning_is_not_repeated_by_who_leads_next_if_a_status_has_it() -> Resul
         wait::until("a warning, and the condition", || {
             let object = kubectl.get(&format!("{kind} {name}"))?;
             let conditions = &object["status"]["conditions"];
-            ensure!(count(&cluster, name, reason)? == 1, "{name}");
+            let said = count(&cluster, name, reason)?;
+            ensure!(
+                said == 1,
+                "{said} times about {name}: {}\n{}",
+                kubectl.get("events")?,
+                first.log()
+            );
             ensure!(name == "other" || conditions[0]["status"] == "False", "{object}");
             Ok(())
         })?;
