@@ -276,16 +276,19 @@ impl Look<'_> {
 mod tests {
     use super::{super::news::AT_ONCE, *};
 
-    #[test]
-    fn b25_what_was_said_of_an_address_that_is_gone_is_forgotten_when_its_pause_is_over() {
-        let held = |number: u8| Held {
+    fn held(number: u8) -> Held {
+        Held {
             address: [10, 1, 0, number].into(),
             service: ServiceKey {
                 namespace: "apps".into(),
                 name: "web".into(),
             },
             uid: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn b25_what_was_said_of_an_address_that_is_gone_is_forgotten_when_its_pause_is_over() {
         let seen = Seen {
             elected: true,
             missed: Some("nobody does".into()),
@@ -318,19 +321,11 @@ mod tests {
     #[test]
     fn b25_many_changes_at_once_are_said_by_and_by() {
         let shown = |number: u8| {
-            let held = Held {
-                address: [10, 1, 0, number].into(),
-                service: ServiceKey {
-                    namespace: "apps".into(),
-                    name: "web".into(),
-                },
-                uid: String::new(),
-            };
             let seen = Seen {
                 elected: true,
                 ..Seen::default()
             };
-            (held, seen)
+            (held(number), seen)
         };
         let by = (0..200).map(|number| ([10, 1, 0, number].into(), ["a".to_owned()].into()));
         let mut announcing = Announcing::new(by.collect(), BTreeSet::new(), BTreeSet::new(), 1);

@@ -222,15 +222,21 @@ fn a25_b25_what_is_left_to_the_cni_is_withdrawn_and_not_missed() {
     assert_eq!(scene.announce(&["10.1.0.8"], &[]).pass(1000), [A]);
 }
 
-/// B12.
-#[test]
-fn b25_who_leaves_a_shared_address_is_told_that_others_have_it() {
+/// Services `web`, whose address is announced, and `other`, which asks for the same one.
+fn shared() -> Scene {
     let mut scene = Scene::begin();
     scene.announce(&["10.1.0.8"], &[]).pass(10);
     let mut other = service(&[(ADDRESS, "10.1.0.8")]);
     other.ports[0].port = 443;
     let other = (other, ServiceObject::default());
     scene.objects.services.insert(key("other"), other);
+    scene
+}
+
+/// B12.
+#[test]
+fn b25_who_leaves_a_shared_address_is_told_that_others_have_it() {
+    let mut scene = shared();
     let to_other = "Service apps/other Normal SetBalancer: 10.1.0.8 is announced by a";
     assert_eq!(scene.settle().pass(10), [to_other]);
     scene.objects.service("web").annotations.clear();
@@ -242,12 +248,7 @@ fn b25_who_leaves_a_shared_address_is_told_that_others_have_it() {
 /// B12: others that have it are none that it is announced for.
 #[test]
 fn b25_who_leaves_a_shared_address_that_nobody_announces_is_told_so() {
-    let mut scene = Scene::begin();
-    scene.announce(&["10.1.0.8"], &[]).pass(10);
-    let mut other = service(&[(ADDRESS, "10.1.0.8")]);
-    other.ports[0].port = 443;
-    let other = (other, ServiceObject::default());
-    scene.objects.services.insert(key("other"), other);
+    let mut scene = shared();
     scene.settle().pass(10);
     scene.objects.service("web").annotations.clear();
     scene.objects.settle();
