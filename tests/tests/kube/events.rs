@@ -4,8 +4,10 @@ use crate::controlled::{Cluster, LABEL, eip, pool, service, with_spec};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver},
     },
@@ -20,23 +22,31 @@ use tests::{
 const GATE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9444);
 const ACCOUNT: &str = "weir-controller";
 
-/// Holds the controller's events up in the API server: each connection is one that it would take, and goes on, or is refused
+/// Holds the controller's events in one namespace up in the API server: each connection is one that it would take, and goes on, or is refused
 /// with 500, when that is dropped.
 struct Gate<'a> {
     cluster: &'a Cluster,
+    of: &'a str,
     asked: Receiver<TcpStream>,
+    open: Arc<AtomicBool>,
 }
 
 impl<'a> Gate<'a> {
     /// What becomes of events that are let go: `Ignore`: they are taken; `Fail`: they are not.
     fn close(cluster: &'a Cluster, policy: &str) -> Result<Self> {
+        Self::close_for(cluster, "default", policy)
+    }
+
+    /// The same for the events in another namespace.
+    fn close_for(cluster: &'a Cluster, of: &'a str, policy: &str) -> Result<Self> {
         let namespace = cluster.control_plane.namespace();
         let listener = namespace.run(|| Ok(TcpListener::bind(GATE)?))?;
         let (tell, asked) = mpsc::channel();
+        let open = Arc::new(AtomicBool::new(false));
+        let ended = open.clone();
         thread::spawn(move || {
-            // Nobody asks for more: the next connection ends this.
             for connection in listener.incoming().flatten() {
-                if tell.send(connection).is_err() {
+                if ended.load(Ordering::SeqCst) || tell.send(connection).is_err() {
                     break;
                 }
             }
@@ -54,13 +64,19 @@ impl<'a> Gate<'a> {
                         "apiGroups": ["events.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"],
                         "resources": ["events"],
                     }],
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": of}},
                     "matchConditions": [{"name": "ours", "expression": ours}],
                     "failurePolicy": policy, "sideEffects": "None", "admissionReviewVersions": ["v1"],
                     "timeoutSeconds": 30,
                 }],
             })
         ))?;
-        let gate = Self { cluster, asked };
+        let gate = Self {
+            cluster,
+            of,
+            asked,
+            open,
+        };
         gate.is_closed()?;
         Ok(gate)
     }
@@ -70,10 +86,10 @@ impl<'a> Gate<'a> {
         let account = self.cluster.control_plane.kubectl_as(WEIR_NAMESPACE, ACCOUNT)?;
         let event = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
-            "metadata": {"name": "tried", "namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z",
+            "metadata": {"name": "tried", "namespace": self.of}, "eventTime": "2026-01-01T00:00:00.000000Z",
             "action": "try", "reason": "Tried", "type": "Normal", "note": "tried",
             "reportingController": "test", "reportingInstance": "test",
-            "regarding": {"kind": "Namespace", "name": "default", "apiVersion": "v1"},
+            "regarding": {"kind": "Service", "namespace": self.of, "name": "tried", "apiVersion": "v1"},
         });
         let closed = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -102,6 +118,16 @@ impl<'a> Gate<'a> {
             .kubectl()
             .run("delete validatingwebhookconfiguration gate")
             .map(drop)
+    }
+}
+
+impl Drop for Gate<'_> {
+    /// Leaves the address to the next one.
+    fn drop(&mut self) {
+        self.open.store(true, Ordering::SeqCst);
+        let namespace = self.cluster.control_plane.namespace();
+        // It looks when somebody comes.
+        let _ = namespace.run(|| Ok(TcpStream::connect(GATE)?));
     }
 }
 
@@ -172,6 +198,48 @@ fn b25_an_event_that_nobody_answers_is_sent_again_and_is_there_once() -> Result<
     is_last(&cluster, "last")?;
     ensure!(count(&cluster, "web", "AssignIP")? == 1);
     Ok(())
+}
+
+/// [B25]
+#[test]
+fn b25_a_namespace_whose_events_nobody_answers_does_not_hold_up_another() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let _controller = begin(&cluster)?;
+    let kubectl = cluster.kubectl();
+    kubectl.run("create namespace held")?;
+    let gate = Gate::close_for(&cluster, "held", "Fail")?;
+    // More than are sent at once.
+    let names: Vec<String> = (0..12).map(|number| format!("held-{number}")).collect();
+    for name in &names {
+        let text = service(name, &[(LABEL, "pool")]);
+        let mut held: Value = serde_json::from_str(text.trim_start_matches("---\n"))?;
+        held["metadata"]["namespace"] = "held".into();
+        kubectl.apply(&held.to_string())?;
+    }
+    let held = gate.next()?;
+    for name in ["a", "b", "c"] {
+        is_last(&cluster, name)?;
+    }
+    let said = || -> Result<BTreeMap<String, usize>> {
+        let events = kubectl.get("events --namespace held")?;
+        let mut said = BTreeMap::new();
+        for event in events["items"].as_array().into_iter().flatten() {
+            if event["reason"] == "AssignIP" {
+                let about = event["involvedObject"]["name"].as_str().unwrap_or_default();
+                *said.entry(about.to_owned()).or_default() += 1;
+            }
+        }
+        Ok(said)
+    };
+    ensure!(said()?.is_empty(), "{:?}", said()?);
+    gate.open()?;
+    drop(held);
+    let once: BTreeMap<String, usize> = names.into_iter().map(|name| (name, 1)).collect();
+    wait::until("all to be said, each once", || {
+        let said = said()?;
+        ensure!(said == once, "{said:?}");
+        Ok(())
+    })
 }
 
 /// [B25]

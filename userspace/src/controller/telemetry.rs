@@ -52,6 +52,7 @@ struct Now {
     eips: BTreeMap<String, EipNow>,
     /// Warnings that stand, by reason.
     warnings: BTreeMap<String, u64>,
+    events_waiting: usize,
 }
 
 /// An Eip.
@@ -174,6 +175,11 @@ impl Telemetry {
         self.shared.events.get_or_create(&[("type", kind)]).inc();
     }
 
+    /// So many events wait to be sent.
+    pub(super) fn events_wait(&self, waiting: usize) {
+        self.now().events_waiting = waiting;
+    }
+
     /// A question of the API server was answered so.
     pub(super) fn reviewed(&self, review: Review, result: &'static str) {
         let review = match review {
@@ -241,6 +247,8 @@ impl Collector for Telemetry {
             let help = "How often the Lease has gone from one controller to another";
             Written::counter(encoder, "lease_transitions", help)?.put_alone(transitions)?;
         }
+        let help = "Events that wait to be sent";
+        Written::gauge(encoder, "events_waiting", help)?.put_alone(now.events_waiting as u64)?;
         let help = "Services that have, or had and are about to lose, an address of ours";
         Written::gauge(encoder, "services", help)?.put_alone(now.services)?;
         let mut family = Written::gauge(encoder, "warnings", "Warnings that stand, by reason")?;

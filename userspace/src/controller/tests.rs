@@ -35,6 +35,7 @@ fn exposed(openelb: bool) -> String {
     telemetry.wrote("record", Result::Written);
     telemetry.wrote("show", Result::TooOld);
     telemetry.said(true);
+    telemetry.events_wait(5);
     telemetry.reviewed(Review::Admission, "refused");
     telemetry.planned(Duration::from_millis(3), &["Overlap", "Overlap", "NoEip"].map(warning));
     let status = EipStatus {
@@ -76,6 +77,7 @@ fn what_is_told_is_exposed() {
         "weir_controller_writes_total{action=\"record\",result=\"written\"} 2\n",
         "weir_controller_writes_total{action=\"show\",result=\"too_old\"} 1\n",
         "weir_controller_events_total{type=\"Warning\"} 1\n",
+        "weir_controller_events_waiting 5\n",
         "weir_controller_reviews_total{review=\"admission\",result=\"refused\"} 1\n",
         "weir_controller_warnings{reason=\"Overlap\"} 2\n",
         "weir_controller_eip_addresses{eip=\"pool\"} 256\n",

@@ -209,13 +209,14 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until nobody writes anything but the Lease any more.
+    /// Waits until nobody writes anything but Leases any more, events included.
     fn settle(&self) -> Result<()> {
         let writes = || -> Result<usize> {
             let requests = self.stage.requests()?;
+            let reads = [" get ", " list ", " watch "];
             let written = requests
                 .iter()
-                .filter(|(what, _)| what.contains(" patch ") && !what.ends_with(" leases"));
+                .filter(|(what, _)| !what.ends_with(" leases") && !reads.iter().any(|read| what.contains(read)));
             Ok(written.map(|(_, count)| count).sum())
         };
         let begun = Instant::now();

@@ -93,6 +93,8 @@ fn connect(config: Config, silence: Duration) -> Result<Client, KubeError> {
     }
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
+    // A small write that waits for the answer to another would wait for the other end's delayed acknowledgement.
+    tcp.set_nodelay(true);
     tcp.set_keepalive(Some(silence / 2));
     tcp.set_keepalive_interval(Some(silence / 4));
     tcp.set_tcp_user_timeout(Some(silence));
