@@ -16,10 +16,11 @@ use serde_json::json;
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
-use tests::lab::{Family, manifests, wait};
+use tests::lab::{Family, client, manifests, wait};
 
 /// The controller and the API server, in one namespace.
 const CONTROLLER: [&str; 2] = ["--webhook-url", "https://127.0.0.1:9443"];
@@ -137,6 +138,16 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("bad-input")
 }
 
+/// What comes to the controller, but for what is there before.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut files: Vec<PathBuf> = files.collect::<Result<_>>()?;
+    let base = folder.join("base.yaml");
+    files.retain(|file| file.extension().is_some_and(|it| it == "yaml") && *file != base);
+    files.sort();
+    Ok(files)
+}
+
 #[test]
 fn each_wrong_manifest_is_refused_or_explained_and_the_good_ones_are_served() -> Result<()> {
     let folder = folder();
@@ -166,13 +177,8 @@ fn each_wrong_manifest_is_refused_or_explained_and_the_good_ones_are_served() ->
     })?;
     let good = cluster.kubectl().get("service good")?;
 
-    let mut files: Vec<PathBuf> = fs::read_dir(&folder)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    files.retain(|file| file.extension().is_some_and(|it| it == "yaml") && *file != base);
-    files.sort();
     let mut outcome = Outcome::default();
-    for file in files {
+    for file in files(&folder)? {
         outcome.judge(&api, &file)?;
         // Not written even once.
         let now = cluster.kubectl().get("service good")?;
@@ -213,4 +219,70 @@ fn what_only_nodes_find_wrong_is_told_and_the_good_service_answers() -> Result<(
         answers()?;
         outcome.check()
     })
+}
+
+/// All of it with agents that are to make something of it, and no webhook that would refuse any.
+#[test]
+fn a_service_is_served_whatever_agents_are_given() -> Result<()> {
+    cluster::Cluster::play(|cluster| {
+        let kubeconfig = cluster.control_plane.give_controller_rights()?;
+        let _controller = cluster
+            .control_plane
+            .start_controller(&kubeconfig, "only", &["--no-webhook"])?;
+        cluster.start_agents()?;
+        let kubectl = cluster.control_plane.kubectl();
+        let service = |name: &str| manifests::Service::new(name).from_eip("served", Family::V4);
+        // The addresses of these are those of the corpus.
+        kubectl.run("delete eip lan-ipv4 lan-ipv6")?;
+        kubectl.apply(&manifests::eip("served", "10.10.1.64/26"))?;
+        kubectl.apply(&service("before").with(cluster.lab.pods()))?;
+        cluster.answered_by(Family::V4, 64, &cluster.pods())?;
+
+        let folder = folder();
+        let api = Api::of(&cluster.control_plane)?;
+        let (stop, lab) = (AtomicBool::new(false), &cluster.lab);
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                lab.client.run(|| {
+                    let mut answers = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        client::ask(cluster::Cluster::http(Family::V4, 64))
+                            .with_context(|| format!("after {answers} answers"))?;
+                        answers += 1;
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    Ok(answers)
+                })
+            });
+            let given = give(&api, &folder.join("base.yaml")).and_then(|_| {
+                let files = files(&folder)?.into_iter().chain([folder.join("nodes/policies.yaml")]);
+                files.map(|file| give(&api, &file)).sum::<Result<usize>>()
+            });
+            stop.store(true, Ordering::Relaxed);
+            let answers = asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let given = given?;
+            ensure!(
+                given >= FEWEST && answers > given,
+                "{given} manifests, {answers} answers"
+            );
+            Ok(())
+        })?;
+        // What comes after it all is served, too.
+        kubectl.apply(&service("after").with(cluster.lab.pods()))?;
+        cluster.answered_by(Family::V4, 65, &cluster.pods())?;
+        cluster.answered_by(Family::V4, 64, &cluster.pods())?;
+        for at in 0..cluster.agents.len() {
+            ensure!(cluster.agents[at].is_running()? && cluster.said(at, "panicked") == 0);
+        }
+        Ok(())
+    })
+}
+
+/// Applies what a file has, and leaves there what is taken; gives how many objects that were.
+fn give(api: &Api<'_>, file: &Path) -> Result<usize> {
+    let mut taken = 0;
+    for object in objects(file)? {
+        taken += usize::from(api.apply(&object)?.status < 300);
+    }
+    Ok(taken)
 }
