@@ -9,7 +9,7 @@ use crate::{
         traffic::Requests, wait,
     },
 };
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
@@ -25,6 +25,8 @@ const GUIDE_ADDRESS: &str = "192.168.0.91";
 pub(super) struct Cluster {
     agents: Vec<Agent>,
     controllers: Vec<(&'static str, Process)>,
+    /// How many have been started so far.
+    started: u16,
     kubeconfig: PathBuf,
     control_plane: ControlPlane,
     _webs: Vec<Web>,
@@ -39,6 +41,7 @@ impl Cluster {
         Ok(Self {
             agents: Vec::new(),
             controllers: Vec::new(),
+            started: 0,
             kubeconfig: PathBuf::new(),
             control_plane,
             _webs,
@@ -61,6 +64,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// Shows that a manifest is refused with this text, once the API server knows whom to ask.
+    fn refused(&self, manifest: &str, text: &str) -> Result<()> {
+        report::text(manifest);
+        let kubectl = self.control_plane.kubectl();
+        wait::until("the API server to ask the controller", || {
+            let asked = kubectl.run_with("apply --dry-run=server", manifest);
+            ensure!(asked.is_err(), "{asked:?}");
+            Ok(())
+        })?;
+        let Err(refusal) = kubectl.apply(manifest) else {
+            bail!("it is not refused");
+        };
+        let refusal = format!("{refusal:#}");
+        expect(refusal.contains(text), || format!("{text}, not {refusal}"))?;
+        report::command("admin", "kubectl apply -f -", &refusal);
+        Ok(())
+    }
+
     /// Waits for something that kubectl says, then shows how it says it.
     fn awaited(&self, line: &str, holds: impl Fn(&str) -> bool) -> Result<String> {
         wait::until(line, || {
@@ -72,7 +93,11 @@ impl Cluster {
     }
 
     fn start_controller(&mut self, identity: &'static str) -> Result<()> {
-        let arguments = ["--no-webhook", "--metrics", "off"];
+        // All are in one namespace, where in a cluster each has a pod; the API server asks the leader.
+        let port = 9443 + self.started;
+        self.started += 1;
+        let (listen, url) = (format!("127.0.0.1:{port}"), format!("https://127.0.0.1:{port}"));
+        let arguments = ["--webhook", &listen, "--webhook-url", &url, "--metrics", "off"];
         let controller = self
             .control_plane
             .start_controller(&self.kubeconfig, identity, &arguments)?;
@@ -119,11 +144,10 @@ pub(super) fn network(cluster: &mut Cluster) -> Result<()> {
 pub(super) fn install(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl("apply -f crds/yaml")?;
     cluster.kubectl(&format!("create namespace {WEIR_NAMESPACE}"))?;
-    cluster.kubeconfig = cluster.control_plane.give_controller_rights()?;
-    cluster.control_plane.give_agent_rights()?;
     for file in ["rbac-controller", "rbac-agent"] {
-        report::command("admin", &format!("kubectl apply -f deploy/{file}.yaml"), "");
+        cluster.kubectl(&format!("apply -f deploy/{file}.yaml"))?;
     }
+    cluster.kubeconfig = cluster.control_plane.as_controller()?.kubeconfig().to_owned();
     cluster.start_controller("controller-a")?;
     cluster.start_controller("controller-b")?;
     for node in &cluster.lab.nodes {
@@ -199,9 +223,8 @@ fn pod(pod: &crate::lab::Pod) -> String {
 
 pub(super) fn live(cluster: &mut Cluster) -> Result<()> {
     let network = crate::lab::address::vip_network(Family::V4);
-    cluster.apply(&format!(
-        "apiVersion: network.kubesphere.io/v1alpha2\nkind: Eip\nmetadata:\n  name: office\n  annotations: {{eip.openelb.kubesphere.io/is-default-eip: \"true\"}}\nspec: {{address: {network}, protocol: layer2, interface: eth0}}\n"
-    ))?;
+    let default = "\n  annotations: {eip.openelb.kubesphere.io/is-default-eip: \"true\"}";
+    cluster.apply(&eip("office", network, default))?;
     cluster.apply(&service("argocd"))?;
     cluster.awaited("get service argocd", |output| output.contains("10.10.1.0"))?;
     reached(cluster, vip(Family::V4, 0))?;
@@ -210,6 +233,8 @@ pub(super) fn live(cluster: &mut Cluster) -> Result<()> {
 }
 
 pub(super) fn mistakes(cluster: &mut Cluster) -> Result<()> {
+    let network = crate::lab::address::vip_network(Family::V4);
+    cluster.refused(&eip("again", network, ""), "office")?;
     let wrong = "v1alpha1: openelb, eip.openelb.kubesphere.io/v1alpha2: ofice}";
     cluster.apply(&service("broken").replace("v1alpha1: openelb}", wrong))?;
     let condition = "get service broken -o jsonpath={.status.conditions[0].reason}:{.status.conditions[0].message}";
@@ -218,7 +243,9 @@ pub(super) fn mistakes(cluster: &mut Cluster) -> Result<()> {
         output.contains("AssignIPFailed")
     })?;
     reached(cluster, vip(Family::V4, 0))?;
-    report::shown("What is wrong is on the object, with its field and what to do; the others go on.");
+    report::shown(
+        "What no object can be is refused; what is wrong is on the object, with its field and what to do; the others go on.",
+    );
     Ok(())
 }
 
@@ -286,6 +313,13 @@ pub(super) fn given_back(cluster: &mut Cluster) -> Result<()> {
     })?;
     report::shown("No finalizer holds a Service that is deleted, and its address is free.");
     Ok(())
+}
+
+fn eip(name: &str, addresses: &str, annotations: &str) -> String {
+    format!(
+        "apiVersion: network.kubesphere.io/v1alpha2\nkind: Eip\nmetadata:\n  name: {name}{annotations}\n\
+         spec: {{address: {addresses}, protocol: layer2, interface: eth0}}\n"
+    )
 }
 
 fn service(name: &str) -> String {

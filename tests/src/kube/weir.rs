@@ -15,8 +15,15 @@ impl ControlPlane {
     /// When the API server does not take them.
     pub fn give_controller_rights(&self) -> Result<PathBuf> {
         self.give_rights("rbac-controller.yaml")?;
-        let account = self.kubectl_as(NAMESPACE, "weir-controller")?;
-        Ok(account.kubeconfig().to_owned())
+        Ok(self.as_controller()?.kubeconfig().to_owned())
+    }
+
+    /// kubectl as the controller.
+    ///
+    /// # Errors
+    /// When it has no rights yet.
+    pub fn as_controller(&self) -> Result<Kubectl> {
+        self.kubectl_as(NAMESPACE, "weir-controller")
     }
 
     /// Gives `weir agent` its rights.
