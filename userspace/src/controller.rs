@@ -11,6 +11,7 @@ mod election;
 mod events;
 mod exposing;
 mod listening;
+mod pauses;
 mod telemetry;
 mod tell;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::{
 };
 use election::Leading;
 use events::Speaker;
+use pauses::{Pauses, REFUSED};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -54,9 +56,6 @@ const UNSEEN: Duration = Duration::from_secs(2);
 const LISTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// What a list had and no snapshot has by then is looked for in another list.
 const AWAITED: Duration = Duration::from_secs(2);
-/// Waits after a write that the API server refused for another reason than its age: the first, and the longest.
-const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
 /// The loop turns at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
@@ -143,7 +142,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         news: News::default(),
         unseen: BTreeMap::new(),
         unseen_until: Instant::now(),
-        backoff: BTreeMap::new(),
+        pauses: Pauses::default(),
         refused_until: Instant::now(),
         wake: None,
     };
@@ -206,8 +205,8 @@ struct Controller {
     /// Objects that were written, with the version that they had before, until a snapshot has another.
     unseen: BTreeMap<Object, String>,
     unseen_until: Instant,
-    /// Objects whose last write was refused: until when they are left alone, and how long that was.
-    backoff: BTreeMap<Object, (Instant, Duration)>,
+    pauses: Pauses,
+    /// Before when nothing is written, as nobody answered.
     refused_until: Instant,
     /// When to look again without anything having changed.
     wake: Option<Instant>,
@@ -273,7 +272,7 @@ impl Controller {
             self.unseen.clear();
             self.teller.forget();
             self.liveness = Liveness::default();
-            self.backoff.clear();
+            self.pauses = Pauses::default();
             self.due = true;
             return;
         }
@@ -326,22 +325,10 @@ impl Controller {
         }
     }
 
-    async fn write(&mut self, world: &World, mut actions: Vec<Action>) {
-        // One object that cannot be written is no reason to leave the others.
-        let now = Instant::now();
-        actions.retain(|action| {
-            self.backoff
-                .get(&Object::of(action))
-                .is_none_or(|(until, _)| *until <= now)
-        });
-        if let Some(until) = self
-            .backoff
-            .values()
-            .map(|(until, _)| *until)
-            .filter(|until| *until > now)
-            .min()
-        {
-            self.wake_at(until);
+    async fn write(&mut self, world: &World, actions: Vec<Action>) {
+        let (actions, next) = self.pauses.pick(actions, Instant::now());
+        if let Some(at) = next {
+            self.wake_at(at);
         }
         if actions.is_empty() {
             return;
@@ -351,17 +338,16 @@ impl Controller {
             self.speaker.say(event);
         }
         let now = Instant::now();
-        self.backoff.retain(|object, _| !outcome.written.contains_key(object));
+        for object in outcome.written.keys() {
+            let took = outcome.took.get(object).copied().unwrap_or_default();
+            self.pauses.written(object, took, now);
+        }
         for (object, event) in outcome.refused {
-            let pause = self
-                .backoff
-                .get(&object)
-                .map_or(REFUSED.0, |(_, pause)| (*pause * 2).min(REFUSED.1));
-            if let Some(event) = event.filter(|_| pause == REFUSED.0) {
+            let (again, first) = self.pauses.refused(object, now);
+            if let Some(event) = event.filter(|_| first) {
                 self.speaker.say(event);
             }
-            self.wake_at(now + pause);
-            self.backoff.insert(object, (now + pause, pause));
+            self.wake_at(again);
         }
         self.unseen = outcome.written;
         self.unseen_until = now + UNSEEN;

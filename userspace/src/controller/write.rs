@@ -15,7 +15,9 @@ use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use weir_core::{
     controller::{Action, EIP_FINALIZER, EIP_LABEL, EipStatus, Event, SERVICE_FINALIZER, World},
@@ -64,6 +66,8 @@ pub(super) struct Outcome {
     pub(super) refused: Vec<(Object, Option<Event>)>,
     /// Whether there was a request that nobody answered.
     pub(super) unanswered: bool,
+    /// How long the API server took for each Eip that was written.
+    pub(super) took: BTreeMap<Object, Duration>,
 }
 
 /// How one write went.
@@ -116,9 +120,10 @@ impl Writer {
                 .map(|action| async move {
                     // Who does not answer now will not answer the next.
                     if !leading.now() || silence.load(Ordering::Relaxed) {
-                        return (Done::Nothing, None);
+                        return (Done::Nothing, None, Duration::ZERO);
                     }
                     let planned = action.clone();
+                    let begun = Instant::now();
                     // What is planned from our time is not to be written in another's.
                     let done = leading
                         .during(self.make(world, action))
@@ -130,12 +135,15 @@ impl Writer {
                         Done::Refused(_, message) => Event::refused(world, &planned, message),
                         _ => None,
                     };
-                    (done, refusal)
+                    (done, refusal, begun.elapsed())
                 })
                 .buffer_unordered(AT_ONCE);
-            while let Some((done, refusal)) = done.next().await {
+            while let Some((done, refusal, took)) = done.next().await {
                 match done {
                     Done::Written(object, before, events) => {
+                        if matches!(object, Object::Eip(_)) {
+                            outcome.took.insert(object.clone(), took);
+                        }
                         outcome.written.insert(object, before);
                         outcome.events.extend(events);
                     }
