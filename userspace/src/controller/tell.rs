@@ -1,11 +1,14 @@
 //! Telling in objects' statuses what nothing else rests on: late enough that what passes by itself is not told, and no object
 //! often.
 
+mod due;
+
 use super::{
     Leading,
     telemetry::{self, Telemetry},
     write::Object,
 };
+use due::{Due, earliest};
 use futures_util::{StreamExt, stream};
 use k8s_openapi::{api::core::v1::Service, jiff::Timestamp};
 use kube::{
@@ -13,20 +16,13 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use weir_core::controller::{READY, SERVED, StatusCondition, Telling, silence};
+use weir_core::controller::{READY, SERVED, StatusCondition, Telling};
 use weir_crds::{Eip, GROUP};
 
 /// Whose fields these are to the API server.
 const MANAGER: &str = "weir-controller";
-/// How long something has to be so before it is told.
-const SETTLED: Duration = Duration::from_secs(1);
-/// Between two writes to one object.
-const PAUSE: Duration = Duration::from_secs(5);
-/// The same after a refusal.
-const REFUSED: Duration = Duration::from_secs(60);
 /// Writes in one go, and requests under way at once.
 const MOST: usize = 100;
 const AT_ONCE: usize = 4;
@@ -35,47 +31,29 @@ const AT_ONCE: usize = 4;
 pub(super) struct Teller {
     client: Client,
     telemetry: Telemetry,
-    /// Since when an object's status says something else than it should.
-    since: BTreeMap<Object, Instant>,
-    /// Before when an object is not written again.
-    not_before: BTreeMap<Object, Instant>,
+    due: Due,
 }
 
 impl Teller {
-    pub(super) const fn new(client: Client, telemetry: Telemetry) -> Self {
+    pub(super) fn new(client: Client, telemetry: Telemetry) -> Self {
         Self {
             client,
             telemetry,
-            since: BTreeMap::new(),
-            not_before: BTreeMap::new(),
+            due: Due::default(),
         }
     }
 
     /// Another leads now.
     pub(super) fn forget(&mut self) {
-        self.since.clear();
-        self.not_before.clear();
+        self.due.forget();
     }
 
     /// Makes those of the writes that are due; gives when to come again, if any are not.
     pub(super) async fn tell(&mut self, tellings: Vec<Telling>, leading: &Leading) -> Option<Instant> {
-        let now = Instant::now();
-        let mut former = std::mem::take(&mut self.since);
-        self.not_before.retain(|_, until| *until > now);
-        let (mut due, mut next) = (Vec::new(), None);
-        for telling in tellings {
-            let object = object(&telling);
-            let since = former.remove(&object).unwrap_or(now);
-            let at = (since + settled(&telling)).max(self.not_before.get(&object).copied().unwrap_or(now));
-            if at <= now && due.len() < MOST && leading.now() {
-                due.push((object, telling));
-            } else {
-                next = Some(next.map_or(at, |next: Instant| next.min(at)).max(now + SETTLED / 4));
-                self.since.insert(object, since);
-            }
-        }
+        let most = if leading.now() { MOST } else { 0 };
+        let (due, next) = self.due.take(tellings, Instant::now(), most);
         let this = &*self;
-        let done: Vec<(Object, telemetry::Result)> = stream::iter(due)
+        let results: Vec<(Object, telemetry::Result)> = stream::iter(due)
             .map(|(object, telling)| async move {
                 let made = leading.during(this.make(&object, telling)).await;
                 (object, made.unwrap_or(telemetry::Result::TooOld))
@@ -83,20 +61,7 @@ impl Teller {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        let now = Instant::now();
-        for (object, result) in done {
-            let pause = match result {
-                telemetry::Result::Refused => REFUSED,
-                telemetry::Result::Written | telemetry::Result::TooOld => PAUSE,
-            };
-            let until = now + pause;
-            if result == telemetry::Result::Refused {
-                // Nothing has been written, so no snapshot comes of it.
-                next = Some(next.map_or(until, |next| next.min(until)));
-            }
-            self.not_before.insert(object, until);
-        }
-        next
+        earliest(next, self.due.went(results, Instant::now()))
     }
 
     /// Makes one write.
@@ -166,23 +131,6 @@ impl Teller {
                 .await?;
         }
         Ok(())
-    }
-}
-
-fn settled(telling: &Telling) -> Duration {
-    match telling {
-        Telling::Service {
-            silent_nodes: Some(nodes),
-            ..
-        } => silence(*nodes),
-        Telling::Service { .. } | Telling::Eip { .. } => SETTLED,
-    }
-}
-
-fn object(telling: &Telling) -> Object {
-    match telling {
-        Telling::Service { service, .. } => Object::Service(service.clone()),
-        Telling::Eip { eip, .. } => Object::Eip(eip.clone()),
     }
 }
 
