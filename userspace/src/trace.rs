@@ -62,7 +62,7 @@ pub fn print(
     }
     let (pin_dir, report) = find_pins(pin_dir, state_dir)?;
     let mut tracer = Tracer::load(&pin_dir)?;
-    let readings = Readings::open(&pin_dir)?;
+    let mut readings = Readings::open(&pin_dir)?;
     let end = |end: SocketAddr| (end.ip().into(), end.port().to_be_bytes());
     let question = &Question {
         sequence: readings.number(end(question.from), end(question.to)),
@@ -71,6 +71,7 @@ pub fn print(
     let frame = question.frame();
     let mut explanation = Explanation::new(question);
     for _ in 0..ATTEMPTS {
+        readings.forget();
         let answer = tracer.ask(&frame)?;
         explanation = explain::explain(question, &readings, report.as_ref());
         explanation.agrees = agrees(&answer, &explanation);

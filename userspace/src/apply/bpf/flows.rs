@@ -72,6 +72,14 @@ pub fn copy(old: &Mapped<FlowBucket>, reading: Reading, new: &Mapped<FlowBucket>
     Ok(moved)
 }
 
+/// Every flow of `map` that is not being written, as it is now.
+pub(super) fn present(map: &Mapped<FlowBucket>) -> impl Iterator<Item = Flow> {
+    let buckets = (0..map.entries()).filter_map(|index| map.words(index).ok());
+    buckets
+        .flat_map(|words| words.chunks_exact(WORDS))
+        .filter_map(|entry| snapshot(entry).as_ref().and_then(ours))
+}
+
 /// The words of an entry, all of the same flow; `None` when it keeps changing.
 fn snapshot(entry: &[AtomicU64]) -> Option<[u64; WORDS]> {
     // A live flow changes its state now and then, and must not be left behind for that.

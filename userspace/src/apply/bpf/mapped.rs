@@ -180,14 +180,14 @@ impl<T: Pod> Mapped<T> {
 }
 
 impl<T: Pod> Mapped<T> {
-    /// All values in place. Only for maps that no program writes, whose values fill their words, and while nobody in this
-    /// process stores into the map, by this mapping or another: who looks beside the one that stores uses [`Self::load`]. What
-    /// another process stores meanwhile may be seen half.
+    /// All values in place. Only for maps that no program writes, whose values fill their words, and while nobody stores into
+    /// the map, by this mapping or another: for an agent, whose lock keeps others out. Who looks beside the one that stores
+    /// uses [`Self::load`].
     #[must_use]
     pub fn values(&self) -> &[T] {
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
-        // SAFETY: the mapping covers `entries` values without gaps (checked above) and lives as long as `self`; nobody in
-        // this process stores meanwhile (the caller's part), the programs only read, and any bytes are a `T`.
+        // SAFETY: the mapping covers `entries` values without gaps (checked above) and lives as long as `self`; nobody
+        // stores meanwhile (the caller's part), the programs only read, and any bytes are a `T`.
         unsafe { slice::from_raw_parts(self.base.as_ptr().cast::<T>(), self.entries as usize) }
     }
 }

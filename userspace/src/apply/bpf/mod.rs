@@ -23,6 +23,7 @@ pub mod pins;
 pub mod preflight;
 pub mod readings;
 pub mod samples;
+mod seen;
 pub mod stack_flows;
 pub mod sweep;
 pub(crate) mod sys;

@@ -1,6 +1,6 @@
 //! The pinned maps as the packet path's own [`Tables`], to be read: what the programs see, seen from here.
 
-use super::{abi::Abi, config, error::Error, fill, mapped::Mapped, pins::PinDir};
+use super::{abi::Abi, config, error::Error, fill, flows, mapped::Mapped, pins::PinDir, seen::Seen};
 use aya::maps::{HashMap, LpmTrie, Map, MapData, lpm_trie::Key};
 use std::{
     cell::Cell,
@@ -30,11 +30,11 @@ pub struct Readings {
     config: Config,
     filter: Mapped<u64>,
     displacement: Vec<u32>,
-    directory: Mapped<DirectoryEntry>,
+    directory: Seen<DirectoryEntry>,
     rows: Mapped<Row>,
-    history: Mapped<Past>,
-    backends: Mapped<Backend>,
-    nodes: Mapped<Node>,
+    history: Seen<Past>,
+    backends: Seen<Backend>,
+    nodes: Seen<Node>,
     flows: Mapped<FlowBucket>,
     cache: Mapped<CacheBucket>,
     responders: HashMap<MapData, Abi<ResponderKey>, Abi<Responder>>,
@@ -68,11 +68,11 @@ impl Readings {
             displacement: (0..displacement.entries())
                 .map(|index| displacement.load(index))
                 .collect::<Result<_, _>>()?,
-            directory: fill::open(&pins, "DIRECTORY")?,
+            directory: Seen::new(fill::open(&pins, "DIRECTORY")?),
             rows: fill::open(&pins, "ROWS")?,
-            history: fill::open(&pins, "HISTORY")?,
-            backends: fill::open(&pins, "BACKENDS")?,
-            nodes: fill::open(&pins, "NODES")?,
+            history: Seen::new(fill::open(&pins, "HISTORY")?),
+            backends: Seen::new(fill::open(&pins, "BACKENDS")?),
+            nodes: Seen::new(fill::open(&pins, "NODES")?),
             flows: fill::open(&pins, "FLOWS")?,
             cache: fill::open(&pins, "FLOW_CACHE")?,
             responders: HashMap::try_from(Map::HashMap(data("RESPONDERS")?))
@@ -88,21 +88,33 @@ impl Readings {
     /// heard of last, as [`weir_common::abi::Flow::number`] says it; 0 without one.
     #[must_use]
     pub fn number(&self, client: (Address, [u8; 2]), vip: (Address, [u8; 2])) -> u32 {
-        let flows = self.flows.values().iter().flat_map(|bucket| bucket.flows);
-        let mine = flows.filter(|flow| {
-            flow.protocol == protocol::TCP
-                && flow.state >= flow_state::ESTABLISHED
-                && (flow.client, flow.client_port) == client
-                && (flow.vip, flow.vip_port) == vip
-        });
-        let last = mine.min_by_key(|flow| config::now().wrapping_sub(flow.last_seen));
-        last.map_or(0, |flow| flow.number)
+        number(&self.flows, client, vip, config::now())
+    }
+
+    /// What is asked next is answered by the maps as they are then.
+    pub fn forget(&mut self) {
+        self.directory.forget();
+        self.history.forget();
+        self.backends.forget();
+        self.nodes.forget();
     }
 
     /// What was known at its end of the last packet that took the long way.
     pub fn last_scratch(&self) -> Option<Scratch> {
         self.last.take()
     }
+}
+
+/// [`Readings::number`] at tick `now`.
+fn number(flows: &Mapped<FlowBucket>, client: (Address, [u8; 2]), vip: (Address, [u8; 2]), now: u32) -> u32 {
+    let mine = flows::present(flows).filter(|flow| {
+        flow.protocol == protocol::TCP
+            && flow.state >= flow_state::ESTABLISHED
+            && (flow.client, flow.client_port) == client
+            && (flow.vip, flow.vip_port) == vip
+    });
+    let last = mine.min_by_key(|flow| now.wrapping_sub(flow.last_seen));
+    last.map_or(0, |flow| flow.number)
 }
 
 /// A scratch that leaves its last contents behind.
@@ -190,7 +202,7 @@ impl Tables for Readings {
     }
 
     fn directory(&self, slot: u32) -> Option<&DirectoryEntry> {
-        self.directory.values().get(slot as usize)
+        self.directory.get(slot)
     }
 
     fn row(&self, index: u32) -> Option<Row> {
@@ -198,15 +210,15 @@ impl Tables for Readings {
     }
 
     fn past(&self, index: u32) -> Option<&Past> {
-        self.history.values().get(index as usize)
+        self.history.get(index)
     }
 
     fn backend(&self, id: u32) -> Option<&Backend> {
-        self.backends.values().get(id as usize)
+        self.backends.get(id)
     }
 
     fn node(&self, id: u32) -> Option<&Node> {
-        self.nodes.values().get(id as usize)
+        self.nodes.get(id)
     }
 
     fn responder(&self, key: &ResponderKey) -> Option<Responder> {
@@ -261,4 +273,52 @@ impl Tables for Readings {
     fn count_backend(&self, _id: u32, _bytes: u64) {}
 
     fn count_flow(&self, _id: u32) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::bpf::mapped::tests::anonymous;
+    use weir_common::abi::Flow;
+
+    #[test]
+    fn the_number_is_that_of_the_flow_heard_of_last() {
+        let (client, vip) = (
+            (Address::from_v4([192, 0, 2, 1]), 4711_u16.to_be_bytes()),
+            (Address::from_v4([10, 10, 1, 2]), 80_u16.to_be_bytes()),
+        );
+        let flow = |number: u32, last_seen: u32| Flow {
+            client: client.0,
+            client_port: client.1,
+            vip: vip.0,
+            vip_port: vip.1,
+            protocol: protocol::TCP,
+            state: flow_state::ESTABLISHED,
+            number,
+            last_seen,
+            ..Flow::default()
+        };
+        let udp = Flow {
+            protocol: protocol::UDP,
+            ..flow(5, 99)
+        };
+        let being_written = Flow {
+            state: flow_state::BUSY,
+            ..flow(6, 99)
+        };
+        let of_another = Flow {
+            vip_port: 443_u16.to_be_bytes(),
+            ..flow(7, 99)
+        };
+        let all = [udp, flow(1, 90), being_written, flow(2, 98), of_another, flow(3, 91)];
+        let mut map = anonymous::<FlowBucket>(4);
+        for (index, group) in all.chunks(FLOW_WAYS).enumerate() {
+            let mut bucket = FlowBucket::default();
+            bucket.flows[..group.len()].copy_from_slice(group);
+            let words: [u64; size_of::<FlowBucket>() / 8] = bytemuck::must_cast(bucket);
+            map.store(index as u32, &words).unwrap();
+        }
+        assert_eq!(number(&map, client, vip, 100), 2);
+        assert_eq!(number(&map, vip, client, 100), 0);
+    }
 }
