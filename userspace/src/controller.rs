@@ -125,7 +125,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let (speaker, sending) = Speaker::start(writing.clone(), &settings.identity, telemetry.clone());
     let mut controller = Controller {
         writer: Writer::new(writing.clone(), telemetry.clone()),
-        teller: Teller::new(writing, telemetry.clone()),
+        teller: Teller::start(writing, telemetry.clone(), leading.clone()),
         speaker,
         telemetry,
         rules: settings.rules,
@@ -170,6 +170,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         }
     }
     info!("stopping; what is written stays");
+    controller.teller.end().await;
     end.send_replace(true);
     if let Err(error) = election.await {
         warn!("the election ended badly: {error}");
@@ -270,7 +271,6 @@ impl Controller {
             // What the next leader, or we again, will have to say is not known.
             self.news = News::default();
             self.unseen.clear();
-            self.teller.forget();
             self.liveness = Liveness::default();
             self.pauses = Pauses::default();
             self.due = true;
@@ -309,9 +309,7 @@ impl Controller {
         if !planned.actions.is_empty() {
             self.write(&world, planned.actions).await;
         }
-        if let Some(at) = self.teller.tell(planned.telling, &self.leading).await {
-            self.wake_at(at);
-        }
+        self.teller.tell(planned.telling);
         world
     }
 

@@ -166,7 +166,6 @@ impl Telemetry {
         };
         let labels = [("action", action), ("result", result)];
         self.shared.writes.get_or_create(&labels).inc();
-        self.beat();
     }
 
     /// An event is sent.

@@ -16,7 +16,11 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tracing::{debug, warn};
 use weir_core::controller::{READY, SERVED, StatusCondition, Telling};
 use weir_crds::{Eip, GROUP};
@@ -27,31 +31,72 @@ const MANAGER: &str = "weir-controller";
 const MOST: usize = 100;
 const AT_ONCE: usize = 4;
 
-/// What is to be told, and when it was last.
+/// What is to be told, and who does it: beside the controller's other work, which never waits for it.
+#[derive(Debug)]
 pub(super) struct Teller {
+    wanted: watch::Sender<Vec<Telling>>,
+    writer: JoinSet<()>,
+}
+
+impl Teller {
+    /// Tells while `leading`; needs a runtime.
+    pub(super) fn start(client: Client, telemetry: Telemetry, leading: watch::Receiver<Leading>) -> Self {
+        let (wanted, wants) = watch::channel(Vec::new());
+        let mut writer = JoinSet::new();
+        let task = Writer {
+            client,
+            telemetry,
+            due: Due::default(),
+        };
+        writer.spawn(task.run(wants, leading));
+        Self { wanted, writer }
+    }
+
+    /// All there is to be told now.
+    pub(super) fn tell(&self, tellings: Vec<Telling>) {
+        self.wanted.send_replace(tellings);
+    }
+
+    /// Writes nothing any more.
+    pub(super) async fn end(&mut self) {
+        self.writer.shutdown().await;
+    }
+}
+
+struct Writer {
     client: Client,
     telemetry: Telemetry,
     due: Due,
 }
 
-impl Teller {
-    pub(super) fn new(client: Client, telemetry: Telemetry) -> Self {
-        Self {
-            client,
-            telemetry,
-            due: Due::default(),
+impl Writer {
+    async fn run(mut self, mut wanted: watch::Receiver<Vec<Telling>>, mut leading: watch::Receiver<Leading>) {
+        let mut tellings = Vec::new();
+        loop {
+            // In this order: what is to be told by who leads is not taken for what was before.
+            if wanted.has_changed().unwrap_or(false) {
+                tellings.clone_from(&wanted.borrow_and_update());
+            }
+            let lead = leading.borrow_and_update().clone();
+            let mut next = None;
+            if lead.now() {
+                next = self.write(tellings.clone(), &lead).await;
+            } else {
+                // Another leads; what was to be told before is not to be told when we lead again.
+                tellings.clear();
+                self.due.forget();
+            }
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                changed = leading.changed() => if changed.is_err() { return },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
         }
     }
 
-    /// Another leads now.
-    pub(super) fn forget(&mut self) {
-        self.due.forget();
-    }
-
     /// Makes those of the writes that are due; gives when to come again, if any are not.
-    pub(super) async fn tell(&mut self, tellings: Vec<Telling>, leading: &Leading) -> Option<Instant> {
-        let most = if leading.now() { MOST } else { 0 };
-        let (due, next) = self.due.take(tellings, Instant::now(), most);
+    async fn write(&mut self, tellings: Vec<Telling>, leading: &Leading) -> Option<Instant> {
+        let (due, next) = self.due.take(tellings, Instant::now(), MOST);
         let this = &*self;
         let results: Vec<(Object, telemetry::Result)> = stream::iter(due)
             .map(|(object, telling)| async move {

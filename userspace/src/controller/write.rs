@@ -130,6 +130,7 @@ impl Writer {
                         .await
                         .unwrap_or(Done::Unanswered);
                     self.telemetry.wrote(telemetry::name(&planned), done.result());
+                    self.telemetry.beat();
                     silence.fetch_or(matches!(done, Done::Unanswered), Ordering::Relaxed);
                     let refusal = match &done {
                         Done::Refused(_, message) => Event::refused(world, &planned, message),
