@@ -18,8 +18,6 @@ pub(crate) fn run() -> Result<()> {
         .args([
             "--namespace=weir-system",
             "--set=createNamespace=true,crds.install=false",
-            // Without it, that of helm's own libraries.
-            "--kube-version=1.30",
         ]);
     let output = command.output().context("cannot start helm")?;
     ensure!(

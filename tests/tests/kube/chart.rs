@@ -195,6 +195,18 @@ fn g01_values_that_mean_nothing_are_named_and_senseless_ones_refused() -> Result
     Ok(())
 }
 
+/// [G01] Before 1.31 rules of definitions cannot ask whether something is an address, so all three would be refused.
+#[test]
+fn g01_the_chart_is_for_clusters_that_know_the_rules_of_the_definitions() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let helm = control_plane.helm()?;
+    helm.render(NAMESPACE, &["--kube-version=1.31"])?;
+    let refused = helm.render(NAMESPACE, &["--kube-version=1.30.14"]);
+    let message = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(message.contains("kubeVersion: >=1.31.0-0"), "{message}");
+    Ok(())
+}
+
 /// [G01] Over the definitions that OpenELB's chart has left, which belong to no release; brought up to date by an upgrade, and
 /// kept when the release goes.
 #[test]
@@ -286,8 +298,8 @@ fn g07_the_rights_are_those_of_the_tests() -> Result<()> {
 #[test]
 fn the_plain_manifests_are_the_charts() -> Result<()> {
     let control_plane = ControlPlane::start()?;
-    let arguments = ["--set=createNamespace=true,crds.install=false", "--kube-version=1.30"];
-    let rendered = control_plane.helm()?.release("template", NAMESPACE, &arguments)?;
+    let set = "--set=createNamespace=true,crds.install=false";
+    let rendered = control_plane.helm()?.release("template", NAMESPACE, &[set])?;
     let plain = fs::read_to_string(format!("{ROOT}/deploy/weir.yaml"))?;
     // After a line that says where it comes from.
     let (_, plain) = plain.split_once('\n').unwrap_or_default();

@@ -24,7 +24,7 @@ fn g04_agents_that_are_to_detach_leave_nothing_on_their_nodes() -> Result<()> {
         }
 
         let helm = cluster.control_plane.helm()?;
-        let rendered = helm.render(NAMESPACE, &["--set=agent.detach=true", "--kube-version=1.30"])?;
+        let rendered = helm.render(NAMESPACE, &["--set=agent.detach=true"])?;
         let kubectl = cluster.control_plane.kubectl();
         kubectl.run_with("apply --server-side --force-conflicts", &rendered.list())?;
         let applied = kubectl.get(&format!("daemonset weir-agent -n {NAMESPACE}"))?;

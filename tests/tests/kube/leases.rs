@@ -21,7 +21,7 @@ fn g06_a_controller_leads_by_the_lease_that_the_chart_names() -> Result<()> {
             ("controller.replicas=2", "weir-controller"),
             ("controller.lease=of.another-name", "of.another-name"),
         ] {
-            let rendered = helm.render(NAMESPACE, &["--set", set, "--kube-version=1.30"])?;
+            let rendered = helm.render(NAMESPACE, &["--set", set])?;
             kubectl.run_with("apply --server-side --force-conflicts", &rendered.list())?;
             let around = deploy::beside_the_api(&image, cluster, &names)?;
             let mut leader = deploy::start_controller(&rendered, &around)?;

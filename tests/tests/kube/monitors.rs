@@ -55,7 +55,7 @@ fn g05_openelbs_metrics_are_served_where_the_service_monitors_lead() -> Result<(
         let set = "--set=openelbMetrics=true,agent.monitorEnable=true,controller.monitorEnable=true";
         let with_operator = "--api-versions=monitoring.coreos.com/v1/ServiceMonitor";
         let helm = cluster.control_plane.helm()?;
-        let rendered = helm.render(NAMESPACE, &[set, with_operator, "--kube-version=1.30"])?;
+        let rendered = helm.render(NAMESPACE, &[set, with_operator])?;
         let kubectl = cluster.control_plane.kubectl().clone();
         kubectl.apply(crate::chart::SERVICE_MONITORS)?;
         kubectl.run_with("apply --server-side --force-conflicts", &rendered.list())?;

@@ -17,7 +17,7 @@ fn start_controller(cluster: &Cluster) -> Result<Process> {
     let control_plane = &cluster.control_plane;
     let kubectl = control_plane.kubectl();
     kubectl.run(&format!("create namespace {OPENELB}"))?;
-    let rendered = control_plane.helm()?.render(OPENELB, &["--kube-version=1.30"])?;
+    let rendered = control_plane.helm()?.render(OPENELB, &[])?;
     kubectl.run_with("apply --server-side --force-conflicts", &rendered.list())?;
     let rights = control_plane.kubectl_as(OPENELB, "weir-controller")?;
     let program = agent::binary();
