@@ -10,6 +10,8 @@ use tests::{
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const NAMESPACE: &str = "weir-system";
+/// Kind and name of what has pods.
+const WORKLOADS: [(&str, &str); 2] = [("DaemonSet", "weir-agent"), ("Deployment", "weir-controller")];
 
 /// What a cluster with Prometheus' operator has; of its ServiceMonitors the tests need no more than that they are taken.
 pub const SERVICE_MONITORS: &str = "
@@ -62,7 +64,7 @@ fn g01_what_the_chart_renders_is_taken_by_the_api_server() -> Result<()> {
 
 /// What the containers are started with is what the program knows.
 fn arguments_are_known(rendered: &Manifests) -> Result<()> {
-    for (kind, name) in [("DaemonSet", "weir-agent"), ("Deployment", "weir-controller")] {
+    for (kind, name) in WORKLOADS {
         let pod = &rendered.object(kind, name)?["spec"]["template"]["spec"];
         for list in ["initContainers", "containers"] {
             for container in pod[list].as_array().into_iter().flatten() {
@@ -132,6 +134,7 @@ fn g01_values_that_mean_nothing_are_named_and_senseless_ones_refused() -> Result
         "speaker.layer2",
         "speaker.memberlistSecret",
         "speaker.nodeSelector",
+        "speaker.resources.limits",
         "speaker.tolerations",
         "speaker.vip",
     ] {
@@ -147,7 +150,8 @@ fn g01_values_that_mean_nothing_are_named_and_senseless_ones_refused() -> Result
     let spec = &agent["spec"]["template"]["spec"];
     let arguments = &spec["containers"][0]["args"];
     ensure!(spec["containers"][0]["image"] == "mirror.example/weir:0.1.0", "{spec}");
-    ensure!(spec["containers"][0]["resources"]["limits"]["cpu"] == "500m", "{spec}");
+    let requests = json!({"requests": {"cpu": "100m", "memory": "100Mi"}});
+    ensure!(spec["containers"][0]["resources"] == requests, "{spec}");
     ensure!(spec["priorityClassName"] == "system-node-critical", "{spec}");
     ensure!(spec["tolerations"] == json!([{"operator": "Exists"}]), "{spec}");
     ensure!(
@@ -187,6 +191,7 @@ fn g01_values_that_mean_nothing_are_named_and_senseless_ones_refused() -> Result
         ("agent.tunnelPort=70000", "/agent/tunnelPort"),
         ("controller.replicas=-1", "/controller/replicas"),
         ("controller.lease=weir-agent-node-1", "/controller/lease"),
+        ("global.imagePullSecrets[0].nam=mirror", "/global/imagePullSecrets/0"),
     ] {
         let refused = helm.render(NAMESPACE, &["--set", wrong]);
         let message = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
@@ -289,6 +294,21 @@ fn g07_the_rights_are_those_of_the_tests() -> Result<()> {
                 rights.contains(object),
                 "the chart has no such {object}, but {rights:?}"
             );
+        }
+    }
+    Ok(())
+}
+
+/// [G01] Secrets for the registry are objects, or names as OpenELB's chart takes them.
+#[test]
+fn g01_pods_have_the_secrets_of_the_registry_in_either_form() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let helm = control_plane.helm()?;
+    for (values, secret) in [(values("openelb"), "mirror"), (values("everything"), "registry")] {
+        let rendered = helm.render(NAMESPACE, &[&values])?;
+        for (kind, name) in WORKLOADS {
+            let secrets = &rendered.object(kind, name)?["spec"]["template"]["spec"]["imagePullSecrets"];
+            ensure!(*secrets == json!([{"name": secret}]), "{name}: {secrets}");
         }
     }
     Ok(())

@@ -17,13 +17,27 @@ app.kubernetes.io/component: {{ . }}
 {{- with $registry }}{{ . }}/{{ end }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* The values of the agent, with those of `speaker` that mean the same here over them. */}}
+{{/* Secrets for the registry: objects with a name, as a pod has them, or names alone, as in OpenELB's chart. */}}
+{{- define "weir.pullSecrets" -}}
+{{- with .Values.global.imagePullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ if kindIs "string" . }}{{ . | quote }}{{ else }}{{ .name | quote }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The values of the agent, with those of `speaker` that mean the same here over them. Limits do not: OpenELB's chart has 500m and
+500Mi for a speaker, and an agent's maps count as its memory. */}}
 {{- define "weir.agent" -}}
 {{- $agent := deepCopy .Values.agent -}}
-{{- range $name := list "enable" "monitorEnable" "monitorPort" "priorityClass" "resources" -}}
+{{- range $name := list "enable" "monitorEnable" "monitorPort" "priorityClass" -}}
 {{- if hasKey $.Values.speaker $name -}}
 {{- $_ := set $agent $name (get $.Values.speaker $name) -}}
 {{- end -}}
+{{- end -}}
+{{- with omit (default dict .Values.speaker.resources) "limits" -}}
+{{- $_ := set $agent "resources" . -}}
 {{- end -}}
 {{- toYaml $agent -}}
 {{- end }}
@@ -65,6 +79,9 @@ controller.image: the image is Weir's own; see image
 {{- end }}
 {{- if hasKey .Values.controller "webhookPort" }}
 controller.webhookPort: the Service is on 443 whatever the pod's port is
+{{- end }}
+{{- if hasKey (default dict .Values.speaker.resources) "limits" }}
+speaker.resources.limits: they fit a speaker; an agent's maps count as its memory, too; see agent.resources
 {{- end }}
 {{- $reasons := dict
       "image" "the image is Weir's own; see image"
