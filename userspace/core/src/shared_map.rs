@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, iter, mem, ops::Index, sync::Arc};
 pub use walk::Iter;
 
-/// Entries of a run at most; when there would be more it becomes two.
+/// Entries of a run at most; when one is to get more, it becomes two.
 const LONGEST: usize = 64;
 /// Two neighbours that have no more together become one.
 const SHORT: usize = LONGEST / 4;
@@ -117,29 +117,36 @@ impl<K: Ord, V> SharedMap<K, V> {
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     /// Puts a value in; gives the one that was there.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let (mut run, place) = self.find(&key);
-        let mut place = match place {
-            Ok(place) => {
+        match self.find(&key) {
+            (run, Ok(place)) => {
                 let (_, held) = Arc::make_mut(&mut self.runs[run]).get_mut(place)?;
-                return Some(mem::replace(held, value));
+                Some(mem::replace(held, value))
             }
-            Err(place) => place,
-        };
+            (run, Err(place)) => {
+                self.insert_at(run, place, (key, value));
+                None
+            }
+        }
+    }
+
+    /// Puts an entry where [`Self::find`] would have it; gives the run and the place there that it got.
+    fn insert_at(&mut self, mut run: usize, mut place: usize, entry: (K, V)) -> (usize, usize) {
         if run == self.runs.len() {
-            // Behind everything.
-            match run.checked_sub(1) {
-                Some(last) => (run, place) = (last, self.runs[last].len()),
-                None => self.runs.push(Arc::default()),
+            // Behind everything. Where entries come in order, all runs but the last are full.
+            match self.runs.last() {
+                Some(last) if last.len() < LONGEST => (run, place) = (run - 1, last.len()),
+                _ => self.runs.push(Arc::default()),
+            }
+        } else if self.runs[run].len() == LONGEST {
+            let second = Arc::make_mut(&mut self.runs[run]).split_off(LONGEST / 2);
+            self.runs.insert(run + 1, Arc::new(second));
+            if place > LONGEST / 2 {
+                (run, place) = (run + 1, place - LONGEST / 2);
             }
         }
-        let entries = Arc::make_mut(&mut self.runs[run]);
-        entries.insert(place, (key, value));
-        if entries.len() > LONGEST {
-            let second = entries.split_off(LONGEST / 2);
-            self.runs.insert(run + 1, Arc::new(second));
-        }
+        Arc::make_mut(&mut self.runs[run]).insert(place, entry);
         self.len += 1;
-        None
+        (run, place)
     }
 
     /// Takes an entry out.
@@ -173,10 +180,11 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     where
         V: Default,
     {
-        if !self.contains_key(&key) {
-            self.insert(key.clone(), V::default());
-        }
-        self.get_mut(&key).expect("it is there now")
+        let (run, place) = match self.find(&key) {
+            (run, Ok(place)) => (run, place),
+            (run, Err(place)) => self.insert_at(run, place, (key, V::default())),
+        };
+        &mut Arc::make_mut(&mut self.runs[run])[place].1
     }
 
     /// Makes one of a run and the next if both are short.

@@ -6,6 +6,8 @@ enum Act {
     Insert(u16, u8),
     Remove(u16),
     Change(u16, u8),
+    /// One more, of none too.
+    Count(u16),
     /// From here on changes are counted.
     Mark,
 }
@@ -16,6 +18,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => (key(), 0..3_u8).prop_map(|(key, value)| Act::Insert(key, value)),
         4 => key().prop_map(Act::Remove),
         2 => (key(), 0..3_u8).prop_map(|(key, value)| Act::Change(key, value)),
+        2 => key().prop_map(Act::Count),
         1 => Just(Act::Mark),
     ]
 }
@@ -59,6 +62,10 @@ proptest! {
                 Act::Change(key, value) => {
                     assert_eq!(map.get_mut(&key).map(|held| *held = value), model.get_mut(&key).map(|held| *held = value));
                 }
+                Act::Count(key) => {
+                    *map.or_default(key) += 1;
+                    *model.entry(key).or_default() += 1;
+                }
                 Act::Mark => marks.push(now.clone()),
             }
         }
@@ -82,4 +89,14 @@ fn copies_share_all_but_the_run_that_changed() {
         .zip(&other.runs)
         .filter(|(one, other)| Arc::ptr_eq(one, other));
     assert_eq!((map.runs.len(), shared.count()), (16, 15));
+}
+
+#[test]
+fn keys_that_come_in_order_fill_their_runs() {
+    let mut map = SharedMap::new();
+    for key in 0..1000 {
+        map.insert(key, key);
+    }
+    let room: Vec<_> = map.runs.iter().map(|run| (run.len(), run.capacity())).collect();
+    assert_eq!(room, [&[(LONGEST, LONGEST); 15][..], &[(40, 64)]].concat());
 }

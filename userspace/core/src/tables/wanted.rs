@@ -36,7 +36,7 @@ pub(super) struct Wanted {
     /// How many frontends ask for tables of each size.
     sizes: BTreeMap<usize, usize>,
     /// What frontends say of backends, and how many of them.
-    uses: BTreeMap<Use, u32>,
+    uses: SharedMap<Use, u32>,
     /// The name that comes before all others.
     no_node: Arc<str>,
 }
@@ -128,7 +128,7 @@ impl Wanted {
         }
         for new in next.difference(&last) {
             touched.push(new.key);
-            *self.uses.entry(new.clone()).or_default() += 1;
+            *self.uses.or_default(new.clone()) += 1;
         }
     }
 
@@ -197,7 +197,7 @@ impl Wanted {
         };
         let mut uses = self
             .uses
-            .range(first..)
+            .iter_from(&first)
             .map(|(one, _)| one)
             .take_while(|one| one.key == *key);
         let first = uses.next()?;
