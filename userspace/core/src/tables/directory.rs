@@ -26,10 +26,54 @@ pub(super) struct Directory {
     stale: Vec<u32>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Placed {
     slot: u32,
-    entry: DirectoryEntry,
+    entry: Entry,
+}
+
+/// What is known of an entry besides its key; there are a hundred thousand of them.
+#[derive(Clone, Debug)]
+enum Entry {
+    /// The rest is zero.
+    Plain { kind: u8, id: u32 },
+    /// One with rows or policies.
+    Whole(Box<DirectoryEntry>),
+}
+
+impl Entry {
+    /// Room for one.
+    const FREE: Self = Self::Plain {
+        kind: kind::FREE,
+        id: 0,
+    };
+
+    fn new(entry: &DirectoryEntry) -> Self {
+        let plain = Self::Plain {
+            kind: entry.kind,
+            id: entry.id,
+        };
+        if plain.whole(&Key::from(entry)) == *entry {
+            plain
+        } else {
+            Self::Whole(Box::new(*entry))
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Plain { kind, .. } => *kind,
+            Self::Whole(entry) => entry.kind,
+        }
+    }
+
+    /// As the map has it, for this key.
+    fn whole(&self, key: &Key) -> DirectoryEntry {
+        match self {
+            Self::Plain { kind, id } => key.entry(*kind, *id),
+            Self::Whole(entry) => **entry,
+        }
+    }
 }
 
 fn bucket(key: &Key) -> u32 {
@@ -59,9 +103,8 @@ impl Directory {
             let key = Key::from(entry);
             let found = adopted.slot(&key, adopted.displacement[bucket(&key) as usize]) == slot;
             if found && keep(&key, entry) {
-                adopted
-                    .placed
-                    .insert((bucket(&key), key), Placed { slot, entry: *entry });
+                let entry = Entry::new(entry);
+                adopted.placed.insert((bucket(&key), key), Placed { slot, entry });
             } else {
                 adopted.stale.push(slot);
             }
@@ -107,7 +150,10 @@ impl Directory {
             self.insert(bucket, keys, &slots);
             return true;
         }
-        let present: Vec<(Key, Placed)> = self.in_bucket(bucket).map(|(key, placed)| (*key, *placed)).collect();
+        let present: Vec<(Key, Placed)> = self
+            .in_bucket(bucket)
+            .map(|(key, placed)| (*key, placed.clone()))
+            .collect();
         let all: Vec<Key> = present
             .iter()
             .map(|(key, _)| *key)
@@ -116,14 +162,15 @@ impl Directory {
         let fitting = (0..DIRECTORY_SLOTS).find_map(|value| Some((value, self.fit(&all, value)?)));
         let Some((value, slots)) = fitting else { return false };
         self.insert(bucket, &all, &slots);
-        for ((key, old), &slot) in present.iter().zip(&slots) {
-            if old.entry.kind == kind::FREE {
+        for ((key, old), &slot) in present.into_iter().zip(&slots) {
+            if old.entry.kind() == kind::FREE {
                 self.taken[old.slot as usize] = false;
                 continue;
             }
-            self.placed.insert((bucket, *key), Placed { slot, entry: old.entry });
             self.stale.push(old.slot);
-            writes.push(Write::Directory { slot, entry: old.entry });
+            let entry = old.entry.whole(&key);
+            writes.push(Write::Directory { slot, entry });
+            self.placed.insert((bucket, key), Placed { slot, ..old });
         }
         self.displacement[bucket as usize] = value;
         writes.push(Write::Displacement { index: bucket, value });
@@ -150,13 +197,8 @@ impl Directory {
     fn insert(&mut self, bucket: u32, keys: &[Key], slots: &[u32]) {
         for (key, &slot) in keys.iter().zip(slots) {
             self.taken[slot as usize] = true;
-            self.placed.insert(
-                (bucket, *key),
-                Placed {
-                    slot,
-                    entry: DirectoryEntry::default(),
-                },
-            );
+            let entry = Entry::FREE;
+            self.placed.insert((bucket, *key), Placed { slot, entry });
         }
     }
 
@@ -179,7 +221,7 @@ impl Directory {
 
     /// The kind of a key's entry, if it has one or room for one.
     pub fn kind(&self, key: &Key) -> Option<u8> {
-        self.placed.get(&(bucket(key), *key)).map(|placed| placed.entry.kind)
+        self.placed.get(&(bucket(key), *key)).map(|placed| placed.entry.kind())
     }
 
     /// Writes the entry of a key that has room; nothing if it is there already.
@@ -188,10 +230,11 @@ impl Directory {
         let Some(Placed { slot, entry: held }) = self.placed.get_mut(&(bucket(&key), key)) else {
             return;
         };
-        if *held == entry {
+        let changed = held.whole(&key);
+        if changed == entry {
             return;
         }
-        let changed = std::mem::replace(held, entry);
+        *held = Entry::new(&entry);
         // A frontend that is there stays open while it changes: these words can be stored one by one.
         let with_rows = DirectoryEntry {
             rows: entry.rows,
@@ -219,7 +262,7 @@ impl Directory {
             return;
         };
         self.taken[slot as usize] = false;
-        if entry.kind != kind::FREE {
+        if entry.kind() != kind::FREE {
             writes.push(Write::Directory {
                 slot,
                 entry: DirectoryEntry::default(),

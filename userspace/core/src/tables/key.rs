@@ -73,6 +73,18 @@ impl Key {
         }
     }
 
+    /// An entry of `DIRECTORY` without rows and policies.
+    pub fn entry(&self, kind: u8, id: u32) -> DirectoryEntry {
+        DirectoryEntry {
+            address: self.address,
+            port: self.port,
+            protocol: self.protocol,
+            kind,
+            id,
+            ..DirectoryEntry::default()
+        }
+    }
+
     /// The hash the kernel looks the key up by.
     pub fn hash(&self) -> u64 {
         hash::directory(

@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
-use weir_common::abi::{DirectoryEntry, kind, protocol};
+use weir_common::abi::{kind, protocol};
 
 /// The keys that a step looks at, with what each is to be.
 type Touched = BTreeMap<Key, Option<Role>>;
@@ -150,7 +150,7 @@ impl Tables {
                 Some(Role::Frontend | Role::Vip) | None => continue,
             };
             if let Some(id) = id {
-                self.directory.set(entry(key, kind, id), writes);
+                self.directory.set(key.entry(kind, id), writes);
             }
         }
     }
@@ -173,7 +173,7 @@ impl Tables {
         step.forget_in = self.frontends.forget_in(settings);
         for (key, _) in touched.iter().filter(|(_, role)| **role == Some(Role::Vip)) {
             if self.frontends.served().contains_key(&key.address) {
-                directory.set(entry(key, kind::VIP, 0), &mut step.writes);
+                directory.set(key.entry(kind::VIP, 0), &mut step.writes);
             }
         }
     }
@@ -241,17 +241,6 @@ impl Tables {
             without_entry || self.backends.id(key).is_none() && self.wanted.backend(key).is_some()
         };
         self.lacking = touched.into_iter().filter(lacks).map(|(key, _)| key).collect();
-    }
-}
-
-fn entry(key: &Key, kind: u8, id: u32) -> DirectoryEntry {
-    DirectoryEntry {
-        address: key.address,
-        port: key.port,
-        protocol: key.protocol,
-        kind,
-        id,
-        ..DirectoryEntry::default()
     }
 }
 
