@@ -69,6 +69,7 @@ use key::Key;
 use nodes::Nodes;
 pub use programmed::Programmed;
 pub use stack::StackFlows;
+use std::sync::Arc;
 use wanted::Wanted;
 use weir_common::abi::{
     Address, Backend, DirectoryEntry, Node, Past, Responder, ResponderKey, Row, SourcePrefix, kind,
@@ -97,8 +98,9 @@ pub enum Write {
     RemoveSource { key: SourceKey },
     /// `ROWS[index] = row`.
     Row { index: u32, row: Row },
-    /// `ROWS[first..] = rows`: a range that nothing leads to yet. Thousands of frontends have millions of rows.
-    NewRows { first: u32, rows: Box<[Row]> },
+    /// `ROWS[first..] = owners`, none of whom has a former one: a range that nothing leads to yet. Thousands of frontends have
+    /// millions of rows.
+    NewRows { first: u32, owners: Arc<[u32]> },
     /// `HISTORY[index] = past`; one word of it differs from what is there, unless nothing leads to the row yet.
     Past { index: u32, past: Past },
     /// `BACKENDS[id] = backend`.
@@ -131,8 +133,8 @@ pub struct Contents<'a> {
     pub directory: &'a [DirectoryEntry],
     /// `ROWS`; its length is the capacity.
     pub rows: &'a [Row],
-    /// `HISTORY`, as long as `rows`.
-    pub history: &'a [Past],
+    /// Of `HISTORY` what is not empty, with indexes, which go up: it is as long as `rows`, and most rows have no past.
+    pub history: &'a [(u32, Past)],
     /// `BACKENDS`, by id.
     pub backends: &'a [Backend],
     /// `NODES`, by id.

@@ -11,19 +11,22 @@ use super::{
     members::Members,
     policies::with_policy,
     refusal::{Refusal, refused},
-    rendezvous,
     rows::{Rows, Table},
     sources::SourcePrefixes,
     stack::Stack,
     standing::{Memory, Standing},
-    wanted::{Role, Wanted, WantedFrontend, members},
+    wanted::{Role, Wanted, WantedFrontend},
 };
 use crate::{
     SharedMap,
     ascending::Ascending,
     model::{Condition, ObjectRef},
+    plan::Frontend,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use weir_common::abi::{Address, DirectoryEntry, FRONTENDS, kind, policy, protocol};
 
 #[derive(Debug)]
@@ -84,7 +87,7 @@ impl Held {
     /// Whether there is something to do though the plan says what it said before: its table is to have another size, or a
     /// former owner `moved` or is to be forgotten.
     fn is_due(&self, key: &Key, size: usize, moved: &BTreeSet<u32>, settings: &Settings) -> bool {
-        self.from.as_ref().is_none_or(|source| source.size != size)
+        self.from.as_ref().is_none_or(|members| members.size != size)
             || self.table.remembers_any(moved)
             || self.is_to_forget(key, settings)
     }
@@ -334,9 +337,9 @@ impl Frontends {
         settings: &Settings,
         outcome: &mut Outcome<'_>,
     ) -> Option<DirectoryEntry> {
-        let members = members(&frontend.frontend);
+        let planned = &frontend.frontend;
         if !self.held.contains_key(key)
-            && let Err(refusal) = self.enter(key, Members::new(&members, size, backends), outcome.writes)
+            && let Err(refusal) = self.enter(key, planned, size, backends, outcome.writes)
         {
             outcome.refuse(frontend, refusal, format!("{} is not served", frontend.name));
             self.lacking.insert(*key);
@@ -344,11 +347,10 @@ impl Frontends {
         }
         let held = self.held.get_mut(key)?;
         let order = Memory::of(key.protocol).orders(&self.standings);
-        let as_wanted = held.from.as_ref().is_some_and(|source| source.is(&members, size));
+        let as_wanted = held.from.as_ref().is_some_and(|members| members.is(planned, size));
         let spare = shrink && held.table.len() > size;
         if !as_wanted || spare || held.table.len() < size {
-            let source = Members::new(&members, size, backends);
-            let owners = rendezvous::table(&source.members, size);
+            let (owners, members) = Members::choose(planned, size, backends);
             let changed = if spare {
                 self.rows.shrink(&mut held.table, &owners, order, outcome.writes)
             } else {
@@ -357,16 +359,19 @@ impl Frontends {
             if changed {
                 held.changed = Some(settings.now);
             }
-            held.from = Some(source);
-        } else if held.table.remembers_any(moved) {
-            self.rows.review(&mut held.table, order, outcome.writes);
+            held.from = Some(members);
+        } else {
+            held.from.iter_mut().for_each(|members| members.become_of(planned));
+            if held.table.remembers_any(moved) {
+                self.rows.review(&mut held.table, order, outcome.writes);
+            }
         }
         held.changed.get_or_insert(settings.now);
         if held.is_to_forget(key, settings) {
             let order = Memory::Nothing.orders(&self.standings);
             self.rows.review(&mut held.table, order, outcome.writes);
         }
-        let mut lacking = held.from.as_ref().is_none_or(|source| !source.is(&members, size));
+        let mut lacking = held.from.as_ref().is_none_or(|members| !members.is(planned, size));
         if held.table.len() < size {
             (self.short, lacking) = (true, true);
             let rows = held.table.len();
@@ -374,7 +379,11 @@ impl Frontends {
             outcome.refuse(frontend, Refusal::Rows, what);
         }
         let policy = &frontend.frontend.policy;
-        let mut entry = with_policy(entry(key, held.id, &held.table), policy, settings);
+        let entry = DirectoryEntry {
+            rows: held.table.range(),
+            ..key.entry(kind::FRONTEND, held.id)
+        };
+        let mut entry = with_policy(entry, policy, settings);
         entry.policies |= self.stack.flags(key);
         if !self.sources.update(held.id, &policy.sources, outcome.writes) {
             lacking = true;
@@ -391,21 +400,26 @@ impl Frontends {
     }
 
     /// A frontend that was not there.
-    fn enter(&mut self, key: &Key, source: Members, writes: &mut Vec<Write>) -> Result<(), Refusal> {
+    fn enter(
+        &mut self,
+        key: &Key,
+        planned: &Arc<Frontend>,
+        size: usize,
+        backends: &Backends,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), Refusal> {
         if self.ids.free() == 0 {
             return Err(Refusal::Frontends);
         }
-        let Some(table) = self
-            .rows
-            .create(&rendezvous::table(&source.members, source.size), writes)
-        else {
+        let (owners, members) = Members::choose(planned, size, backends);
+        let Some(table) = self.rows.create(&owners, writes) else {
             self.short = true;
             return Err(Refusal::Rows);
         };
         let held = Held {
             id: self.ids.take().ok_or(Refusal::Frontends)?,
             table,
-            from: Some(source),
+            from: Some(members),
             changed: None,
             served: false,
             noted: Vec::new(),
@@ -440,7 +454,7 @@ impl Frontends {
                 }
                 self.ids.retire(gone.id);
                 self.sources.remove(gone.id);
-                self.rows.remove(gone.table);
+                self.rows.remove(&gone.table);
             }
         }
     }
@@ -468,16 +482,4 @@ impl Frontends {
 
 fn is_udp(key: &Key) -> bool {
     key.protocol == protocol::UDP
-}
-
-fn entry(key: &Key, id: u32, table: &Table) -> DirectoryEntry {
-    DirectoryEntry {
-        address: key.address,
-        port: key.port,
-        protocol: key.protocol,
-        kind: kind::FRONTEND,
-        id,
-        rows: table.range(),
-        ..DirectoryEntry::default()
-    }
 }

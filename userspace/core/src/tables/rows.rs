@@ -29,7 +29,11 @@
 //! [`Memory`]: super::standing::Memory
 
 use super::{Write, owners::Owners, ranges::Ranges};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 use weir_common::abi::{Past, Row, RowRange};
 
 /// All rows of all frontends.
@@ -46,7 +50,10 @@ pub(super) struct Rows {
 #[derive(Debug)]
 pub(super) struct Table {
     base: u32,
-    rows: Vec<Row>,
+    /// The owner of each row; shared with the write that fills them, until that is done.
+    current: Arc<[u32]>,
+    /// The owner before, by index; what is beyond the end is 0, as it is for all rows of a frontend that never changed.
+    previous: Vec<u32>,
     /// By index; what is beyond the end is empty, as it is for rows that changed once at most.
     past: Vec<Past>,
     /// How often each id is a former owner.
@@ -58,13 +65,13 @@ impl Table {
     pub fn range(&self) -> RowRange {
         RowRange {
             base: self.base,
-            mask: self.rows.len() as u32 - 1,
+            mask: self.current.len() as u32 - 1,
         }
     }
 
     /// Number of rows, a power of two.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.current.len()
     }
 
     /// Whether any row remembers a former owner.
@@ -82,25 +89,55 @@ impl Table {
         !ids.is_empty() && self.former.keys().any(|id| ids.contains(id))
     }
 
-    fn order(&self) -> u32 {
-        self.rows.len().ilog2()
-    }
-
     fn owners(&self, index: usize) -> Owners {
         Owners {
-            row: self.rows[index],
+            row: Row {
+                current: self.current[index],
+                previous: self.previous.get(index).copied().unwrap_or_default(),
+            },
             past: self.past.get(index).copied().unwrap_or_default(),
         }
     }
 
     fn put(&mut self, index: usize, owners: &Owners) {
-        self.rows[index] = owners.row;
-        if index >= self.past.len() && owners.past != Past::default() {
-            self.past.resize(index + 1, Past::default());
+        let Row { current, previous } = owners.row;
+        if self.current[index] != current {
+            Arc::make_mut(&mut self.current)[index] = current;
         }
-        if let Some(past) = self.past.get_mut(index) {
-            *past = owners.past;
+        let length = self.len();
+        put(&mut self.previous, length, index, previous);
+        put(&mut self.past, length, index, owners.past);
+    }
+
+    /// Takes note that a row's owners are others now.
+    fn recount(&mut self, held: &Owners, next: Option<&Owners>) {
+        for id in held.former() {
+            if let Some(count) = self.former.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.former.remove(&id);
+                }
+            }
         }
+        next.into_iter().for_each(|next| self.count(next));
+        if self.former.is_empty() {
+            (self.previous, self.past) = (Vec::new(), Vec::new());
+        }
+    }
+
+    fn count(&mut self, owners: &Owners) {
+        owners.former().for_each(|id| *self.former.entry(id).or_default() += 1);
+    }
+}
+
+/// Sets one of `length` values, of which only those up to the last that is not the default one may be there.
+fn put<T: Copy + Default + PartialEq>(values: &mut Vec<T>, length: usize, index: usize, value: T) {
+    if index >= values.len() && value != T::default() {
+        values.reserve_exact(length - values.len());
+        values.resize(index + 1, T::default());
+    }
+    if let Some(held) = values.get_mut(index) {
+        *held = value;
     }
 }
 
@@ -114,41 +151,44 @@ impl Rows {
         }
     }
 
-    /// Takes over a range found in the maps; `None` if it cannot be one. Ids that `known` does not have are left out.
+    /// Takes over a range found in the maps; `None` if it cannot be one. Ids that `known` does not have are left out. `pasts` are
+    /// those that are not empty, in order.
     pub fn adopt(
         &mut self,
         range: RowRange,
         rows: &[Row],
-        history: &[Past],
+        pasts: &[(u32, Past)],
         known: impl Fn(u32) -> bool,
         repairs: &mut Vec<Write>,
     ) -> Option<Table> {
         let length = range.mask.checked_add(1).filter(|length| length.is_power_of_two())?;
-        let within = range.base as usize..range.base as usize + length as usize;
-        let (rows, history) = (rows.get(within.clone())?, history.get(within)?);
+        let rows = rows.get(range.base as usize..range.base as usize + length as usize)?;
         if !self.ranges.claim(range.base, length.ilog2()) {
             return None;
         }
-        let mut sound = Vec::with_capacity(rows.len());
-        for (index, (&row, &past)) in (range.base..).zip(rows.iter().zip(history)) {
-            let found = Owners { row, past };
-            let repaired = found.sound(&known);
-            found.change(&repaired, index, repairs);
-            sound.push(repaired);
+        let indexes = range.base..range.base + length;
+        let mut owners: Vec<Owners> = rows
+            .iter()
+            .map(|&row| Owners {
+                row,
+                past: Past::default(),
+            })
+            .collect();
+        for (index, past) in within(pasts, &indexes) {
+            owners[(index - range.base) as usize].past = *past;
         }
-        Some(self.table(range.base, &sound))
+        for (index, found) in indexes.zip(&mut owners) {
+            let sound = found.sound(&known);
+            found.change(&sound, index, repairs);
+            *found = sound;
+        }
+        Some(self.table(range.base, &owners))
     }
 
-    /// Clears the past of rows that no frontend has been adopted with.
-    pub fn clear_unused(&self, history: &[Past], repairs: &mut Vec<Write>) {
+    /// Clears the past of rows that no frontend has been adopted with; `pasts` as for [`Rows::adopt`].
+    pub fn clear_unused(&self, pasts: &[(u32, Past)], repairs: &mut Vec<Write>) {
         for range in self.ranges.unused() {
-            let found = (range.start..).zip(
-                history
-                    .get(range.start as usize..range.end as usize)
-                    .unwrap_or_default(),
-            );
-            let stale = found.filter(|(_, past)| **past != Past::default());
-            repairs.extend(stale.map(|(index, _)| cleared(index)));
+            repairs.extend(within(pasts, &range).iter().map(|(index, _)| cleared(*index)));
         }
     }
 
@@ -184,7 +224,7 @@ impl Rows {
         if let Some(base) = grown {
             let rows: Vec<Owners> = (0..owners.len()).map(|index| succeed(table, index)).collect();
             let grown = self.fill(base, &rows, writes);
-            self.remove(std::mem::replace(table, grown));
+            self.remove(&std::mem::replace(table, grown));
         } else {
             for index in 0..table.len() {
                 let next = succeed(table, index);
@@ -223,34 +263,31 @@ impl Rows {
         }
         while table.len() > size {
             let half = table.len() / 2;
-            let mut spare = Table {
-                base: table.base + half as u32,
-                rows: table.rows[half..].to_vec(),
-                past: Vec::new(),
-                former: BTreeMap::new(),
-            };
-            for index in half..table.len() {
-                let owners = table.owners(index);
-                spare.put(index - half, &owners);
-                discount(&mut table.former, &owners);
-            }
-            table.rows.truncate(half);
+            let spare: Vec<Owners> = (half..table.len()).map(|index| table.owners(index)).collect();
+            spare.iter().for_each(|owners| table.recount(owners, None));
+            table.current = table.current[..half].into();
+            table.previous.truncate(half);
             table.past.truncate(half);
-            self.remove(spare);
+            self.retire(table.base + half as u32, &spare);
         }
         changed
     }
 
     /// Retires the rows of a frontend that nothing leads to any more.
-    pub fn remove(&mut self, table: Table) {
-        for index in 0..table.len() {
-            let owners = table.owners(index);
+    pub fn remove(&mut self, table: &Table) {
+        let rows: Vec<Owners> = (0..table.len()).map(|index| table.owners(index)).collect();
+        self.retire(table.base, &rows);
+    }
+
+    /// Retires a range with these rows.
+    fn retire(&mut self, base: u32, rows: &[Owners]) {
+        for (index, owners) in (base..).zip(rows) {
             owners.all().for_each(|id| self.references[id as usize] -= 1);
             if owners.past != Past::default() {
-                self.stale.push(table.base + index as u32);
+                self.stale.push(index);
             }
         }
-        self.ranges.retire(table.base, table.order());
+        self.ranges.retire(base, rows.len().ilog2());
     }
 
     /// Makes the retired rows available.
@@ -275,26 +312,30 @@ impl Rows {
     }
 
     fn fill(&mut self, base: u32, rows: &[Owners], writes: &mut Vec<Write>) -> Table {
-        let pasts = (base..).zip(rows).map(|(index, owners)| (index, owners.past));
-        let pasts = pasts.filter(|(_, past)| *past != Past::default());
-        writes.extend(pasts.map(|(index, past)| Write::Past { index, past }));
+        let table = self.table(base, rows);
+        let indexed = || (base..).zip(rows);
+        let pasts = indexed().filter(|(_, owners)| owners.past != Past::default());
+        writes.extend(pasts.map(|(index, Owners { past, .. })| Write::Past { index, past: *past }));
         writes.push(Write::NewRows {
             first: base,
-            rows: rows.iter().map(|owners| owners.row).collect(),
+            owners: table.current.clone(),
         });
-        self.table(base, rows)
+        let changed = indexed().filter(|(_, owners)| owners.row.previous != 0);
+        writes.extend(changed.map(|(index, Owners { row, .. })| Write::Row { index, row: *row }));
+        table
     }
 
     fn table(&mut self, base: u32, rows: &[Owners]) -> Table {
         let mut table = Table {
             base,
-            rows: vec![Row::default(); rows.len()],
+            current: rows.iter().map(|owners| owners.row.current).collect(),
+            previous: Vec::new(),
             past: Vec::new(),
             former: BTreeMap::new(),
         };
         for (index, owners) in rows.iter().enumerate() {
             owners.all().for_each(|id| self.references[id as usize] += 1);
-            count(&mut table.former, owners);
+            table.count(owners);
             table.put(index, owners);
         }
         table
@@ -307,31 +348,21 @@ impl Rows {
         }
         held.all().for_each(|id| self.references[id as usize] -= 1);
         next.all().for_each(|id| self.references[id as usize] += 1);
-        discount(&mut table.former, &held);
-        count(&mut table.former, next);
         table.put(index, next);
+        table.recount(&held, Some(next));
         held.change(next, table.base + index as u32, writes);
     }
+}
+
+/// Those of the rows in `range`.
+fn within<'a>(pasts: &'a [(u32, Past)], range: &Range<u32>) -> &'a [(u32, Past)] {
+    let before = |end: u32| pasts.partition_point(|(index, _)| *index < end);
+    &pasts[before(range.start)..before(range.end)]
 }
 
 fn cleared(index: u32) -> Write {
     Write::Past {
         index,
         past: Past::default(),
-    }
-}
-
-fn count(former: &mut BTreeMap<u32, u32>, owners: &Owners) {
-    owners.former().for_each(|id| *former.entry(id).or_default() += 1);
-}
-
-fn discount(former: &mut BTreeMap<u32, u32>, owners: &Owners) {
-    for id in owners.former() {
-        if let Some(count) = former.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                former.remove(&id);
-            }
-        }
     }
 }

@@ -58,7 +58,7 @@ impl std::fmt::Debug for Maps {
 pub struct Shown {
     directory: Mapped<DirectoryEntry>,
     rows: Mapped<Row>,
-    history: Mapped<Past>,
+    history: Vec<(u32, Past)>,
     backends: Mapped<Backend>,
     displacement: Vec<u32>,
     responders: Vec<(ResponderKey, Responder)>,
@@ -134,7 +134,7 @@ impl Maps {
         Ok(Shown {
             directory: self.directory.whole()?,
             rows: self.rows.whole()?,
-            history: self.history.whole()?,
+            history: self.pasts()?,
             backends: self.backends.whole()?,
             sources: sources
                 .collect::<Result<_, _>>()
@@ -146,6 +146,18 @@ impl Maps {
         })
     }
 
+    /// Those that are not empty, by row. The array has 128 MiB, so it is looked through part by part.
+    fn pasts(&self) -> Result<Vec<(u32, Past)>, Error> {
+        let (mut pasts, mut first) = (Vec::new(), 0);
+        for part in self.history.parts() {
+            let part = part?;
+            let indexed = (first..).zip(part.values().iter().copied());
+            pasts.extend(indexed.filter(|(_, past)| *past != Past::default()));
+            first += part.entries();
+        }
+        Ok(pasts)
+    }
+
     /// What the maps hold now; the arrays are shown in place.
     #[must_use]
     pub fn contents<'a>(&'a self, shown: &'a Shown) -> Contents<'a> {
@@ -154,7 +166,7 @@ impl Maps {
             displacement: &shown.displacement,
             directory: shown.directory.values(),
             rows: shown.rows.values(),
-            history: shown.history.values(),
+            history: &shown.history,
             backends: shown.backends.values(),
             nodes: self.nodes.values(),
             responders: &shown.responders,
@@ -211,9 +223,9 @@ impl Maps {
                 .map_err(Error::map("write", "SOURCES")),
             Write::RemoveSource { key } => removed(self.sources.remove(&trie_key(key)), "SOURCES"),
             Write::Row { index, row } => self.set_row(index, row),
-            Write::NewRows { first, ref rows } => {
-                let mut all = (first..).zip(rows);
-                all.try_for_each(|(index, row)| self.set_row(index, *row))
+            Write::NewRows { first, ref owners } => {
+                let mut all = (first..).zip(&**owners);
+                all.try_for_each(|(index, &current)| self.set_row(index, Row { current, previous: 0 }))
             }
             Write::Past { index, past } => {
                 let (history, index) = self.history.at(index)?;

@@ -95,11 +95,11 @@ impl Run {
     }
 
     /// Writes as much of new rows as was done when their writer was killed.
-    fn write_part(&mut self, first: u32, rows: &[Row], part: f64) {
-        let written = (rows.len() as f64 * part) as usize;
+    fn write_part(&mut self, first: u32, owners: &[u32], part: f64) {
+        let written = (owners.len() as f64 * part) as usize;
         self.image.write(&Write::NewRows {
             first,
-            rows: rows[..written].into(),
+            owners: owners[..written].into(),
         });
     }
 
@@ -305,8 +305,8 @@ proptest! {
         run.step(&plans.1, at);
         let served: Vec<FrontendKey> =
             frontends().into_iter().filter(|name| run.image.entry(&Key::from(name)).is_some()).collect();
-        if let Write::NewRows { first, rows } = &writes[at] {
-            run.write_part(*first, rows, part);
+        if let Write::NewRows { first, owners } = &writes[at] {
+            run.write_part(*first, owners, part);
         }
         // What is there now is a bit of both plans.
         run.plans.push(plans.1.clone());
@@ -370,8 +370,8 @@ fn a_table_that_grows_is_as_before_until_all_of_its_rows_are_written() {
         let at = at.expect("it gets more rows");
         run.tables = run.image.adopt();
         run.step(&many, at);
-        if let Write::NewRows { first, rows } = &writes[at] {
-            run.write_part(*first, rows, part);
+        if let Write::NewRows { first, owners } = &writes[at] {
+            run.write_part(*first, owners, part);
         }
         run.tables = run.image.adopt();
         let now = run.image.entry(&Key::from(&name)).copied().expect("it is served");

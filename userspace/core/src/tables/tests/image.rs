@@ -65,9 +65,10 @@ impl Image {
                     .unwrap_or_else(|| panic!("{key:?} is removed and not there"));
             }
             Write::Row { index, row } => self.rows[index as usize] = row,
-            Write::NewRows { first, ref rows } => {
-                let first = first as usize;
-                self.rows[first..first + rows.len()].copy_from_slice(rows);
+            Write::NewRows { first, ref owners } => {
+                for (row, &current) in self.rows[first as usize..].iter_mut().zip(&**owners) {
+                    *row = Row { current, previous: 0 };
+                }
             }
             Write::Past { index, past } => self.history[index as usize] = past,
             Write::Backend { id, backend } => self.backends[id as usize] = backend,
@@ -87,13 +88,15 @@ impl Image {
             .iter()
             .map(|(key, responder)| (*key, *responder))
             .collect();
+        let pasts = (0..).zip(self.history.iter().copied());
+        let history: Vec<_> = pasts.filter(|(_, past)| *past != Past::default()).collect();
         let sources: Vec<_> = self.sources.iter().map(|(key, verdict)| (*key, *verdict)).collect();
         Tables::adopt(&Contents {
             filter: &self.filter,
             displacement: &self.displacement,
             directory: &self.directory,
             rows: &self.rows,
-            history: &self.history,
+            history: &history,
             backends: &self.backends,
             nodes: &self.nodes,
             responders: &responders,
