@@ -16,6 +16,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use std::mem;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -71,10 +72,10 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut wanted: watch::Receiver<Vec<Telling>>, mut leading: watch::Receiver<Leading>) {
-        let mut tellings = Vec::new();
+        let (mut tellings, mut others) = (Vec::new(), true);
         loop {
             // In this order: what is to be told by who leads is not taken for what was before.
-            if wanted.has_changed().unwrap_or(false) {
+            if mem::take(&mut others) {
                 tellings.clone_from(&wanted.borrow_and_update());
             }
             let lead = leading.borrow_and_update().clone();
@@ -87,7 +88,10 @@ impl Writer {
                 self.due.forget();
             }
             tokio::select! {
-                changed = wanted.changed() => if changed.is_err() { return },
+                changed = wanted.changed() => match changed {
+                    Ok(()) => others = true,
+                    Err(_) => return,
+                },
                 changed = leading.changed() => if changed.is_err() { return },
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
