@@ -366,3 +366,40 @@ fn cleared(index: u32) -> Write {
         past: Past::default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_owners_take_room_only_while_there_are_any() {
+        let (mut rows, mut writes) = (Rows::new(8, 10), Vec::new());
+        let mut table = rows.create(&[1, 2, 1, 2], &mut writes).expect("there is room");
+        let room = |table: &Table| (table.previous.capacity(), table.past.capacity());
+        assert_eq!(room(&table), (0, 0));
+        rows.update(&mut table, &[1, 3, 1, 2], |_| Some(0), &mut writes);
+        assert_eq!(room(&table), (4, 0));
+        rows.update(&mut table, &[1, 4, 1, 2], |_| Some(0), &mut writes);
+        assert_eq!(room(&table), (4, 4));
+        rows.review(&mut table, |_| None, &mut writes);
+        assert_eq!(room(&table), (0, 0));
+        assert!(!rows.name(3) && rows.name(4));
+    }
+
+    #[test]
+    fn new_rows_are_shared_with_the_write_that_fills_them_until_they_change() {
+        let (mut rows, mut writes) = (Rows::new(8, 10), Vec::new());
+        let mut table = rows.create(&[1, 2], &mut writes).expect("there is room");
+        let [Write::NewRows { first: 0, owners }] = &*writes else {
+            panic!("{writes:?}")
+        };
+        assert!(Arc::ptr_eq(owners, &table.current));
+        let owners = owners.clone();
+        rows.update(&mut table, &[1, 3], |_| Some(0), &mut writes);
+        assert_eq!(
+            (&*owners, &*table.current),
+            (&[1, 2][..], &[1, 3][..]),
+            "nor what changes it later"
+        );
+    }
+}
