@@ -34,12 +34,13 @@ fn judge(api: &Api<'_>, file: &Path) -> Result<(String, usize)> {
     let objects = objects(file)?;
     let answers: Vec<Answer> = objects.iter().map(|object| api.apply(object)).collect::<Result<_>>()?;
     let taken = || objects.iter().zip(&answers).filter(|(_, answer)| answer.status < 300);
-    let unwarned: Vec<&Object> = taken()
-        .filter(|(_, answer)| answer.warnings.is_empty())
+    // Of what the webhook warns of an Eip, the controller warns, too.
+    let warned: Vec<&Object> = taken()
+        .filter(|(object, answer)| answer.warnings.is_empty() || object.kind() == "Eip")
         .map(|(object, _)| object)
         .collect();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let events = api.wait_for_warnings(&unwarned, &format!("last-of-{stem}"))?;
+    let events = api.wait_for_warnings(&warned, &format!("last-of-{stem}"))?;
     let said = || -> Result<String> {
         let mut text = String::new();
         for (object, answer) in objects.iter().zip(&answers) {

@@ -142,6 +142,31 @@ fn a12_a_second_default_is_told_so_until_it_is_the_only_one() -> Result<()> {
     })
 }
 
+/// [A12] It is served like any other, and told so until somebody says which of the two is meant.
+#[test]
+fn a12_what_is_neither_the_default_nor_not_is_told_so_until_it_is_clear() -> Result<()> {
+    with_controller(|_, kubectl| {
+        let spec = json!({"address": "10.10.2.0/24", "protocol": "layer2", "interface": "eth0"});
+        kubectl.apply(&eip("other", &spec, &json!({DEFAULT: "yes"})))?;
+        let field = format!("metadata.annotations[{DEFAULT}]: `yes` is neither true nor false");
+        let words = ["2 nodes serve it.", &field, "or remove the annotation"];
+        is_ready(kubectl, "other", "True", "UnclearDefault", &words)?;
+        is_warned_of(kubectl, "Eip", "other", "UnclearDefault", &field)?;
+        kubectl.apply(&service("any", &[]))?;
+        is_warned_of(kubectl, "Service", "any", "ConstructRequest", "none is the default")?;
+
+        kubectl.run(&format!("annotate --overwrite eip other {DEFAULT}=True"))?;
+        let message = is_ready(kubectl, "other", "True", "Ready", &["2 nodes serve it."])?;
+        ensure!(!message.contains("default"), "{message}");
+        wait::until("an address of the default", || {
+            let found = kubectl.get("service any")?;
+            let shown = &found["status"]["loadBalancer"]["ingress"][0]["ip"];
+            ensure!(*shown == "10.10.2.0", "{found}");
+            Ok(())
+        })
+    })
+}
+
 /// [B09] The condition of a Service that finds nothing left says where it looked, and turns when something is given back, or comes.
 #[test]
 fn b09_a_service_that_finds_an_eip_full_is_told_so_until_there_is_room() -> Result<()> {

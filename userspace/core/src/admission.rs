@@ -6,7 +6,7 @@
 
 use crate::{
     controller::EipStatus,
-    ipam::{AddressRange, default_annotation, range_of, says_default},
+    ipam::{AddressRange, default_field, range_of, says_default, unclear_default},
     model::{Condition, Eip, ObjectRef, reason},
 };
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub fn refusals(write: &Write<'_>, eips: &BTreeMap<String, Eip>) -> Vec<Conditio
     let range = match range_of(write.after) {
         Ok(range) => range,
         Err(_) if write.before.is_some_and(|before| before.address == write.after.address) => return Vec::new(),
-        Err((field, reason, message)) => return vec![write.refusal(field, reason, message)],
+        Err((field, reason, message)) => return vec![write.refusal(&field, reason, message)],
     };
     let others: Vec<(&str, &Eip, AddressRange)> = eips
         .iter()
@@ -98,8 +98,8 @@ impl Write<'_> {
         let message = format!(
             "Eip {other} is already the default for {family}. Remove the annotation there first, or leave it out here."
         );
-        let field = "metadata.annotations[eip.openelb.kubesphere.io/is-default-eip]";
-        Some(self.refusal(field, reason::SECOND_DEFAULT, message))
+        let field = default_field(&self.after.annotations);
+        Some(self.refusal(&field, reason::SECOND_DEFAULT, message))
     }
 
     /// Addresses in use that it had and will not have.
@@ -140,13 +140,8 @@ pub fn advice(kind: &str, name: &str, annotations: &BTreeMap<String, String>) ->
             "BgpConf {name} is without effect: only the one named default counts"
         )),
         "Eip" => {
-            let (key, value) = default_annotation(annotations)?;
-            let said = ["", "true", "false"].iter().any(|it| value.eq_ignore_ascii_case(it));
-            (!said).then(|| {
-                format!(
-                    "metadata.annotations[{key}]: `{value}` is neither true nor false, so Eip {name} is not the default"
-                )
-            })
+            let unclear = unclear_default(annotations)?;
+            Some(format!("{}: {unclear}", default_field(annotations)))
         }
         _ => None,
     }

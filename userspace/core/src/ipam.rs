@@ -14,7 +14,7 @@ mod request;
 
 pub use allocate::{Allocations, Claim, allocate, is_buggy};
 pub use pools::{Pool, Pools};
-pub(crate) use pools::{default_annotation, range_of, says_default};
+pub(crate) use pools::{default_field, range_of, says_default, unclear_default};
 pub use range::{AddressRange, RangeError};
 
 #[cfg(test)]

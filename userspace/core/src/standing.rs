@@ -212,7 +212,13 @@ fn stops_node(condition: &Condition) -> bool {
 
 /// Whether a condition of an Eip keeps this node from serving it.
 fn stops_eip(condition: &Condition) -> bool {
-    ![reason::SECOND_DEFAULT, reason::NO_ELIGIBLE_NODE, reason::LEFT_TO_CNI].contains(&&*condition.reason)
+    ![
+        reason::SECOND_DEFAULT,
+        reason::UNCLEAR_DEFAULT,
+        reason::NO_ELIGIBLE_NODE,
+        reason::LEFT_TO_CNI,
+    ]
+    .contains(&&*condition.reason)
 }
 
 #[cfg(test)]
@@ -283,6 +289,19 @@ mod tests {
     fn what_is_wrong_with_the_node_is_said_though_it_serves() {
         let standing = standing(&[of_node("node-a", "FlowTableFull"), of_node("node-b", "NoAgent")]);
         assert!(standing.ready && standing.message.contains("FlowTableFull") && !standing.message.contains("node-b"));
+    }
+
+    /// A12.
+    #[test]
+    fn a12_an_eip_that_is_not_the_default_it_says_it_is_or_does_not_say_whether_it_is_is_ready() {
+        let of_eip = |reason: &str| {
+            let object = ObjectRef::cluster_scoped("Eip", "pool");
+            standing(&[Condition::new(object, "field", reason, "what is wrong".into())])
+        };
+        for harmless in [reason::SECOND_DEFAULT, reason::UNCLEAR_DEFAULT] {
+            assert!(of_eip(harmless).ready, "{harmless}");
+        }
+        assert!(!of_eip(reason::OVERLAP).ready);
     }
 
     /// A25.

@@ -196,11 +196,13 @@ impl Event {
 /// The reason of the event about a condition; `pending`: of a Service that has nothing for now.
 pub(super) fn reason_of(condition: &Condition, pending: bool) -> &str {
     match &*condition.reason {
-        reason @ (reason::PROTOCOL_IGNORED
+        reason @ (reason::BALANCER_IGNORED
+        | reason::PROTOCOL_IGNORED
         | reason::NODE_PROXY
         | reason::OTHER_CLASS
         | reason::OTHER_BALANCER
-        | reason::SECOND_DEFAULT) => reason,
+        | reason::SECOND_DEFAULT
+        | reason::UNCLEAR_DEFAULT) => reason,
         reason::NO_EIP | reason::INVALID_ADDRESS if pending => REQUEST_FAILED,
         _ if pending => ASSIGN_FAILED,
         _ if condition.object.kind == "Eip" => EIP_FAILED,

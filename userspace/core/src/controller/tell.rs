@@ -46,6 +46,7 @@ pub(super) struct Told<'a> {
 /// Whether a Service is served in spite of a fault.
 fn is_harmless(reason: &str) -> bool {
     [
+        reason::BALANCER_IGNORED,
         reason::PROTOCOL_IGNORED,
         reason::STOOD_ASIDE,
         reason::SHARED_LOCAL,
@@ -318,8 +319,8 @@ impl<'a> Told<'a> {
         let object = ObjectRef::cluster_scoped("Eip", name);
         let faults = self.faults.get(&object).into_iter().flatten();
         // That keeps nothing of it from being served.
-        let (second, faults): (Vec<&Condition>, Vec<&Condition>) =
-            faults.partition(|fault| fault.reason == reason::SECOND_DEFAULT);
+        let (of_default, faults): (Vec<&Condition>, Vec<&Condition>) =
+            faults.partition(|fault| [reason::SECOND_DEFAULT, reason::UNCLEAR_DEFAULT].contains(&&*fault.reason));
         let not = |reason: &str, message: String| StatusCondition {
             holds: false,
             reason: reason.into(),
@@ -359,11 +360,11 @@ impl<'a> Told<'a> {
             (0, false) => not(NOT_READY, unready_say),
             (count, all) => StatusCondition {
                 holds: true,
-                reason: match eip {
-                    Eip { disabled: true, .. } => "Disabled",
-                    Eip { left_to_cni: true, .. } => reason::LEFT_TO_CNI,
-                    _ if !second.is_empty() => reason::SECOND_DEFAULT,
-                    _ => "Ready",
+                reason: match (eip, of_default.first()) {
+                    (Eip { disabled: true, .. }, _) => "Disabled",
+                    (Eip { left_to_cni: true, .. }, _) => reason::LEFT_TO_CNI,
+                    (_, Some(fault)) => &fault.reason,
+                    (_, None) => "Ready",
                 }
                 .into(),
                 message: match (count, all) {
@@ -373,7 +374,7 @@ impl<'a> Told<'a> {
                 } + &announced_by,
             },
         };
-        for fault in second {
+        for fault in of_default {
             condition.message += &format!(" {}", sentence(&fault.field, &fault.message));
         }
         (condition, fails)

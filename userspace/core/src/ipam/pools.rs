@@ -2,10 +2,10 @@
 
 use super::range::AddressRange;
 use crate::{
-    annotations::DEFAULT,
+    annotations::{DEFAULT, field},
     model::{Condition, Eip, Family, Mode, ObjectRef, ServiceKey, reason},
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 /// One usable Eip.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Pool<'a> {
 }
 
 /// What is wrong with an Eip: field, reason and message of a condition.
-pub(crate) type Fault = (&'static str, &'static str, String);
+pub(crate) type Fault = (Cow<'static, str>, &'static str, String);
 
 /// All usable Eips, by age, then name.
 #[derive(Clone, Debug, Default)]
@@ -59,13 +59,13 @@ impl<'a> Pools<'a> {
             });
             let said = checked.unwrap_or_else(Some);
             conditions.extend(said.map(|(field, reason, message)| {
-                Condition::new(ObjectRef::cluster_scoped("Eip", name), field, reason, message)
+                Condition::new(ObjectRef::cluster_scoped("Eip", name), &field, reason, message)
             }));
         }
         pools
     }
 
-    /// Adds one Eip; has something to say if it is not the default it says it is.
+    /// Adds one Eip; has something to say if it is not the default it says it is, or says neither that it is nor that it is not.
     fn accept(&mut self, name: &'a str, eip: &'a Eip, range: AddressRange) -> Option<Fault> {
         let says_default = says_default(eip);
         let family = range.family();
@@ -76,8 +76,7 @@ impl<'a> Pools<'a> {
                  Remove the annotation from one of the two.",
                 other.name
             );
-            let field = "metadata.annotations[eip.openelb.kubesphere.io/is-default-eip]";
-            (field, reason::SECOND_DEFAULT, message)
+            (reason::SECOND_DEFAULT, message)
         });
         let index = self.pools.len();
         self.pools.push(Pool {
@@ -88,14 +87,16 @@ impl<'a> Pools<'a> {
         });
         self.by_name.insert(name, index);
         self.by_first.insert((family, range.first()), index);
-        second
+        let unclear = || unclear_default(&eip.annotations).map(|message| (reason::UNCLEAR_DEFAULT, message));
+        let (reason, message) = second.or_else(unclear)?;
+        Some((default_field(&eip.annotations).into(), reason, message))
     }
 
     /// Why an Eip with these addresses is refused.
     fn check(&self, name: &str, eip: &Eip, range: AddressRange) -> Result<(), Fault> {
         if eip.mode != Mode::Bgp {
             check_interface(eip.interface.as_deref())
-                .map_err(|message| ("spec.interface", reason::INVALID_INTERFACE, message))?;
+                .map_err(|message| ("spec.interface".into(), reason::INVALID_INTERFACE, message))?;
         }
         if let Some(other) = self.overlapping(&range) {
             let message = format!(
@@ -103,7 +104,7 @@ impl<'a> Pools<'a> {
                  from {name}. Change one of the two so that they are apart.",
                 other.name, other.range
             );
-            return Err(("spec.address", reason::OVERLAP, message));
+            return Err(("spec.address".into(), reason::OVERLAP, message));
         }
         Ok(())
     }
@@ -192,12 +193,26 @@ impl Pool<'_> {
 
 /// Whether an Eip says that it is the default.
 pub(crate) fn says_default(eip: &Eip) -> bool {
-    default_annotation(&eip.annotations).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
+    DEFAULT
+        .value(&eip.annotations)
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
-/// The annotation that says whether an Eip is the default: key and value.
-pub(crate) fn default_annotation(annotations: &BTreeMap<String, String>) -> Option<(&'static str, &str)> {
-    DEFAULT.find(annotations).map(|(name, value)| (name, value.trim()))
+/// The path of the annotation that says whether an Eip is the default.
+pub(crate) fn default_field(annotations: &BTreeMap<String, String>) -> String {
+    let named = DEFAULT.find(annotations);
+    named.map_or_else(|| DEFAULT.field(), |(name, _)| field(name))
+}
+
+/// What to say of an Eip whose annotation means neither that it is the default nor that it is not.
+pub(crate) fn unclear_default(annotations: &BTreeMap<String, String>) -> Option<String> {
+    let value = DEFAULT.value(annotations)?;
+    let clear = ["true", "false"].iter().any(|clear| value.eq_ignore_ascii_case(clear));
+    (!clear).then(|| {
+        format!(
+            "`{value}` is neither true nor false, so this Eip is not the default. Write \"true\" or \"false\", or remove the annotation."
+        )
+    })
 }
 
 /// The addresses of an Eip.
@@ -208,7 +223,7 @@ pub(crate) fn range_of(eip: &Eip) -> Result<AddressRange, Fault> {
              10.1.0.10-10.1.0.20.",
             eip.address
         );
-        ("spec.address", reason::INVALID_RANGE, message)
+        ("spec.address".into(), reason::INVALID_RANGE, message)
     })
 }
 

@@ -79,19 +79,35 @@ pub(super) fn is_ours(service: &Service, rules: &Rules, say: &mut impl FnMut(&st
     }
     let named = annotations::BALANCER.find(&service.annotations).map(|(_, value)| value);
     let annotated = named.is_some_and(|value| ["openelb", "porter"].contains(&value));
+    let other = named.filter(|value| !annotated && !value.trim().is_empty());
+    let mut ignored = |because: &str| {
+        if let Some(other) = other {
+            let message = format!(
+                "the annotation says `{other}`, and this Service is Weir's all the same, as {because}. Write openelb, or remove the \
+                 annotation."
+            );
+            say(&annotations::BALANCER.field(), reason::BALANCER_IGNORED, message);
+        }
+    };
     match service.load_balancer_class.as_deref() {
+        None if rules.adopt_all => {
+            ignored("those that name no class are");
+            true
+        }
         None => {
-            let ours = annotated || rules.adopt_all;
-            if let Some(other) = named.filter(|_| !ours) {
+            if let Some(other) = named.filter(|_| !annotated) {
                 let message = format!(
                     "the annotation says `{other}`, which is not `openelb`, so this Service is left alone. Write openelb, in small \
                      letters, or remove the annotation."
                 );
                 say(&annotations::BALANCER.field(), reason::OTHER_BALANCER, message);
             }
-            ours
+            annotated
         }
-        Some(class) if class == rules.class => true,
+        Some(class) if class == rules.class => {
+            ignored(&format!("its class is `{class}`"));
+            true
+        }
         Some(other) => {
             if annotated {
                 let message = format!(

@@ -116,6 +116,8 @@ pub mod reason {
     pub const INVALID_INTERFACE: &str = "InvalidInterface";
     /// A second Eip of a family says it is the default.
     pub const SECOND_DEFAULT: &str = "SecondDefault";
+    /// What says whether an Eip is the default says neither.
+    pub const UNCLEAR_DEFAULT: &str = "UnclearDefault";
     /// An Eip is to be announced in a way that is not spoken.
     pub const NOT_ANNOUNCED: &str = "NotAnnounced";
     /// An Eip has the label that leaves announcing its addresses to somebody else.
@@ -149,6 +151,8 @@ pub mod reason {
     pub const OTHER_BALANCER: &str = "OtherBalancer";
     /// A Service is annotated for us but has another load balancer class.
     pub const OTHER_CLASS: &str = "OtherClass";
+    /// A Service is ours whatever its annotation names.
+    pub const BALANCER_IGNORED: &str = "BalancerIgnored";
     /// The protocol annotation contradicts the Eip.
     pub const PROTOCOL_IGNORED: &str = "ProtocolIgnored";
     /// A Service asks for OpenELB's node proxy.

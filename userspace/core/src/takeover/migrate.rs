@@ -290,7 +290,8 @@ fn planned(cluster: &Cluster, world: &World, findings: &mut Findings) {
             .services
             .iter()
             .any(|(key, service)| ObjectRef::service(key) == event.object && !service.ingress.is_empty());
-        let unlike = ![reason::PROTOCOL_IGNORED, reason::SHARED_LOCAL].contains(&event.reason.as_str());
+        let harmless = [reason::BALANCER_IGNORED, reason::PROTOCOL_IGNORED, reason::SHARED_LOCAL];
+        let unlike = !harmless.contains(&event.reason.as_str());
         let level = if has && unlike { Level::Problem } else { Level::Warning };
         findings.add(
             level,

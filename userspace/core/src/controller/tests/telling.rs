@@ -149,6 +149,33 @@ fn what_nodes_find_wrong_is_told_once_and_warned_of() {
     );
 }
 
+/// A12: it is served like others, and is not the default.
+#[test]
+fn a12_what_says_neither_that_it_is_the_default_nor_that_it_is_not_is_told_beside_how_it_is_served() {
+    let key = "eip.openelb.kubesphere.io/is-default-eip";
+    let unclear = Eip {
+        annotations: [(key.into(), "yes".into())].into(),
+        ..eip("10.1.0.0/24")
+    };
+    let mut objects = Objects::with(&[("pool", unclear)], &[]);
+    objects.nodes = vec!["a".into()];
+    objects.says("a", "pool", ready(&[]));
+    let words = format!("metadata.annotations[{key}]: `yes` is neither true nor false");
+    let (holds, reason, message) = objects.ready("pool");
+    assert_eq!((holds, &*reason), (true, "UnclearDefault"));
+    assert!(
+        message.starts_with("One node serves it. ") && message.contains(&words),
+        "{message}"
+    );
+    let warned: Vec<_> = plan(&objects.world()).warnings;
+    assert!(
+        matches!(&warned[..], [event] if event.reason == "UnclearDefault" && event.message.starts_with(&words)),
+        "{warned:?}"
+    );
+    objects.eips.get_mut("pool").unwrap().0.annotations.clear();
+    assert_eq!(objects.ready("pool").1, "Ready");
+}
+
 /// A12: it is served, and is not what it says it is, for as long as another is.
 #[test]
 fn a12_a_second_default_is_told_beside_how_it_is_served() {

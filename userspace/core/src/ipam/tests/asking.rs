@@ -59,21 +59,39 @@ fn only_services_of_ours_get_addresses() {
     );
 }
 
-/// B01: a name that is nearly ours is told, where nothing else makes the Service ours.
+/// B01, B03: a name that is not ours is told, also where something else makes the Service ours.
 #[test]
 fn a_misspelt_balancer_is_told() {
-    let misspelt = service(&[("lb.kubesphere.io/v1alpha1", "OpenELB")]);
-    let classed = Service {
-        load_balancer_class: Some("openelb".into()),
-        ..misspelt.clone()
+    let named = |value: &str, class: Option<&str>| Service {
+        load_balancer_class: class.map(str::to_owned),
+        ..service(&[("lb.kubesphere.io/v1alpha1", value)])
     };
+    let services = [
+        ("a-misspelt", named("OpenELB", None)),
+        ("b-classed", named("OpenELB", Some("openelb"))),
+        ("c-classed", named("porter", Some("openelb"))),
+        ("d-classed", named("", Some("openelb"))),
+    ];
+    let mut cluster = cluster([("pool", default_eip("10.1.0.0/29"))], services);
     expect(
-        &cluster(
-            [("pool", default_eip("10.1.0.0/24"))],
-            [("a-misspelt", misspelt), ("b-classed", classed)],
-        ),
-        &[("b-classed", "10.1.0.0")],
-        &["a-misspelt OtherBalancer"],
+        &cluster,
+        &[
+            ("b-classed", "10.1.0.0"),
+            ("c-classed", "10.1.0.1"),
+            ("d-classed", "10.1.0.2"),
+        ],
+        &["a-misspelt OtherBalancer", "b-classed BalancerIgnored"],
+    );
+    cluster.rules.adopt_all = true;
+    expect(
+        &cluster,
+        &[
+            ("a-misspelt", "10.1.0.0"),
+            ("b-classed", "10.1.0.1"),
+            ("c-classed", "10.1.0.2"),
+            ("d-classed", "10.1.0.3"),
+        ],
+        &["a-misspelt BalancerIgnored", "b-classed BalancerIgnored"],
     );
 }
 

@@ -84,6 +84,40 @@ fn eips_that_cannot_be_used_are_refused() {
     );
 }
 
+/// A12: in small letters or not, with spaces or not.
+#[test]
+fn what_says_neither_that_an_eip_is_the_default_nor_that_it_is_not_is_told() {
+    for (name, value, reasons) in [
+        (DEFAULT.0, "yes", &["pool UnclearDefault", "s NoEip"][..]),
+        (
+            "eip.porter.kubesphere.io/is-default-eip",
+            "1",
+            &["pool UnclearDefault", "s NoEip"],
+        ),
+        (DEFAULT.0, " FALSE ", &["s NoEip"]),
+        (DEFAULT.0, " ", &["s NoEip"]),
+    ] {
+        let pool = Eip {
+            annotations: annotations(&[(name, value)]),
+            ..eip("10.1.0.0/24")
+        };
+        let asks = service(&[(POOL, "pool")]);
+        let cluster = cluster([("pool", pool)], [("s", service(&[])), ("t", asks)]);
+        expect(&cluster, &[("t", "10.1.0.0")], reasons);
+    }
+    let unclear = Eip {
+        annotations: annotations(&[("eip.porter.kubesphere.io/is-default-eip", "yes")]),
+        ..eip("10.1.0.0/24")
+    };
+    let mut conditions = Vec::new();
+    drop(Pools::new(&[("pool".to_owned(), unclear)].into(), &mut conditions));
+    assert_eq!(
+        conditions[0].to_string(),
+        "Eip pool, metadata.annotations[eip.porter.kubesphere.io/is-default-eip]: UnclearDefault: `yes` is neither true nor false, so \
+         this Eip is not the default. Write \"true\" or \"false\", or remove the annotation."
+    );
+}
+
 #[test]
 fn a_nodes_own_address_is_never_given_out() {
     let asks = service(&[(ADDRESS, "10.1.0.1")]);
