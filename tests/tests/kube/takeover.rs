@@ -224,6 +224,51 @@ fn a02_b22_what_openelbs_definitions_have_stored_is_taken_over_as_it_is() -> Res
     Ok(())
 }
 
+/// [B28] OpenELB's node proxy keeps no Service once OpenELB is gone; what is others' stays, and so does what a Service has that lives.
+#[test]
+fn b28_a_service_that_waits_for_openelbs_node_proxy_can_be_deleted() -> Result<()> {
+    const OURS: [&str; 3] = [
+        "node-proxy.openelb.kubesphere.io/finalizer",
+        "node-proxy.porter.kubesphere.io/finalizer",
+        "lbs.porter.kubesphere.io/finalizer",
+    ];
+    const OTHERS: &str = "example.com/kept";
+    let cluster = Cluster::new()?;
+    let kubectl = cluster.kubectl();
+    let with = |name: &str, finalizers: &[&str]| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "finalizers": finalizers},
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}})
+    };
+    let living = with("living", &[OURS[0], OTHERS]);
+    for service in [with("gone", &OURS), with("kept", &[OTHERS, OURS[1], OURS[2]]), living] {
+        kubectl.apply(&service.to_string())?;
+    }
+    let named = ["gone", "kept", "living"].map(|name| format!("warning Service {name}"));
+    let (findings, well) = check(&cluster)?;
+    ensure!(well && about(&findings) == named, "{findings:?}");
+    kubectl.run("delete --wait=false service gone kept")?;
+    let (findings, well) = check(&cluster)?;
+    ensure!(well && about(&findings) == named, "{findings:?}");
+
+    let mut controller = cluster.start("only")?;
+    let finalizers =
+        |name: &str| -> Result<Value> { Ok(kubectl.get(&format!("service {name}"))?["metadata"]["finalizers"].take()) };
+    wait::until("Services to be let go", || {
+        ensure!(kubectl.get("service gone").is_err());
+        let kept = finalizers("kept")?;
+        ensure!(kept == json!([OTHERS]), "{kept}");
+        Ok(())
+    })?;
+    cluster.has_event("kept", "Warning", "NodeProxyUnsupported", "node-proxy-kept-default")?;
+    ensure!(finalizers("living")? == json!([OURS[0], OTHERS]));
+    ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+
+    let done = agent::finished(&mut weir(&cluster, &["cleanup"]))?;
+    ensure!(done.contains("remove finalizer from Service default/living"), "{done}");
+    ensure!(finalizers("living")? == json!([OTHERS]));
+    Ok(())
+}
+
 /// [B29] Not while a controller leads; afterwards nothing waits for one.
 #[test]
 fn b29_after_a_cleanup_nothing_waits_for_a_controller() -> Result<()> {

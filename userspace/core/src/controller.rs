@@ -54,8 +54,8 @@ pub use freshness::{Fresh, Freshness};
 pub use liveness::{AGENT_LEASES, AgentLease, Liveness, renewal};
 pub use news::News;
 pub use objects::{
-    EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, READY, SERVED, SERVICE_FINALIZER, ServiceObject, StatusCondition,
-    World,
+    EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, NODE_PROXY_FINALIZERS, READY, SERVED, SERVICE_FINALIZER,
+    ServiceObject, StatusCondition, World,
 };
 
 use crate::{ipam, model::ServiceKey};
@@ -78,13 +78,14 @@ pub enum Action {
         /// What to say once it is done.
         events: Vec<Event>,
     },
-    /// Give a Service the label [`EIP_LABEL`] and the finalizer [`SERVICE_FINALIZER`], or take both away.
+    /// Give a Service the label [`EIP_LABEL`] and the finalizer [`SERVICE_FINALIZER`], or take the label and the finalizers
+    /// [`World::unmarked`] away.
     Mark {
         /// The Service.
         service: ServiceKey,
         /// Its version.
         resource_version: String,
-        /// The label's value; `None` takes label and finalizer away.
+        /// The label's value; `None` takes label and finalizers away.
         eip: Option<String>,
         /// What to say once it is done.
         events: Vec<Event>,

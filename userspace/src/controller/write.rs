@@ -261,15 +261,15 @@ impl Writer {
             } => {
                 debug!(%service, ?eip, "writing label and finalizer");
                 // A strategic merge, so that finalizers of others stay.
-                let finalizers = match eip {
-                    Some(_) => "finalizers",
-                    None => "$deleteFromPrimitiveList/finalizers",
+                let (field, finalizers) = match eip {
+                    Some(_) => ("finalizers", vec![SERVICE_FINALIZER]),
+                    None => ("$deleteFromPrimitiveList/finalizers", world.unmarked(&service)),
                 };
                 let patch = json!({
                     "metadata": {
                         "resourceVersion": resource_version,
                         "labels": {EIP_LABEL: eip},
-                        finalizers: [SERVICE_FINALIZER],
+                        field: finalizers,
                     },
                 });
                 let api = Api::<Service>::namespaced(self.client.clone(), &service.namespace);

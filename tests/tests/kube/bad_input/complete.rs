@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::Path};
 use weir_core::{
     annotations::{self, Annotation},
-    controller::{EIP_FINALIZER, EIP_LABEL, SERVICE_FINALIZER},
+    controller::{EIP_FINALIZER, EIP_LABEL, NODE_PROXY_FINALIZERS, SERVICE_FINALIZER},
     model::CNI_LABEL,
 };
 
@@ -195,7 +195,10 @@ fn the_list_of_openelbs_keys_is_true_of_what_is_read() -> Result<()> {
         let of_openelb = names.iter().filter(|name| name.contains("kubesphere.io/"));
         of_openelb.map(|name| ("annotation", *kind, *name))
     });
-    let read: BTreeSet<_> = annotations.chain(READ).collect();
+    let read: BTreeSet<_> = annotations
+        .chain(READ)
+        .chain(NODE_PROXY_FINALIZERS.map(|finalizer| ("finalizer", "Service", finalizer)))
+        .collect();
     let differing: Vec<_> = read.symmetric_difference(&called_read).collect();
     ensure!(
         differing.is_empty(),

@@ -61,6 +61,16 @@ impl Event {
         Self::of_change(key, object, RELEASE, message)
     }
 
+    /// What OpenELB was to do when a Service is deleted is not waited for any more.
+    pub(super) fn proxy_left(key: &ServiceKey, object: &ServiceObject) -> Self {
+        let ServiceKey { namespace, name } = key;
+        let message = format!(
+            "OpenELB, which was to take down the node proxy of this Service, is not waited for. If a Deployment or DaemonSet \
+             node-proxy-{name}-{namespace} is still there, it goes on forwarding: delete it"
+        );
+        Self::of_change(key, object, reason::NODE_PROXY, message).warn()
+    }
+
     fn of_change(key: &ServiceKey, object: &ServiceObject, reason: &str, message: String) -> Self {
         Self::of_service(key, &object.uid, reason, message)
     }

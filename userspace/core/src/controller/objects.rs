@@ -15,6 +15,12 @@ use std::{
 pub const EIP_LABEL: &str = "eip.openelb.kubesphere.io/v1alpha2";
 /// Finalizer of a Service that has an address.
 pub const SERVICE_FINALIZER: &str = "finalizer.lb.kubesphere.io/v1alpha1";
+/// Finalizers by which OpenELB, and Porter before it, take down the node proxy of a Service that is being deleted.
+pub const NODE_PROXY_FINALIZERS: [&str; 3] = [
+    "node-proxy.openelb.kubesphere.io/finalizer",
+    "node-proxy.porter.kubesphere.io/finalizer",
+    "lbs.porter.kubesphere.io/finalizer",
+];
 /// Type of the condition of a Service that says whether it is served. A Service that always was has none.
 pub const SERVED: &str = "lb.weir.dev/Served";
 /// Type of the condition of an Eip that says whether any node does for it what it should.
@@ -46,6 +52,8 @@ pub struct ServiceObject {
     pub label: Option<String>,
     /// Whether it has [`SERVICE_FINALIZER`].
     pub finalizer: bool,
+    /// Whether it has any of [`NODE_PROXY_FINALIZERS`].
+    pub node_proxy: bool,
     /// Whether `status.loadBalancer.ingress` has anything that is not just an address: host names, ports.
     pub foreign_ingress: bool,
     /// The condition [`SERVED`] of its status.
@@ -199,6 +207,17 @@ impl World {
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&ServiceObject> {
         self.services.get(key)
+    }
+
+    /// The finalizers that a Service loses with its mark: ours, and, if it is being deleted, those of OpenELB's node proxy. It has
+    /// not all of them.
+    #[must_use]
+    pub fn unmarked(&self, key: &ServiceKey) -> Vec<&'static str> {
+        let service = self.cluster.services.get(key);
+        // While it lives, OpenELB may come back to it.
+        let deleting = service.is_some_and(|service| service.deleting);
+        let of_proxy = NODE_PROXY_FINALIZERS.into_iter().filter(|_| deleting);
+        [SERVICE_FINALIZER].into_iter().chain(of_proxy).collect()
     }
 
     /// Versions of the Eips by name, for telling whether they are still those of the API server.

@@ -169,6 +169,8 @@ impl<'a> Served<'a> {
             eip: eip.map(str::to_owned),
             events,
         };
+        // That OpenELB is gone keeps no Service.
+        let proxy = (service.deleting && object.node_proxy).then(|| Event::proxy_left(key, object));
         match taken.first() {
             // The book comes first.
             Some(_) if !self.in_books(key) => None,
@@ -178,14 +180,15 @@ impl<'a> Served<'a> {
                 (service.ingress != showing || object.foreign_ingress).then(|| show(showing))
             }
             // What has no mark of ours was never given anything by us; its status is somebody else's.
-            None if !object.marked() => None,
+            None if !object.marked() => proxy.is_some().then(|| mark(None, proxy.into_iter().collect())),
             None if self.gave_any(key, service, object) => Some(show(Vec::new())),
             // With another type, the API server itself has emptied the status.
             None if !service.load_balancer => {
                 let released: Vec<IpAddr> = self.recorded_of(key).map(|(address, _)| address).collect();
-                Some(mark(None, self.events(key, object, &released, &[])))
+                let released = self.events(key, object, &released, &[]);
+                Some(mark(None, released.into_iter().chain(proxy).collect()))
             }
-            None => Some(mark(None, Vec::new())),
+            None => Some(mark(None, proxy.into_iter().collect())),
         }
     }
 

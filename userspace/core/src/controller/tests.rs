@@ -102,7 +102,13 @@ impl Objects {
 
     /// Makes the writes of one plan; gives their names.
     fn round(&mut self) -> Vec<String> {
-        let planned = plan(&self.world());
+        let world = self.world();
+        let planned = plan(&world);
+        let unmarked: BTreeMap<_, _> = self
+            .services
+            .keys()
+            .map(|key| (key.clone(), world.unmarked(key)))
+            .collect();
         for telling in planned.telling {
             match telling {
                 Telling::Service { service, served, .. } => self.services.get_mut(&service).unwrap().1.served = served,
@@ -132,10 +138,11 @@ impl Objects {
                 let made = format!("mark {} {}", service.name, eip.as_deref().unwrap_or("-"));
                 let (object, written) = self.services.get_mut(&service).unwrap();
                 written.finalizer = eip.is_some();
+                written.node_proxy &= eip.is_some() || !unmarked[&service].contains(&NODE_PROXY_FINALIZERS[0]);
                 object.label.clone_from(&eip);
                 written.label = eip;
                 self.events.extend(events.into_iter().map(|event| event.reason));
-                if object.deleting && !written.finalizer {
+                if object.deleting && !written.finalizer && !written.node_proxy {
                     self.services.remove(&service);
                 }
                 made
@@ -251,6 +258,32 @@ fn an_address_is_free_when_nobody_shows_it() {
         let key = "node-proxy.openelb.kubesphere.io/type";
         service.annotations.insert(key.into(), "daemonset".into());
     });
+}
+
+/// B28: what OpenELB would have done before a Service goes is not waited for; while it lives, the finalizer is OpenELB's.
+#[test]
+fn a_service_that_waits_for_openelbs_node_proxy_is_let_go() {
+    let mut objects = Objects::with(&[("pool", eip("10.1.0.8/30"))], &[("web", service(&[(POOL, "pool")]))]);
+    let mut plain = service(&[]);
+    plain.annotations.clear();
+    objects.services.insert(key("plain"), (plain, ServiceObject::default()));
+    for (_, written) in objects.services.values_mut() {
+        written.node_proxy = true;
+    }
+    objects.settle();
+    assert!(objects.services.values().all(|(_, written)| written.node_proxy));
+    objects.events.clear();
+    objects.service("plain").deleting = true;
+    assert_eq!(objects.round(), ["mark plain -"]);
+    assert_eq!(objects.events, ["NodeProxyUnsupported"]);
+    objects.service("web").deleting = true;
+    assert_eq!(objects.round(), ["show web []"]);
+    assert_eq!(objects.round(), ["mark web -"]);
+    assert!(objects.services.is_empty());
+    assert_eq!(
+        objects.events,
+        ["NodeProxyUnsupported", "ReleaseIP", "NodeProxyUnsupported"]
+    );
 }
 
 /// B12, B13, A15: who shares is joined by `;`, in the order of coming.

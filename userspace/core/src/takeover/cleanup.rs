@@ -2,7 +2,7 @@
 
 use super::Webhook;
 use crate::{
-    controller::{EIP_FINALIZER, EIP_LABEL, SERVICE_FINALIZER},
+    controller::{EIP_FINALIZER, EIP_LABEL, NODE_PROXY_FINALIZERS, SERVICE_FINALIZER},
     model::ObjectRef,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,11 +68,15 @@ pub fn steps(
 }
 
 fn unmark(marked: &Marked) -> Option<Step> {
+    let left: Vec<&str> = [SERVICE_FINALIZER, EIP_FINALIZER]
+        .into_iter()
+        .chain(NODE_PROXY_FINALIZERS)
+        .collect();
     let label = marked.labels.contains_key(EIP_LABEL).then_some(EIP_LABEL);
     let finalizers: Vec<String> = marked
         .finalizers
         .iter()
-        .filter(|finalizer| ![SERVICE_FINALIZER, EIP_FINALIZER].contains(&finalizer.as_str()))
+        .filter(|finalizer| !left.contains(&finalizer.as_str()))
         .cloned()
         .collect();
     (label.is_some() || finalizers.len() < marked.finalizers.len()).then(|| Step::Unmark {

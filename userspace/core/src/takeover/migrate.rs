@@ -29,6 +29,7 @@ pub fn judge(cluster: &Cluster, world: World, surroundings: &Surroundings) -> Ve
     }
     announced(cluster, surroundings, &mut findings);
     annotated(cluster, &mut findings);
+    proxied(cluster, &world, &mut findings);
     planned(cluster, &world.giving(true), &mut findings);
     let mut findings = findings.0;
     findings
@@ -266,6 +267,24 @@ fn annotated(cluster: &Cluster, findings: &mut Findings) {
     }
 }
 
+/// Services that wait for OpenELB when they are deleted, or already do.
+fn proxied(cluster: &Cluster, world: &World, findings: &mut Findings) {
+    let with_proxy = |key: &&ServiceKey| world.service(key).is_some_and(|object| object.node_proxy);
+    for key in cluster.services.keys().filter(with_proxy) {
+        let ServiceKey { namespace, name } = key;
+        findings.add(
+            Level::Warning,
+            &ObjectRef::service(key),
+            "metadata.finalizers",
+            "carries the finalizer of OpenELB's node proxy; once OpenELB is gone, nobody but Weir's controller, or `weir cleanup`, \
+             lets it be deleted",
+            format!(
+                "leave the finalizer to them, and see to it that no Deployment or DaemonSet node-proxy-{name}-{namespace} is left"
+            ),
+        );
+    }
+}
+
 /// What the controller would write, and what it would say.
 fn planned(cluster: &Cluster, world: &World, findings: &mut Findings) {
     let planned = plan(world);
@@ -338,8 +357,11 @@ fn shown(cluster: &Cluster, key: &ServiceKey, addresses: &[IpAddr], findings: &m
 
 fn marked(world: &World, key: &ServiceKey, eip: Option<&str>, findings: &mut Findings) {
     let object = ObjectRef::service(key);
-    let before = world.service(key).and_then(|service| service.label.as_deref());
+    let object_now = world.service(key);
+    let before = object_now.and_then(|service| service.label.as_deref());
     match (before, eip) {
+        // That has been said.
+        (_, None) if object_now.is_some_and(|service| !service.marked()) => {}
         (_, None) => findings.add(
             Level::Warning,
             &object,

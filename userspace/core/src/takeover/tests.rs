@@ -1,6 +1,8 @@
 use super::*;
 use crate::{
-    controller::{EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, SERVICE_FINALIZER, ServiceObject, World},
+    controller::{
+        EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, NODE_PROXY_FINALIZERS, SERVICE_FINALIZER, ServiceObject, World,
+    },
     model::{Cluster, Eip, Family, Mode, PortProtocol, Protocol, Service, ServiceKey, ServicePort},
 };
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -281,6 +283,20 @@ fn a_node_proxy_is_a_problem_where_it_costs_an_address() {
     assert!(found.contains(&"Problem Service default/web".to_owned()), "{found:?}");
 }
 
+/// B28: whether it lives or is being deleted already.
+#[test]
+fn a_service_that_waits_for_openelbs_node_proxy_is_named() {
+    for deleting in [false, true] {
+        let mut left = Left::in_order();
+        left.serve("proxied", &[]);
+        let service = left.service("proxied");
+        service.annotations.clear();
+        service.deleting = deleting;
+        left.services.get_mut(&key("proxied")).unwrap().node_proxy = true;
+        assert_eq!(left.found(), ["Warning Service default/proxied metadata.finalizers"]);
+    }
+}
+
 #[test]
 fn cleanup_first_stops_what_would_refuse_its_writes() {
     let marked = |object: ObjectRef, label: bool, finalizers: &[&str]| Marked {
@@ -300,7 +316,16 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
         std::slice::from_ref(&definition),
         &[
             marked(service("ours"), true, &[SERVICE_FINALIZER, "other/finalizer"]),
-            marked(service("others"), false, &["other/finalizer"]),
+            marked(
+                service("others"),
+                false,
+                &["other/finalizer", "node-proxy.example.com/finalizer"],
+            ),
+            marked(
+                service("proxied"),
+                false,
+                &[&["other/finalizer"], &NODE_PROXY_FINALIZERS[..]].concat(),
+            ),
             marked(service("labelled"), true, &[]),
         ],
         &[marked(eip("pool"), false, &[EIP_FINALIZER])],
@@ -325,6 +350,7 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
             )),
             Step::StopConverting(definition),
             unmark(service("ours"), true, &["other/finalizer"]),
+            unmark(service("proxied"), false, &["other/finalizer"]),
             unmark(service("labelled"), true, &[]),
             unmark(eip("pool"), false, &[]),
             unmark(ObjectRef::cluster_scoped("BgpConf", "default"), false, &[]),

@@ -5,8 +5,8 @@ use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Obj
 use std::collections::BTreeMap;
 use weir_core::{
     controller::{
-        EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, READY, SERVED, SERVICE_FINALIZER, ServiceObject,
-        StatusCondition,
+        EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, NODE_PROXY_FINALIZERS, READY, SERVED, SERVICE_FINALIZER,
+        ServiceObject, StatusCondition,
     },
     model::ServiceKey,
     standing::{Problem, Standing},
@@ -80,6 +80,7 @@ pub(super) fn of_service(service: &Service) -> Record {
             .as_ref()
             .and_then(|labels| labels.get(EIP_LABEL).cloned()),
         finalizer: finalizers(metadata).any(|it| it == SERVICE_FINALIZER),
+        node_proxy: finalizers(metadata).any(|it| NODE_PROXY_FINALIZERS.contains(&it)),
         served: status
             .and_then(|status| status.conditions.iter().flatten().find(|it| it.type_ == SERVED))
             .map(|condition| StatusCondition {
