@@ -69,6 +69,12 @@ pub(super) fn objects(file: &Path) -> Result<Vec<Object>> {
     text.split("\n---\n").map(Object::read).collect()
 }
 
+/// The text of a quoted string (RFC 9110, section 5.6.4).
+fn unquoted(text: &str) -> String {
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    text.unwrap_or_default().replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
 /// The API server, by `kubectl proxy`, which is told nothing that it would mend.
 pub(super) struct Api<'a> {
     control_plane: &'a ControlPlane,
@@ -117,7 +123,7 @@ impl<'a> Api<'a> {
         let warnings = head.lines().filter_map(|line| line.strip_prefix("Warning: 299 - "));
         Ok(Answer {
             status: status.with_context(|| head.to_owned())?,
-            warnings: warnings.map(|text| text.trim_matches('"').to_owned()).collect(),
+            warnings: warnings.map(unquoted).collect(),
             body: serde_json::from_str(body).with_context(|| body.to_owned())?,
         })
     }
