@@ -14,6 +14,7 @@ use crate::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use controller::Controller;
+use nix::sys::signal::{SigSet, Signal};
 use serve::Serve;
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use weir_common::{abi::protocol, verdict::Reason};
@@ -50,6 +51,8 @@ enum Command {
     Monitor(Monitor),
     /// Show what would happen to a packet, and by which map entries, without sending it or changing anything.
     Trace(Trace),
+    /// Do nothing until SIGTERM or SIGINT: for a pod whose work is done, and that is to stay ready.
+    Pause,
 }
 
 /// Where the data path and the agent keep what outlives the process.
@@ -234,6 +237,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Monitor(monitor) => monitor.run(),
             Command::Trace(trace) => trace.run(),
+            Command::Pause => pause(),
             Command::Status(Status {
                 pin_dir,
                 state_dir,
@@ -244,6 +248,15 @@ impl Cli {
             }
         }
     }
+}
+
+/// Returns at SIGTERM or SIGINT.
+fn pause() -> anyhow::Result<()> {
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    // What is blocked waits to be taken, also for a process of number 1, for which the kernel drops what it would die of.
+    ends.thread_block().context("cannot block signals")?;
+    ends.wait().context("cannot wait for signals")?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -273,5 +286,7 @@ mod tests {
         assert!(parses("weir agent --interface e --node n"));
         assert!(!parses("weir agent"));
         assert!(!parses("weir agent --interface e --manifests m"));
+        assert!(parses("weir pause"));
+        assert!(!parses("weir pause --interface e"));
     }
 }

@@ -2,14 +2,14 @@
 //! capabilities, mounts, arguments and probes that the manifests say.
 
 use super::{ControlPlane, Image};
-use crate::lab::{Namespace, agent, client, namespace::output_of, process::Process};
-use anyhow::{Context, Result, ensure};
+use crate::lab::{Namespace, agent, client, namespace::output_of, process::Process, wait};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
 };
 
 /// crun knows no machine whose control groups are of both versions; it is shown but the second, though it uses neither.
@@ -268,7 +268,23 @@ impl Running {
     /// When it has ended before.
     pub fn kill(&mut self) -> Result<()> {
         output_of(self.bundle.runtime("kill").args([&self.bundle.name, "KILL"]))?;
-        self.process.wait(crate::lab::wait::patience()).map(drop)
+        self.process.wait(wait::patience()).map(drop)
+    }
+
+    /// Asks it to stop (SIGTERM), and waits until it has.
+    ///
+    /// # Errors
+    /// When it has ended before, or goes on.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        ensure!(self.process.ended()?.is_none(), "it has ended:\n{}", self.log());
+        wait::until("it to end", || {
+            if let Some(status) = self.process.ended()? {
+                return Ok(status);
+            }
+            // More than once: what comes before a program listens is lost to the first of its processes.
+            output_of(self.bundle.runtime("kill").args([&self.bundle.name, "TERM"]))?;
+            bail!("it goes on")
+        })
     }
 
     /// Everything it has said, and those before it of the same name.

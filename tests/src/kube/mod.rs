@@ -142,7 +142,7 @@ impl ControlPlane {
         let mut api_server = place.api_server(address, &certificates)?;
         wait_until_ready(&mut api_server, &admin)
             .with_context(|| format!("etcd said last:\n{}", etcd.last_words(10)))?;
-        let mut controllers = place.controllers(&kubeconfig, &certificates)?;
+        let mut controllers = place.controllers(servers::CONTROLLERS, &kubeconfig, &certificates)?;
         // The first thing they do that can be seen.
         controllers.wait_until("the controllers", || admin.run("get serviceaccount default -n default"))?;
         Ok(Self {
@@ -170,6 +170,17 @@ impl ControlPlane {
         let folder = folder.display();
         self.admin.run(&format!("apply -f {folder}"))?;
         wait_for_definitions(&self.admin)
+    }
+
+    /// Starts what makes the pods of DaemonSets, and replaces them; nobody runs them.
+    ///
+    /// # Errors
+    /// When the program is missing.
+    pub fn start_daemon_sets(&self) -> Result<Process> {
+        let Remains {
+            namespace, directory, ..
+        } = &self.remains;
+        Place { namespace, directory }.controllers("daemonset-controller", self.admin.kubeconfig(), &self.certificates)
     }
 
     /// URL of the API server.

@@ -15,8 +15,8 @@ const CLUSTER_ADDRESSES: &str = "10.96.0.0/16,fd96::/108";
 pub(super) const OWN_CLUSTER_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 1));
 /// Who issues tokens; any name.
 const ISSUER: &str = "https://kubernetes.default.svc";
-/// What of the controller manager is wanted: nothing that needs kubelets or a cloud.
-const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,namespace-controller,\
+/// What of the controller manager is always wanted: nothing that needs kubelets or a cloud.
+pub(super) const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,namespace-controller,\
                            garbage-collector-controller,serviceaccount-controller";
 
 /// In which namespace programs run and where they keep files.
@@ -78,7 +78,8 @@ impl Place<'_> {
         )
     }
 
-    pub(super) fn controllers(&self, kubeconfig: &Path, certificates: &Certificates) -> Result<Process> {
+    /// Those of these names.
+    pub(super) fn controllers(&self, names: &str, kubeconfig: &Path, certificates: &Certificates) -> Result<Process> {
         self.start(
             "kube-controller-manager",
             vec![
@@ -87,7 +88,7 @@ impl Place<'_> {
                 "--secure-port=0".into(),
                 format!("--service-account-private-key-file={}", certificates.tokens.display()),
                 format!("--root-ca-file={}", certificates.authority.display()),
-                format!("--controllers={CONTROLLERS}"),
+                format!("--controllers={names}"),
             ],
         )
     }
