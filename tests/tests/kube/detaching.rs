@@ -107,6 +107,11 @@ impl Kubelets<'_> {
 fn g04_agents_that_are_to_detach_leave_nothing_on_their_nodes() -> Result<()> {
     Cluster::play(|cluster| {
         let image = Image::unpack(deploy::NATIVE, &cluster.lab.directory().join("image"))?;
+        // As kubelets label their nodes; pods for Windows would find no node of the lab.
+        let kubectl = cluster.control_plane.kubectl();
+        kubectl.run("label nodes --all kubernetes.io/os=linux")?;
+        let windows = json!({"name": "windows", "labels": {"kubernetes.io/os": "windows"}});
+        kubectl.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": windows}).to_string())?;
         let _daemon_sets = cluster.control_plane.start_daemon_sets()?;
         let helm = cluster.control_plane.helm()?;
         helm.release("install", NAMESPACE, &["--set=crds.install=false"])?;
