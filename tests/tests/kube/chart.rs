@@ -299,6 +299,51 @@ fn g07_the_rights_are_those_of_the_tests() -> Result<()> {
     Ok(())
 }
 
+/// [G01] After an installation people are told which Services get addresses, and what to do before Weir goes.
+#[test]
+fn g01_notes_say_who_gets_an_address_and_what_comes_before_an_uninstall() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let helm = control_plane.helm()?;
+    let other =
+        "--set=crds.install=false,controller.lease=another,controller.class=example.com/weir,controller.adoptAll=true";
+    for (namespace, values, said) in [
+        (
+            NAMESPACE,
+            "--set=crds.install=true",
+            [
+                "spec.loadBalancerClass: openelb",
+                "no class, with controller.adoptAll=true only",
+                "weir cleanup",
+            ],
+        ),
+        (
+            "elsewhere",
+            other,
+            [
+                "spec.loadBalancerClass: example.com/weir",
+                "those that name no class",
+                "weir cleanup --namespace elsewhere --lease another",
+            ],
+        ),
+    ] {
+        // Nothing of one is in the way of the other's.
+        let arguments = ["--create-namespace", "--take-ownership", "--force-conflicts", values];
+        let notes = helm.release("install", namespace, &arguments)?;
+        for line in said {
+            ensure!(notes.lines().any(|text| text.ends_with(line)), "no {line} in\n{notes}");
+        }
+        let steps = [
+            format!("helm upgrade weir CHART -n {namespace} --reuse-values --set agent.detach=true"),
+            format!("kubectl -n {namespace} rollout status daemonset weir-agent"),
+            format!("kubectl -n {namespace} scale deployment weir-controller --replicas=0"),
+            "weir cleanup".to_owned(),
+        ];
+        let at: Vec<_> = steps.iter().map(|step| notes.find(step)).collect();
+        ensure!(at.iter().all(Option::is_some) && at.is_sorted(), "{at:?} in\n{notes}");
+    }
+    Ok(())
+}
+
 /// [G01] Secrets for the registry are objects, or names as OpenELB's chart takes them.
 #[test]
 fn g01_pods_have_the_secrets_of_the_registry_in_either_form() -> Result<()> {
