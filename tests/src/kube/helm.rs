@@ -40,13 +40,21 @@ impl Helm<'_> {
     /// # Errors
     /// When it fails; with what it said.
     pub fn release(&self, verb: &str, namespace: &str, arguments: &[&str]) -> Result<String> {
-        let mut command = self.command();
-        command.args([verb, RELEASE]);
+        let mut words = vec![verb, RELEASE];
         if verb != "uninstall" {
-            command.arg(CHART);
+            words.push(CHART);
         }
-        command.args(["--namespace", namespace]).args(arguments);
-        output_of(&mut command).with_context(|| format!("helm {verb} {arguments:?}"))
+        words.extend(["--namespace", namespace]);
+        words.extend(arguments);
+        self.run(&words)
+    }
+
+    /// `helm` with these arguments; gives what it prints.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        output_of(self.command().args(arguments)).with_context(|| format!("helm {arguments:?}"))
     }
 
     /// What is rendered for `namespace`.
@@ -62,9 +70,7 @@ impl Helm<'_> {
     /// # Errors
     /// When it finds something.
     pub fn lint(&self, arguments: &[&str]) -> Result<()> {
-        output_of(self.command().args(["lint", "--strict", CHART]).args(arguments))
-            .with_context(|| format!("helm lint {arguments:?}"))
-            .map(drop)
+        self.run(&[&["lint", "--strict", CHART], arguments].concat()).map(drop)
     }
 
     fn command(&self) -> Command {

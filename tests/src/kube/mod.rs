@@ -20,7 +20,7 @@ mod weir;
 pub use access::Mounted;
 pub use audit::Asked;
 pub use container::{Container, Running, Surroundings};
-pub use helm::{Helm, Manifests};
+pub use helm::{CHART, Helm, Manifests};
 pub use image::Image;
 pub use kubectl::Kubectl;
 pub use programs::program;

@@ -32,6 +32,7 @@ mod namespaces;
 mod objects;
 mod openelb;
 mod outages;
+mod over_openelb;
 mod own_entry;
 mod pools;
 mod requests;

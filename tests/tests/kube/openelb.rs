@@ -5,7 +5,7 @@ mod definitions;
 
 use crate::controlled::{ADDRESS, LABEL, service};
 use anyhow::Result;
-use definitions::definitions;
+pub use definitions::definitions;
 use serde_json::{Value, json};
 use tests::kube::{Kubectl, wait_for_definitions};
 
