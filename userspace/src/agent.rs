@@ -118,7 +118,10 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
         dataplane.start_log()?;
     }
     dataplane.start_bringing_back()?;
-    let (wanted, wanted_seen) = watch::channel(Wanted::default());
+    let (wanted, wanted_seen) = watch::channel(Wanted {
+        interfaces: settings.interfaces.iter().cloned().collect(),
+        ..Wanted::default()
+    });
     let (mut networks, queries) = netlink::start(wanted_seen)?;
     let pin_dir = settings.dataplane.pin_dir.clone();
     let standings = match (&settings.from, client) {
@@ -361,7 +364,7 @@ impl Agent {
             self.answer_health_checks().await;
         }
         let Some(plan) = self.plan.clone() else { return };
-        if self.stepped.is_none() && self.should_wait(&plan, &network) {
+        if self.stepped.is_none() && self.should_wait(&network) {
             return;
         }
         let retry = std::mem::take(&mut self.retry);

@@ -10,7 +10,8 @@ use super::{
 use anyhow::Result;
 
 /// The second LAN's bridge.
-const SECOND_LAN: &str = "lan-b";
+/// The router's interface on the second LAN.
+pub const SECOND_LAN: &str = "lan-b";
 
 /// Takes `eth0` of `node` away, and with it the switch port, as a driver does that is unloaded.
 ///

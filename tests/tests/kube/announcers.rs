@@ -1,14 +1,15 @@
 //! Events about who announces what: one for each change of it for the whole cluster, with real agents on two nodes.
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, status::condition};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{thread, time::Duration};
 use tests::{
     kube::Kubectl,
     lab::{
-        Family,
+        Agent, Family,
         address::{self, vip},
+        cable,
         frames::Wire,
         manifests,
         process::Process,
@@ -181,6 +182,65 @@ fn b25_an_address_that_nobody_announces_is_warned_of_once() -> Result<()> {
             ensure!(said.len() == 3 && said[2] == set, "{said:?}");
             Ok(())
         })?;
+        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())
+    })
+}
+
+/// [A16 B25] An interface that nodes have and agents do not take is as good as none. Each node says so, elected or not, so the Eip is
+/// not ready; it is when agents take it.
+#[test]
+fn a16_an_eip_is_not_ready_where_no_packets_are_taken() -> Result<()> {
+    Cluster::play(|cluster| {
+        cable::add_second_lan(&cluster.lab)?;
+        let (_controller, kubectl, address, by) = announced(cluster)?;
+        let by_second = format!("route replace {address} dev {}\n", cable::SECOND_LAN);
+        let set = format!("Normal: {address} is announced by {by}");
+        is_said(&kubectl, "web", "SetBalancer", std::slice::from_ref(&set))?;
+        kubectl.run(r#"patch eip lan-ipv4 --type=merge -p {"spec":{"interface":"eth1"}}"#)?;
+        wait::until("both nodes to say so", || {
+            let eip = kubectl.get("eip lan-ipv4")?;
+            let nodes = eip["status"]["nodes"].as_object().cloned().unwrap_or_default();
+            ensure!(nodes.len() == 2, "{nodes:?}");
+            for (node, standing) in &nodes {
+                let message = standing["message"].as_str().unwrap_or_default();
+                ensure!(
+                    message.starts_with("Eip lan-ipv4, spec.interface: InterfaceNotTaken: ")
+                        && message.contains("--interface eth1"),
+                    "{node}: {standing}"
+                );
+                ensure!(
+                    standing["ready"] == false && standing.get("announces").is_none(),
+                    "{node}: {standing}"
+                );
+            }
+            ensure!(eip["status"]["ready"] == false, "{}", eip["status"]);
+            let ready = condition(&eip, "Ready").cloned().unwrap_or_default();
+            ensure!(ready["status"] == "False", "{ready}");
+            Ok(())
+        })?;
+        wait::until("a warning", || {
+            let said = said(&kubectl, "web", "SetBalancer")?;
+            let last = said.last().cloned().unwrap_or_default();
+            ensure!(
+                said.len() == 2 && last.starts_with(&format!("Warning: no node announces {address}; ")),
+                "{said:?}"
+            );
+            Ok(())
+        })?;
+
+        cluster.agents.clear();
+        for node in &cluster.lab.nodes {
+            let kubeconfig = cluster.kubeconfig(&node.name)?;
+            let agent = Agent::launch_in_cluster_with(&cluster.lab, node, &kubeconfig, &["--interface", "eth1"])?;
+            cluster.agents.push(agent);
+        }
+        kubectl.run("wait eip --all --for=condition=Ready --timeout=60s")?;
+        wait::until("its announcement", || {
+            let again = announcer(&kubectl, &address)?;
+            ensure!(again == by, "{again}, not {by}");
+            Ok(())
+        })?;
+        cluster.lab.router.ip_batch(&by_second)?;
         cluster.answered_by(Family::V4, LOWEST, &cluster.pods())
     })
 }

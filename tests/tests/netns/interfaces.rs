@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tests::lab::{
-    Agent, FAMILIES, Family, Node, Shape, address, cable, capture::Capture, client, servers, traffic, wait,
+    Agent, FAMILIES, Family, Node, Shape, address, cable, capture::Capture, client, manifests, servers, traffic, wait,
 };
 
 const SHAPE: Shape = Shape {
@@ -191,6 +191,61 @@ fn an_interface_that_never_was_keeps_no_other_from_serving() -> Result<()> {
         for family in FAMILIES {
             wait::until("both pods to serve", || exchange(scene, family, &[100]))?;
         }
+        Ok(())
+    })
+}
+
+/// Nobody would answer elsewhere: each node says so, elected or not, until the interface is there and taken.
+#[test]
+fn an_eip_is_answered_for_where_packets_are_taken() -> Result<()> {
+    Scene::without_agents(SHAPE)?.then(|scene| {
+        let name = |family: Family| format!("lan-{family}").to_lowercase();
+        let eips = FAMILIES.map(|family| manifests::eip_on(&name(family), address::vip_network(family), "eth1"));
+        scene.lab.apply("eips.yaml", &eips.concat())?;
+        scene.lab.apply("web.yaml", &web().with(scene.lab.pods()))?;
+        let is_told = |scene: &Scene, reason: &str, text: &str| {
+            wait::until("what keeps nodes from answering", || {
+                for node in &scene.lab.nodes {
+                    let status = scene.status(node)?;
+                    for family in FAMILIES {
+                        let condition = status.condition("Eip", &name(family), reason)?;
+                        ensure!(
+                            condition.field == "spec.interface" && condition.message.contains(text),
+                            "{condition:?}"
+                        );
+                    }
+                }
+                Ok(())
+            })
+        };
+        scene.agents = (scene.lab.nodes.iter())
+            .map(|node| Agent::launch(&scene.lab, node, &["--interface", "eth0", "--interface", "eth1"]))
+            .collect::<Result<_>>()?;
+        is_told(scene, "InterfaceMissing", "has no interface eth1")?;
+
+        cable::add_second_lan(&scene.lab)?;
+        let by_second = FAMILIES.map(|family| {
+            let vip = Scene::http(family).ip();
+            format!("route replace {vip} dev {}\n", cable::SECOND_LAN)
+        });
+        scene.lab.router.ip_batch(&by_second.concat())?;
+        for family in FAMILIES {
+            wait::until("both pods to serve", || exchange(scene, family, &[100]))?;
+        }
+        for node in &scene.lab.nodes {
+            let conditions = scene.status(node)?.conditions;
+            ensure!(conditions.is_empty(), "{}: {conditions:?}", node.name);
+        }
+
+        scene.agents.clear();
+        scene.agents = start(scene, &["--interface", "eth0"])?;
+        is_told(scene, "InterfaceNotTaken", "--interface eth1")?;
+        scene
+            .lab
+            .router
+            .output(&format!("ip neigh flush dev {}", cable::SECOND_LAN))?;
+        let asked = scene.lab.client.run(|| client::ask(Scene::http(Family::V4)));
+        ensure!(asked.is_err(), "{asked:?}");
         Ok(())
     })
 }

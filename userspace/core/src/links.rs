@@ -11,6 +11,8 @@ use std::{
 pub struct Links {
     /// Interfaces by name.
     pub interfaces: BTreeMap<String, Interface>,
+    /// Indexes of the devices that the program is on, or is to be: those of the interfaces that the agent was told to take.
+    pub taken: BTreeSet<u32>,
     /// How each other node is reached, by its tunnel address; an address that is missing is not reachable now.
     pub next_hops: BTreeMap<IpAddr, NextHop>,
 }

@@ -48,6 +48,10 @@ pub struct Plan {
     pub tunnel_address: Option<IpAddr>,
     /// Addresses given out, with who answers for each.
     pub vips: SharedMap<IpAddr, Arc<Vip>>,
+    /// The interface that each Eip names, by the Eip's name: there this node answers for what it is elected for, now or later.
+    /// Empty when it is not eligible.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub interfaces: BTreeMap<String, String>,
     /// What is served at them.
     pub frontends: SharedMap<FrontendKey, Arc<Frontend>>,
     /// What is to be answered to whoever asks whether this node has endpoints of a Service, by port.

@@ -189,7 +189,7 @@ pub struct Settings {
 pub struct Step {
     /// To be carried out in order.
     pub writes: Vec<Write>,
-    /// What did not fit, and Eips whose interface this node lacks; in order. Nothing else gives a condition here.
+    /// What did not fit, and Eips whose interface this node lacks or does not take; in order. Nothing else gives a condition here.
     pub conditions: Vec<Condition>,
     /// Something was taken out of use and waits to be cleared: step again with the same plan once packets that are under
     /// way now are gone (a few milliseconds). Nothing breaks if that happens late.

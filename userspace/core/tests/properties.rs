@@ -229,6 +229,7 @@ fn planned(cluster: &Cluster, node: &str) -> Plan {
 fn shared(mut plan: Plan, cluster: &Cluster) -> Plan {
     plan.tunnel_address = None;
     plan.nodes.clear();
+    plan.interfaces.clear();
     for check in plan.health_checks.values_mut() {
         check.endpoints = 0;
     }

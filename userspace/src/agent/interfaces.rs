@@ -7,7 +7,7 @@ use crate::{
     source::netlink::{Device, Network},
 };
 use std::collections::{BTreeMap, BTreeSet};
-use weir_core::model::{Condition, ObjectRef};
+use weir_core::model::{Condition, ObjectRef, reason};
 
 /// The interfaces asked for and how they are.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Interfaces {
             let object = ObjectRef::cluster_scoped("Interface", name);
             let (reason, message) = match failure {
                 Failure::Missing => (
-                    "InterfaceMissing",
+                    reason::INTERFACE_MISSING,
                     format!("there is no interface {name}; it is taken as soon as it appears. Check --interface."),
                 ),
                 Failure::Attach(error) => (error.reason(), error_text(error)),

@@ -37,9 +37,10 @@ impl Agent {
         if self
             .plan
             .as_ref()
-            .is_none_or(|last| last.nodes != next.nodes || last.vips != next.vips)
+            .is_none_or(|last| last.nodes != next.nodes || last.interfaces != next.interfaces)
         {
-            self.wanted.send_if_modified(|wanted| replace(wanted, wanted_by(&next)));
+            let wanted = wanted_by(&next, &self.settings.interfaces);
+            self.wanted.send_if_modified(|last| replace(last, wanted));
         }
         self.restep |= self.plan.as_deref() != Some(&next);
         // What goes now must not take along a flow that has begun since the last look.
@@ -60,13 +61,15 @@ pub(super) fn is_unheard(cluster: &Cluster, this: &ThisNode, first: Option<Insta
     !heard && first.is_some_and(|first| first.elapsed() >= patience)
 }
 
-fn wanted_by(plan: &Plan) -> Wanted {
-    let reach = plan.vips.values().filter_map(|vip| vip.interface.as_deref());
+fn wanted_by(plan: &Plan, interfaces: &[String]) -> Wanted {
     Wanted {
         nodes: plan.nodes.values().copied().collect(),
-        reach: reach
-            .filter_map(|name| Some((name.to_owned(), Wanted::parse_reach(name)?)))
+        reach: plan
+            .interfaces
+            .values()
+            .filter_map(|name| Some((name.clone(), Wanted::parse_reach(name)?)))
             .collect(),
+        interfaces: interfaces.iter().cloned().collect(),
     }
 }
 

@@ -17,9 +17,8 @@ const SETTLE: Duration = Duration::from_millis(10);
 
 impl Agent {
     /// Whether the first step would cut off nodes whose next hops are just being resolved.
-    pub(super) fn should_wait(&mut self, plan: &Plan, network: &Network) -> bool {
-        let nodes = plan.nodes.values().copied().collect();
-        let known = network.wanted.nodes == nodes && network.reaches_all(&nodes);
+    pub(super) fn should_wait(&mut self, network: &Network) -> bool {
+        let known = network.wanted == *self.wanted.borrow() && network.reaches_all();
         let patience = *self.patience.get_or_insert_with(|| Instant::now() + PATIENCE);
         let wait = !known && Instant::now() < patience;
         self.wake_at = wait.then_some(patience);

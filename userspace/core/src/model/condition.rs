@@ -114,6 +114,10 @@ pub mod reason {
     pub const IN_USE: &str = "InUse";
     /// An Eip that is announced on a link names no interface, or one that cannot be.
     pub const INVALID_INTERFACE: &str = "InvalidInterface";
+    /// A node that may be elected for an Eip's addresses lacks the interface.
+    pub const INTERFACE_MISSING: &str = "InterfaceMissing";
+    /// A node that may be elected for an Eip's addresses takes no packets from the interface.
+    pub const INTERFACE_NOT_TAKEN: &str = "InterfaceNotTaken";
     /// A second Eip of a family says it is the default.
     pub const SECOND_DEFAULT: &str = "SecondDefault";
     /// What says whether an Eip is the default says neither.

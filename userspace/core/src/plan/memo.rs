@@ -74,6 +74,7 @@ impl Memo {
         let plan = Plan {
             tunnel_address: nodes.tunnel_address(&this.name),
             vips: self.vips.all().clone(),
+            interfaces: election.interfaces(),
             frontends: self.serving.frontends().clone(),
             health_checks,
             nodes: nodes.others(&this.name),

@@ -31,6 +31,20 @@ pub(super) struct Election<'a> {
     pub eips: &'a BTreeMap<IpAddr, String>,
 }
 
+impl Election<'_> {
+    /// Where this node answers for what it is elected for, by Eip; nowhere if it cannot be elected.
+    pub(super) fn interfaces(&self) -> BTreeMap<String, String> {
+        let is_eligible = self.nodes.eligible.contains(self.this.name.as_str());
+        let pools = self
+            .pools
+            .of_family(None)
+            .filter(|pool| is_eligible && pool.eip.elects());
+        pools
+            .filter_map(|pool| Some((pool.name.to_owned(), pool.eip.interface.clone()?)))
+            .collect()
+    }
+}
+
 impl Vips {
     pub(super) const fn all(&self) -> &SharedMap<IpAddr, Arc<Vip>> {
         &self.all

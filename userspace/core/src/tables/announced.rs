@@ -5,7 +5,7 @@
 use super::{
     Write,
     key::Key,
-    refusal::{Refusal, interface_missing, refused},
+    refusal::{Refusal, refused},
 };
 use crate::{
     SharedMap,
@@ -13,11 +13,7 @@ use crate::{
     model::{Condition, Mode, ObjectRef},
     plan::Vip,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use weir_common::{
     abi::{Address, FILTER_WORDS, RESPONDERS, Responder, ResponderKey},
     hash,
@@ -62,7 +58,6 @@ impl Wanted {
             filter[index as usize] |= bit;
         }
         let mut responders = BTreeMap::new();
-        let mut without_interface = BTreeSet::new();
         for (address, vip) in vips {
             // Until VRRP is spoken, `vip` is served as `layer2` is.
             let answers = vip.owned && matches!(vip.mode, Mode::Layer2 | Mode::Vip);
@@ -70,10 +65,8 @@ impl Wanted {
             let Some(name) = name.filter(|_| served.contains_key(&Address::from(*address))) else {
                 continue;
             };
-            let Some(interface) = links.interfaces.get(name) else {
-                if without_interface.insert(&vip.eip) {
-                    conditions.push(interface_missing(&vip.eip, *address, name));
-                }
+            let interface = links.interfaces.get(name);
+            let Some(interface) = interface.filter(|interface| links.taken.contains(&interface.ifindex)) else {
                 continue;
             };
             if responders.len() + interface.slaves.len() >= RESPONDERS as usize {

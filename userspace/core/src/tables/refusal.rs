@@ -1,7 +1,13 @@
-//! The only conditions tables give: something did not fit, or the node lacks an interface.
+//! The only conditions tables give: something did not fit, or the node cannot answer where it is to.
 
-use crate::model::{Condition, ObjectRef};
-use std::net::IpAddr;
+use crate::{
+    links::{Interface, Links},
+    model::{Condition, ObjectRef, reason},
+    plan::Plan,
+};
+
+/// What `spec.interface` begins with when it names an address instead.
+const CAN_REACH: &str = "can_reach:";
 
 /// What is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +57,51 @@ pub(super) fn refused(object: ObjectRef, refusal: Refusal, what: String) -> Cond
     Condition::new(object, "", reason, format!("the map is full: {what}. {remedy}"))
 }
 
-/// The condition that nobody answers for `address` (and maybe more of its Eip), as this node is to and lacks the interface.
-pub(super) fn interface_missing(eip: &str, address: IpAddr, interface: &str) -> Condition {
-    let message = format!(
-        "{address} is owned by this node, which has no interface {interface}; correct spec.interface or add the interface."
-    );
-    let object = ObjectRef::cluster_scoped("Eip", eip);
-    Condition::new(object, "spec.interface", "InterfaceMissing", message)
+/// The conditions that this node cannot answer for Eips that may elect it: it lacks the interface, or takes no packets there.
+///
+/// Said whether it is elected for any address now or not: who relies on an Eip is to know before it is.
+pub(super) fn without_interface(plan: &Plan, links: &Links) -> impl Iterator<Item = Condition> {
+    plan.interfaces.iter().filter_map(|(eip, name)| {
+        let (reason, message) = match links.interfaces.get(name) {
+            None => (reason::INTERFACE_MISSING, missing(name)),
+            Some(interface) if !links.taken.contains(&interface.ifindex) => {
+                (reason::INTERFACE_NOT_TAKEN, not_taken(links, name, interface))
+            }
+            Some(_) => return None,
+        };
+        let object = ObjectRef::cluster_scoped("Eip", eip);
+        Some(Condition::new(object, "spec.interface", reason, message))
+    })
+}
+
+fn missing(name: &str) -> String {
+    match name.strip_prefix(CAN_REACH) {
+        None => format!(
+            "this node may be elected for its addresses and has no interface {name}; correct spec.interface or add the interface."
+        ),
+        Some(address) => format!(
+            "this node may be elected for its addresses and has no interface that leads to {}; correct spec.interface or add a \
+             route.",
+            address.trim()
+        ),
+    }
+}
+
+fn not_taken(links: &Links, name: &str, interface: &Interface) -> String {
+    let mut others = links.interfaces.iter();
+    let named = match others
+        .find(|(other, like)| name.starts_with(CAN_REACH) && !other.starts_with(CAN_REACH) && *like == interface)
+    {
+        Some((other, _)) => other,
+        None => name,
+    };
+    let leads = if named == name {
+        String::new()
+    } else {
+        format!("{name} leads to {named}, and ")
+    };
+    format!(
+        "{leads}this node may be elected for its addresses and takes no packets from {named}; start its agent with --interface \
+         {named}, too (agent.interfaces in the values of the chart), or correct spec.interface."
+    )
 }

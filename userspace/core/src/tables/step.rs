@@ -4,7 +4,7 @@ use super::{
     LivePod, Settings, Step, Tables, Write, announced,
     frontends::Outcome,
     key::Key,
-    refusal::{Refusal, refused},
+    refusal::{Refusal, refused, without_interface},
     wanted::{Basis, Role, Wanted, WantedFrontend, members},
 };
 use crate::{
@@ -199,6 +199,7 @@ impl Tables {
         };
         let no_longer = self.announced.no_longer_served(&basis);
         self.announced.update(basis, &mut step.conditions, &mut step.writes);
+        step.conditions.extend(without_interface(plan, links));
         no_longer
     }
 

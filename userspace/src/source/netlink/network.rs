@@ -13,6 +13,8 @@ pub struct Wanted {
     pub nodes: BTreeSet<IpAddr>,
     /// Addresses by `can_reach:` name as written; the interface that leads there is published under that name.
     pub reach: BTreeMap<String, IpAddr>,
+    /// Interfaces that the agent is to take; the devices that see their packets are published.
+    pub interfaces: BTreeSet<String>,
 }
 
 impl Wanted {
@@ -43,8 +45,9 @@ pub struct Network {
 impl Network {
     /// Whether every node asked for has a next hop.
     #[must_use]
-    pub fn reaches_all(&self, nodes: &BTreeSet<IpAddr>) -> bool {
-        nodes.iter().all(|node| self.links.next_hops.contains_key(node))
+    pub fn reaches_all(&self) -> bool {
+        let mut nodes = self.wanted.nodes.iter();
+        nodes.all(|node| self.links.next_hops.contains_key(node))
     }
 
     /// The device whose programs see the packets of `interface`: itself, the parent of a VLAN device, or the bond of a

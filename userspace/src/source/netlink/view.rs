@@ -181,7 +181,15 @@ impl View {
             .map(|link| (link.name.clone(), link.device()))
             .collect();
         Network {
-            links: Links { interfaces, next_hops },
+            links: Links {
+                taken: wanted
+                    .interfaces
+                    .iter()
+                    .filter_map(|name| Some(interfaces.get(name)?.ifindex))
+                    .collect(),
+                interfaces,
+                next_hops,
+            },
             devices,
             wanted: wanted.clone(),
         }

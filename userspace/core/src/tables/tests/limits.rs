@@ -7,6 +7,7 @@ use super::{
     world::{add_frontend, backend, empty_frontend, links, node_address},
 };
 use crate::{
+    links::{Interface, Links},
     model::Protocol,
     plan::{BackendKey, FrontendKey, Plan, Vip},
     tables::{Step, Tables, Write, key::Key},
@@ -296,28 +297,60 @@ fn what_finds_no_slot_is_named() {
 }
 
 #[test]
-fn a_missing_interface_is_said_once_for_each_eip() {
+fn an_interface_that_is_missing_or_not_taken_is_said_of_each_eip_and_not_answered_on() {
     let mut image = Image::new(DIRECTORY_SLOTS as usize, 1 << 10, 64, 16);
     let mut tables = image.adopt();
     let pods = pods(0..1);
     let mut plan = plan([(1, &pods[..]), (2, &pods), (3, &pods), (4, &pods)]);
-    let other = |(index, (address, mut held)): (usize, (IpAddr, Arc<Vip>))| {
+    let names = ["eth0", "eth1", "can_reach:10.0.0.1", "eth9"];
+    let named = |((address, mut held), name): ((IpAddr, Arc<Vip>), &&str)| {
         let vip = Arc::make_mut(&mut held);
-        match index {
-            0 => vip.owned = false,
-            1 | 2 => vip.interface = Some("eth9".into()),
-            _ => vip.eip = "other".into(),
-        }
+        (vip.eip, vip.interface) = (format!("on-{name}"), Some((*name).into()));
         (address, held)
     };
-    plan.vips = plan.vips.into_iter().enumerate().map(other).collect();
-    let step = settle(&mut tables, &mut image, &plan);
-    let said: Vec<_> = step.conditions.iter().map(ToString::to_string).collect();
-    let expected = "Eip pool, spec.interface: InterfaceMissing: 10.0.0.2 is owned by this node, which has no interface eth9; \
-                    correct spec.interface or add the interface.";
-    assert_eq!(said, [expected]);
-    assert!((1..5).all(|index| tables.programmed().frontend_id(&frontend(index)).is_some()));
-    assert_eq!(image.responders.len(), 1);
+    plan.vips = plan.vips.into_iter().zip(&names).map(named).collect();
+    let all = names.into_iter().chain(["can_reach: 10.0.0.9"]);
+    plan.interfaces = all.map(|name| (format!("on-{name}"), name.to_owned())).collect();
+    let mut links = links();
+    let eth1 = Interface {
+        ifindex: 8,
+        vlan: 0,
+        ..links.interfaces["eth0"].clone()
+    };
+    links.interfaces.insert("can_reach:10.0.0.1".into(), eth1.clone());
+    links.interfaces.insert("eth1".into(), eth1);
+    let mut step = |links: &Links| {
+        let step = tables.step(&plan, links, &SETTINGS);
+        step.writes.iter().for_each(|write| image.write(write));
+        let said: Vec<_> = step.conditions.iter().map(ToString::to_string).collect();
+        let answered: BTreeSet<u32> = image.responders.keys().map(|key| key.ifindex).collect();
+        (said, answered, image.responders.len())
+    };
+    let missing = [
+        "Eip on-can_reach: 10.0.0.9, spec.interface: InterfaceMissing: this node may be elected for its addresses and has no \
+         interface that leads to 10.0.0.9; correct spec.interface or add a route.",
+        "Eip on-eth9, spec.interface: InterfaceMissing: this node may be elected for its addresses and has no interface eth9; \
+         correct spec.interface or add the interface.",
+    ];
+    let remedy = "this node may be elected for its addresses and takes no packets from eth1; start its agent with --interface \
+                  eth1, too (agent.interfaces in the values of the chart), or correct spec.interface.";
+    let not_taken = [
+        format!(
+            "Eip on-can_reach:10.0.0.1, spec.interface: InterfaceNotTaken: can_reach:10.0.0.1 leads to eth1, and {remedy}"
+        ),
+        format!("Eip on-eth1, spec.interface: InterfaceNotTaken: {remedy}"),
+    ];
+    let some = vec![
+        missing[0].to_owned(),
+        not_taken[0].clone(),
+        not_taken[1].clone(),
+        missing[1].to_owned(),
+    ];
+    assert_eq!(step(&links), (some.clone(), [7].into(), 1));
+    links.taken.insert(8);
+    assert_eq!(step(&links), (missing.map(str::to_owned).to_vec(), [7, 8].into(), 3));
+    links.taken.remove(&8);
+    assert_eq!(step(&links), (some, [7].into(), 1));
 }
 
 #[test]

@@ -260,6 +260,7 @@ pub fn links() -> Links {
     };
     Links {
         interfaces: [("eth0".into(), eth0)].into(),
+        taken: [7].into(),
         next_hops: NODES[..2].iter().map(hop).collect(),
     }
 }

@@ -34,7 +34,7 @@ fn neighbour(ifindex: u32, resolution: Resolution) -> Neighbour {
 fn wanted() -> Wanted {
     Wanted {
         nodes: [NODE].into(),
-        reach: BTreeMap::new(),
+        ..Wanted::default()
     }
 }
 
@@ -61,7 +61,7 @@ fn a_next_hop_has_the_gateways_mac() {
         (hop.ifindex, hop.vlan, hop.destination_mac, hop.source),
         (2, 0, [9; 6], SOURCE)
     );
-    assert!(network.reaches_all(&[NODE].into()));
+    assert!(network.reaches_all());
 }
 
 #[test]
@@ -113,6 +113,32 @@ fn a_bond_stands_for_its_slaves_and_its_packets_may_show_up_on_them() {
     assert_eq!(network.device_of("eth1").map(|device| &*device.name), Some("eth1"));
     assert!(view.remove_link(9));
     assert_eq!(view.network(&wanted()).links.interfaces["bond0"].slaves, [2].into());
+}
+
+#[test]
+fn what_is_taken_is_the_device_that_sees_the_packets() {
+    let links = vec![
+        link("eth0", 2, None),
+        link("eth0.7", 3, Some((2, 7))),
+        link("bond0", 5, None),
+        slave("eth5", 6, 5),
+        link("eth9", 9, None),
+    ];
+    let view = view(links, 2, Resolution::None);
+    for (names, expected) in [
+        (&["eth0"][..], &[2][..]),
+        (&["eth0.7"], &[2]),
+        (&["eth5"], &[5]),
+        (&["bond0", "eth9", "eth7"], &[5, 9]),
+        (&[], &[]),
+    ] {
+        let wanted = Wanted {
+            interfaces: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..wanted()
+        };
+        let taken = view.network(&wanted).links.taken;
+        assert_eq!(taken, expected.iter().copied().collect(), "{names:?}");
+    }
 }
 
 #[test]
@@ -191,8 +217,8 @@ fn a_removed_interface_takes_its_next_hops_along() {
 #[test]
 fn can_reach_names_the_interface_that_leads_there() {
     let reach = Wanted {
-        nodes: BTreeSet::new(),
         reach: [("can_reach: 192.0.2.9".into(), NODE)].into(),
+        ..Wanted::default()
     };
     let network = view(vec![link("eth0", 2, None)], 2, Resolution::None).network(&reach);
     assert_eq!(network.links.interfaces["can_reach: 192.0.2.9"].ifindex, 2);
