@@ -8,7 +8,11 @@ mod findings;
 mod proxy;
 mod tc;
 
-use crate::{apply::bpf::pins, source::default_route, status::Format};
+use crate::{
+    apply::bpf::{attach::ModePolicy, pins},
+    source::default_route,
+    status::Format,
+};
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 use findings::{Finding, Level};
@@ -23,6 +27,9 @@ pub struct Check {
     /// Interface that is to take packets, or `auto` for that of the default route; may be given several times.
     #[arg(long = "interface", value_name = "IF", required = true)]
     interfaces: Vec<String>,
+    /// How XDP is to be run, as the agent will be told.
+    #[arg(long, value_enum, default_value_t)]
+    xdp_mode: ModePolicy,
     /// Folder that pinned maps and links are to be in.
     #[arg(long, value_name = "DIR", default_value = pins::DEFAULT)]
     pin_dir: PathBuf,
@@ -43,7 +50,7 @@ impl Check {
     pub fn run(self) -> anyhow::Result<()> {
         let interfaces = default_route::resolve(self.interfaces)?;
         let facts = facts::read(&interfaces, &self.pin_dir, &self.state_dir)?;
-        let findings = findings::judge(&facts);
+        let findings = findings::judge(&facts, self.xdp_mode);
         let mut out = io::stdout().lock();
         match self.output {
             Format::Table => print(&findings, &mut out)?,

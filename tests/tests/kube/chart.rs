@@ -58,6 +58,7 @@ fn g01_what_the_chart_renders_is_taken_by_the_api_server() -> Result<()> {
         )?;
         pods_are_admitted(kubectl, &rendered, &namespace)?;
         arguments_are_known(&rendered)?;
+        what_is_checked_is_what_will_run(&rendered)?;
     }
     Ok(())
 }
@@ -75,6 +76,25 @@ fn arguments_are_known(rendered: &Manifests) -> Result<()> {
                 agent::finished(command.args(&arguments).arg("--help"))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The look at the node is for the interfaces and the mode that the agent beside it is given.
+fn what_is_checked_is_what_will_run(rendered: &Manifests) -> Result<()> {
+    let pod = &rendered.object("DaemonSet", "weir-agent")?["spec"]["template"]["spec"];
+    let told = |container: &Value| -> Vec<Value> {
+        let arguments = container["args"].as_array().into_iter().flatten();
+        let of_both = |argument: &&Value| {
+            let argument = argument.as_str().unwrap_or_default();
+            argument.starts_with("--interface=") || argument.starts_with("--xdp-mode=")
+        };
+        arguments.filter(of_both).cloned().collect()
+    };
+    let agent = told(&pod["containers"][0]);
+    let before = pod["initContainers"].as_array().into_iter().flatten();
+    for check in before.filter(|container| container["name"] == "check") {
+        ensure!(agent.len() >= 2 && told(check) == agent, "{check}");
     }
     Ok(())
 }

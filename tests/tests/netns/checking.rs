@@ -97,6 +97,14 @@ fn a_node_that_would_serve_is_told_from_one_that_would_not() -> Result<()> {
         "{findings:?}"
     );
 
+    // Only what there is can suffer.
+    node.namespace.output("ip -6 address flush scope global")?;
+    let (well, findings) = check(&lab, node, "eth0")?;
+    ensure!(
+        well && level(&findings, "IPv6 needs 1280")? == "warning",
+        "{findings:?}"
+    );
+
     let both = ["--interface", "eth0", "--interface", "lo", "-o", "json"];
     let (_, findings) = read(&agent::output(&lab, node, "check", &both)?)?;
     ensure!(
@@ -106,6 +114,25 @@ fn a_node_that_would_serve_is_told_from_one_that_would_not() -> Result<()> {
         )? == "problem",
         "{findings:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_driver_without_xdp_is_a_problem_where_the_agent_is_to_have_no_other() -> Result<()> {
+    let lab = Lab::new(SHAPE)?;
+    let node = lab.node("node-1")?;
+    for (mode, level_of_it, text) in [
+        ("auto", "warning", "runs no XDP programs, so the kernel"),
+        ("native", "problem", "runs no XDP programs, and --xdp-mode native"),
+        ("generic", "ok", "--xdp-mode generic"),
+    ] {
+        let arguments = ["--interface", "lo", "--xdp-mode", mode, "-o", "json"];
+        let (well, findings) = read(&agent::output(&lab, node, "check", &arguments)?)?;
+        ensure!(
+            well == (level_of_it != "problem") && level(&findings, text)? == level_of_it,
+            "{mode}: {findings:?}"
+        );
+    }
     Ok(())
 }
 

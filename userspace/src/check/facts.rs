@@ -38,6 +38,9 @@ pub struct Facts {
     pub forwards_v4: bool,
     /// `net.ipv6.conf.all.forwarding`.
     pub forwards_v6: bool,
+    /// Whether an interface of the host has an IPv6 address that others may reach it by (scope global, which unique local ones
+    /// have, too).
+    pub global_v6: bool,
     /// Whether programs on the way out are attached by tcx.
     pub tcx: bool,
     /// The interfaces asked for.
@@ -60,6 +63,8 @@ pub struct Interface {
     pub vlan: bool,
     /// Bytes.
     pub mtu: u16,
+    /// That of what programs are attached to, in bytes.
+    pub device_mtu: u16,
     /// `net.ipv4.conf.IF.rp_filter`, or that of all interfaces if it is stricter: 0 off, 1 strict, 2 loose.
     pub rp_filter: u8,
     /// The driver.
@@ -105,6 +110,7 @@ pub fn read(interfaces: &[String], pin_dir: &Path, state_dir: &Path) -> anyhow::
         state: unwritable(state_dir),
         forwards_v4: setting("net/ipv4/ip_forward") == 1,
         forwards_v6: setting("net/ipv6/conf/all/forwarding") == 1,
+        global_v6: has_global(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default()),
         tcx: EgressPolicy::Auto.is_tcx(),
         interfaces: interfaces
             .iter()
@@ -134,6 +140,7 @@ fn interface(name: &str, links: &[Link], hooks: Hooks, pins: &PinDir) -> Option<
         device: device.name.clone(),
         vlan: link.vlan.is_some(),
         mtu: link.mtu,
+        device_mtu: device.mtu,
         rp_filter: setting("net/ipv4/conf/all/rp_filter").max(setting(&format!("net/ipv4/conf/{name}/rp_filter"))),
         driver: ethtool::driver(&device.name),
         offloads: ethtool::offloads(&device.name),
@@ -155,9 +162,30 @@ fn setting(path: &str) -> u8 {
     text.trim().parse().unwrap_or(0)
 }
 
+/// Whether one of the addresses of `/proc/net/if_inet6` (address, index, prefix, scope, flags and name, in hexadecimal) is global.
+fn has_global(addresses: &str) -> bool {
+    let mut scopes = addresses.lines().filter_map(|line| line.split_whitespace().nth(3));
+    scopes.any(|scope| scope == "00")
+}
+
 /// Why no files can be made in `folder`, or in the nearest one above it that exists.
 fn unwritable(folder: &Path) -> Option<String> {
     let existing = folder.ancestors().find(|path| path.exists())?;
     let refusal = access(existing, AccessFlags::W_OK).err()?;
     Some(format!("{} cannot be written to: {refusal}", existing.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_global;
+
+    #[test]
+    fn an_address_of_a_link_or_of_the_host_alone_is_not_global() {
+        let own = "fe8000000000000000fc00fffe000001 04 40 20 80     eth0\n\
+                   00000000000000000000000000000001 01 80 10 80       lo\n";
+        assert!(!has_global("") && !has_global(own));
+        assert!(has_global(&format!(
+            "{own}fd000000000000000000000000000002 04 40 00 82     eth0\n"
+        )));
+    }
 }

@@ -4,7 +4,10 @@ use super::{
     facts::{Facts, Interface},
     tc,
 };
-use crate::apply::bpf::{attach::INGRESS, preflight};
+use crate::apply::bpf::{
+    attach::{INGRESS, ModePolicy},
+    preflight,
+};
 use serde::Serialize;
 use weir_common::tunnel;
 
@@ -49,17 +52,17 @@ const ONE_PAGE_MTU: u16 = 3498;
 /// IPv6 has no smaller MTU (RFC 8200 §5).
 const LEAST_MTU: u16 = 1280;
 
-/// Judges everything that was read, in the order in which it matters.
+/// Judges everything that was read, in the order in which it matters, for an agent that is to run XDP in this mode.
 #[must_use]
-pub fn judge(facts: &Facts) -> Vec<Finding> {
+pub fn judge(facts: &Facts, mode: ModePolicy) -> Vec<Finding> {
     let mut findings = Findings::default();
     host(facts, &mut findings);
     for (name, interface) in &facts.interfaces {
         match interface {
             Some(interface) => {
-                attaching(name, interface, &mut findings);
+                attaching(name, interface, mode, &mut findings);
                 tc::judge(name, &interface.device, &interface.hooks, facts.tcx, &mut findings);
-                passing(name, interface, facts.interfaces.len() > 1, &mut findings);
+                passing(name, interface, facts, &mut findings);
             }
             None => findings.problem(
                 name,
@@ -153,9 +156,8 @@ fn host(facts: &Facts, findings: &mut Findings) {
 }
 
 /// Whether programs can run on an interface.
-fn attaching(name: &str, interface: &Interface, findings: &mut Findings) {
+fn attaching(name: &str, interface: &Interface, mode: ModePolicy, findings: &mut Findings) {
     let device = &interface.device;
-    let driver = interface.driver.as_deref().unwrap_or("its driver");
     match &interface.program {
         None => findings.ok(name, "no XDP program yet"),
         Some(ours) if ours == INGRESS => findings.ok(name, "runs weir's XDP program"),
@@ -165,33 +167,55 @@ fn attaching(name: &str, interface: &Interface, findings: &mut Findings) {
             format!("stop what installed it, or `ip link set dev {device} xdp off`"),
         ),
     }
-    match interface.xdp {
-        Some(features) if !features.native() => findings.warning(
-            name,
-            format!("{driver} runs no XDP programs, so the kernel does, at a fraction of the speed"),
-            "use a card whose driver does, or accept it",
-        ),
-        Some(features) if !features.redirects() => findings.warning(
-            name,
-            format!("{driver} runs XDP programs, and does not send for other interfaces"),
-            "take VIP traffic and reach the other nodes by one and the same interface",
-        ),
-        Some(features) if interface.mtu > ONE_PAGE_MTU && !features.multi_buffer() => findings.problem(
-            name,
-            format!("MTU {} needs multi-buffer XDP, which {driver} has not", interface.mtu),
-            format!("set the MTU of {device} to {ONE_PAGE_MTU} or less, or run with --xdp-mode generic"),
-        ),
-        Some(_) => findings.ok(name, format!("{driver} runs XDP programs")),
-        None => findings.warning(
+    running(name, interface, mode, findings);
+}
+
+/// Who would run the program of an interface: the driver, or the kernel for it, more slowly.
+fn running(name: &str, interface: &Interface, mode: ModePolicy, findings: &mut Findings) {
+    let Interface { device, device_mtu, .. } = interface;
+    let driver = interface.driver.as_deref().unwrap_or("its driver");
+    if mode == ModePolicy::Generic {
+        return findings.ok(name, "the kernel runs the XDP program, as --xdp-mode generic says");
+    }
+    let Some(features) = interface.xdp else {
+        return findings.warning(
             name,
             format!("this kernel does not tell what {driver} can do for XDP"),
             "`weir status` says after the start which mode it got",
-        ),
+        );
+    };
+    let (lack, remedy) = if !features.native() {
+        let lack = format!("{driver} runs no XDP programs");
+        (lack, "use a card whose driver does".to_owned())
+    } else if *device_mtu > ONE_PAGE_MTU && !features.multi_buffer() {
+        let lack = format!("MTU {device_mtu} needs multi-buffer XDP, which {driver} has not");
+        (lack, format!("set the MTU of {device} to {ONE_PAGE_MTU} or less"))
+    } else if !features.redirects() {
+        return findings.warning(
+            name,
+            format!("{driver} runs XDP programs, and does not send for other interfaces"),
+            "take VIP traffic and reach the other nodes by one and the same interface",
+        );
+    } else {
+        return findings.ok(name, format!("{driver} runs XDP programs"));
+    };
+    if mode == ModePolicy::Native {
+        findings.problem(
+            name,
+            format!("{lack}, and --xdp-mode native takes nothing else"),
+            format!("{remedy}, or leave the choice to --xdp-mode auto (agent.xdpMode)"),
+        );
+    } else {
+        findings.warning(
+            name,
+            format!("{lack}, so the kernel runs it, at a fraction of the speed"),
+            format!("{remedy}, or accept it"),
+        );
     }
 }
 
 /// Whether packets pass an interface as they should.
-fn passing(name: &str, interface: &Interface, several: bool, findings: &mut Findings) {
+fn passing(name: &str, interface: &Interface, facts: &Facts, findings: &mut Findings) {
     let device = &interface.device;
     let offloads = interface.offloads.unwrap_or_default();
     if offloads.lro {
@@ -210,14 +234,21 @@ fn passing(name: &str, interface: &Interface, several: bool, findings: &mut Find
     }
     let room = usize::from(interface.mtu).saturating_sub(tunnel::overhead(true, true));
     if room < usize::from(LEAST_MTU) {
-        findings.problem(
-            name,
-            format!(
-                "MTU {} leaves {room} bytes inside the tunnel, and IPv6 needs {LEAST_MTU}",
-                interface.mtu
-            ),
-            format!("raise the MTU of {name}"),
+        let says = format!(
+            "MTU {} leaves {room} bytes inside the tunnel, and IPv6 needs {LEAST_MTU}",
+            interface.mtu
         );
+        let remedy = format!("raise the MTU of {name}");
+        if facts.global_v6 {
+            findings.problem(name, says, remedy);
+        } else {
+            let says = format!("{says}; this host has no IPv6 address, and IPv4 is clamped to that");
+            findings.warning(
+                name,
+                says,
+                format!("{remedy} before the host, or pods, get IPv6 addresses"),
+            );
+        }
     } else {
         findings.ok(
             name,
@@ -228,7 +259,7 @@ fn passing(name: &str, interface: &Interface, several: bool, findings: &mut Find
         );
     }
     match interface.rp_filter {
-        1 if several => findings.problem(
+        1 if facts.interfaces.len() > 1 => findings.problem(
             name,
             "strict reverse-path filter, on a host with several interfaces",
             format!("`sysctl -w net.ipv4.conf.{name}.rp_filter=2 net.ipv4.conf.all.rp_filter=2`"),

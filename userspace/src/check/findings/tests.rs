@@ -15,6 +15,7 @@ fn well() -> Facts {
     let interface = Interface {
         device: "eth0".into(),
         mtu: 1500,
+        device_mtu: 1500,
         driver: Some("ice".into()),
         offloads: Some(Offloads::default()),
         xdp: Some(XdpFeatures::from_bits(ALL)),
@@ -25,6 +26,7 @@ fn well() -> Facts {
         btf: true,
         forwards_v4: true,
         forwards_v6: true,
+        global_v6: true,
         interfaces: vec![("eth0".into(), Some(interface))],
         proxy: Some("nftables".into()),
         strict_arp: false,
@@ -34,9 +36,15 @@ fn well() -> Facts {
 
 /// What is not well when `change` is made to a host on which all is.
 fn found(change: impl Fn(&mut Facts)) -> Vec<(Level, String, String)> {
+    found_for(ModePolicy::Auto, change)
+}
+
+fn found_for(mode: ModePolicy, change: impl Fn(&mut Facts)) -> Vec<(Level, String, String)> {
     let mut facts = well();
     change(&mut facts);
-    let findings = judge(&facts).into_iter().filter(|finding| finding.level != Level::Ok);
+    let findings = judge(&facts, mode)
+        .into_iter()
+        .filter(|finding| finding.level != Level::Ok);
     findings
         .map(|finding| {
             let remedy = finding.remedy.expect("what is not well has a remedy");
@@ -129,18 +137,6 @@ fn what_an_interface_cannot_do_is_named_with_its_remedy() {
         "other interfaces",
     );
     one(&on_interface(xdp(None)), Warning, "eth0", "does not tell");
-    let jumbo = |interface: &mut Interface| {
-        interface.mtu = 9000;
-        interface.xdp = Some(XdpFeatures::from_bits(7));
-    };
-    one(&on_interface(jumbo), Problem, "eth0", "multi-buffer");
-    assert_eq!(on_interface(|interface| interface.mtu = 9000), []);
-    one(
-        &on_interface(|interface| interface.mtu = 1350),
-        Problem,
-        "eth0",
-        "IPv6 needs 1280",
-    );
     let program = |name: &'static str| move |interface: &mut Interface| interface.program = Some(name.into());
     one(
         &on_interface(program("cil_xdp_entry")),
@@ -162,6 +158,48 @@ fn what_an_interface_cannot_do_is_named_with_its_remedy() {
         interface.vlan = true;
     };
     one(&on_interface(vlan), Problem, "eth0", "rxvlan off");
+}
+
+/// An agent in mode auto starts all the same, more slowly.
+#[test]
+fn what_the_driver_cannot_do_is_a_problem_only_where_nothing_else_is_to_run_xdp() {
+    use Level::{Problem, Warning};
+    use ModePolicy::{Auto, Generic, Native};
+    let with = |mode, bits, mtu| {
+        found_for(mode, |facts| {
+            let interface = facts.interfaces[0].1.as_mut().unwrap();
+            // A VLAN with the usual MTU: what counts is what the driver has to take.
+            interface.vlan = true;
+            interface.device_mtu = mtu;
+            interface.xdp = Some(XdpFeatures::from_bits(bits));
+        })
+    };
+    // Without sending for others, too: what keeps it from starting comes first.
+    for bits in [7, 1] {
+        one(&with(Auto, bits, 9000), Warning, "eth0", "multi-buffer");
+        one(&with(Native, bits, 9000), Problem, "eth0", "multi-buffer");
+        assert_eq!(with(Generic, bits, 9000), []);
+    }
+    one(&with(Native, 7, 9000), Problem, "eth0", "--xdp-mode auto");
+    one(&with(Native, 0, 1500), Problem, "eth0", "ice runs no XDP");
+    one(&with(Native, 1, 1500), Warning, "eth0", "other interfaces");
+    for mode in [Auto, Native, Generic] {
+        assert_eq!(with(mode, ALL, 9000), []);
+        assert_eq!(with(mode, 7, 3498), []);
+    }
+}
+
+#[test]
+fn too_little_room_for_ipv6_is_a_problem_where_there_is_ipv6() {
+    let small = |global_v6, mtu| {
+        found(|facts| {
+            facts.global_v6 = global_v6;
+            facts.interfaces[0].1.as_mut().unwrap().mtu = mtu;
+        })
+    };
+    one(&small(true, 1395), Level::Problem, "eth0", "IPv6 needs 1280");
+    one(&small(false, 1395), Level::Warning, "eth0", "IPv6 needs 1280");
+    assert_eq!(small(true, 1396), []);
 }
 
 #[test]
