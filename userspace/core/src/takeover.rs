@@ -12,8 +12,27 @@ pub use migrate::judge;
 use crate::model::ObjectRef;
 use serde::Serialize;
 
-/// Names and images by which OpenELB's own objects are known, and those of before it had that name.
+/// OpenELB, and what it was called before.
 const PROJECTS: [&str; 2] = ["openelb", "porter"];
+/// What follows in the names of its images, workloads and Services.
+const PARTS: [&str; 9] = [
+    "",
+    "-admission",
+    "-agent",
+    "-controller",
+    "-forward",
+    "-keepalive-vip",
+    "-manager",
+    "-proxy",
+    "-speaker",
+];
+
+/// Whether a workload, a Service or an image (without registry and tag) of this name is OpenELB's. Others have its words in theirs:
+/// every exporter has `porter`.
+fn is_openelbs(name: &str) -> bool {
+    let mut parts = PROJECTS.iter().filter_map(|project| name.strip_prefix(project));
+    parts.any(|part| PARTS.contains(&part))
+}
 
 /// What a cluster has of OpenELB beside the objects that Weir reads too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What would be otherwise if Weir took over a cluster as it is. Most of it is asked of the controller's own plan: what it would
 //! write is what would change.
 
-use super::{Definition, Finding, Level, PROJECTS, Surroundings, Webhook, Workload};
+use super::{Definition, Finding, Level, Surroundings, Webhook, Workload, is_openelbs};
 use crate::{
     annotations,
     controller::{Action, EipStatus, World, plan},
@@ -59,12 +59,17 @@ impl Findings {
     }
 }
 
+/// The last part of an image's path: `c` of `a:5000/b/c:tag@digest`.
+fn image_name(image: &str) -> &str {
+    let path = image.split_once('@').map_or(image, |(path, _)| path);
+    let last = path.rsplit_once('/').map_or(path, |(_, last)| last);
+    last.split_once(':').map_or(last, |(name, _)| name)
+}
+
 /// Who of OpenELB still runs.
 fn running(workload: &Workload, findings: &mut Findings) {
     let Workload { object, images, pods } = workload;
-    let of_openelb = PROJECTS
-        .iter()
-        .any(|project| object.name.starts_with(project) || images.iter().any(|image| image.contains(project)));
+    let of_openelb = is_openelbs(&object.name) || images.iter().any(|image| is_openelbs(image_name(image)));
     let node_proxy = object.name.starts_with("node-proxy-");
     if !of_openelb && !node_proxy {
         return;
@@ -117,7 +122,7 @@ fn asked(webhook: &Webhook, findings: &mut Findings) {
         resources,
     } = webhook;
     let Some((namespace, service)) = service else { return };
-    if !PROJECTS.iter().any(|project| service.starts_with(project)) {
+    if !is_openelbs(service) {
         return;
     }
     if configuration.kind == "MutatingWebhookConfiguration" {

@@ -158,6 +158,36 @@ fn who_still_runs_is_named() {
     );
 }
 
+/// What has its words in its name, or comes by way of it, is not its.
+#[test]
+fn who_is_not_of_openelb_is_left_in_peace() {
+    let with = |name: &str, image: &str| Workload {
+        images: vec!["nginx".into(), image.into()],
+        ..workload("DaemonSet", name, 3)
+    };
+    let mut left = Left::in_order();
+    left.surroundings.workloads = vec![
+        with("node-exporter", "quay.io/prometheus/node-exporter:v1.8.2"),
+        with("blackbox-exporter", "quay.io/prometheus/blackbox-exporter@sha256:0123"),
+        with("weir-agent", "registry.openelb.example:5000/openelb/weir:0.1.0"),
+        with("porter-shop", "shop/porterhouse:openelb"),
+    ];
+    left.surroundings.webhooks = vec![webhook("porter-shop", true), webhook("openelb-exporter", true)];
+    assert_eq!(left.found(), [""; 0]);
+
+    // Under another name, from a registry of one's own.
+    for image in [
+        "openelb-speaker",
+        "registry.example:5000/mirror/openelb-speaker:v0.6.0@sha256:0123",
+        "kubesphere/openelb@sha256:0123",
+        "kubesphere/porter:v0.4.3",
+    ] {
+        let mut left = Left::in_order();
+        left.surroundings.workloads = vec![with("speaker", image)];
+        assert_eq!(left.found(), ["Problem DaemonSet openelb-system/speaker"], "{image}");
+    }
+}
+
 #[test]
 fn who_would_be_asked_is_named() {
     let mut left = Left::in_order();
