@@ -20,7 +20,7 @@ use weir_core::{
     takeover::{Finding, Level, judge},
 };
 
-/// How long everything may take to be read.
+/// How long everything that is checked may take to be read.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints what would be otherwise if Weir took over, what matters most first.
@@ -31,8 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn check(output: Format) -> anyhow::Result<()> {
     let (client, server) = kube::insisting_client().await?;
     let unanswered = || format!("cannot read the Kubernetes API at {server}");
-    let surroundings = read::surroundings(&client).await.with_context(unanswered)?;
-    let (cluster, records) = read::objects(&client, &server).await?;
+    let reading = async {
+        let surroundings = read::surroundings(&client).await.with_context(unanswered)?;
+        anyhow::Ok((surroundings, read::objects(&client, &server).await?))
+    };
+    let (surroundings, (cluster, records)) = answered(PATIENCE, reading).await?;
     let world = World::new(cluster.clone(), records.services, records.eips, true);
     let findings = judge(&cluster, world, &surroundings);
     let mut out = io::stdout().lock();
@@ -76,19 +79,22 @@ fn print(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", table.trim_fmt())
 }
 
-/// Runs `work` on a runtime of its own, and no longer than [`PATIENCE`].
+/// What the API server answers, or that it has not within this time.
+async fn answered<T>(limit: Duration, request: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    timeout(limit, request)
+        .await
+        .with_context(|| format!("the API server has not answered within {} s", limit.as_secs()))?
+}
+
+/// Runs `work` on a runtime of its own.
 ///
 /// # Errors
 ///
-/// Its own, or that it took too long.
+/// Its own, or that there is no runtime.
 pub fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        timeout(PATIENCE, work)
-            .await
-            .with_context(|| format!("the API server has not answered within {} s", PATIENCE.as_secs()))?
-    })
+    runtime.block_on(work)
 }

@@ -26,6 +26,7 @@ mod in_pod;
 mod killing;
 mod kube_proxy;
 mod leases;
+mod leaving;
 mod monitors;
 mod names;
 mod namespaces;

@@ -2,6 +2,7 @@
 
 use crate::{status::Format, takeover};
 use clap::{Args, Subcommand};
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
@@ -38,6 +39,9 @@ pub(super) struct Cleanup {
     /// Name of the controllers' Lease.
     #[arg(long, value_name = "NAME", default_value = "weir-controller")]
     lease: String,
+    /// For how long the API server may take to answer one request, in seconds.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
+    timeout: u16,
 }
 
 impl Cleanup {
@@ -46,6 +50,7 @@ impl Cleanup {
             dry_run: self.dry_run,
             namespace: self.namespace,
             lease: self.lease,
+            timeout: Duration::from_secs(self.timeout.into()),
         };
         takeover::run(takeover::cleanup(&leaving))
     }

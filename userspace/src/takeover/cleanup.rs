@@ -1,6 +1,9 @@
 //! Taking out of a cluster what would wait for a controller that is gone.
 
-use super::read::{definitions, metadata, object, webhooks};
+use super::{
+    answered,
+    read::{definitions, metadata, object, webhooks},
+};
 use crate::source::kube;
 use ::kube::{
     Api, Client, ResourceExt,
@@ -8,9 +11,10 @@ use ::kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use anyhow::Context;
+use futures_util::{StreamExt, stream};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Service};
 use serde_json::json;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 use tokio::time::sleep;
 use weir_core::{
     model::ObjectRef,
@@ -20,6 +24,8 @@ use weir_crds::{BgpConf, BgpPeer, Eip};
 
 /// How often is looked again for what has changed meanwhile.
 const ROUNDS: usize = 5;
+/// How many writes are under way at once.
+const AT_ONCE: usize = 16;
 /// A Lease whose holder does not say for how long it is held is held for this long.
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -32,34 +38,35 @@ pub struct Leaving {
     pub namespace: String,
     /// Its name.
     pub lease: String,
+    /// How long the API server may take to answer one request.
+    pub timeout: Duration,
 }
 
 /// Removes Weir's webhooks and conversion, then labels and finalizers of Services, Eips, BgpConfs and BgpPeers, and prints a line
-/// for each. Addresses in statuses stay.
+/// for each. Addresses in statuses stay. What is done stays done, so that it goes on from there when it is run again.
 ///
 /// # Errors
 ///
-/// When a controller still leads, as it would write all of it again; when the API server refuses something.
+/// When a controller still leads, as it would write all of it again; when the API server refuses something, after the others of
+/// the kind; when it does not answer.
 pub async fn cleanup(leaving: &Leaving) -> anyhow::Result<()> {
     let (client, server) = kube::insisting_client().await?;
     refuse_while_led(&client, &server, leaving).await?;
     for round in 0..ROUNDS {
-        let steps = planned(&client).await?;
+        let steps = planned(&client, leaving.timeout).await?;
         if steps.is_empty() {
             if round == 0 {
                 println!("nothing to remove");
             }
             return Ok(());
         }
-        for step in steps {
-            if leaving.dry_run {
-                println!("would {}", describe(&step));
-            } else if take(&client, &step).await? {
-                println!("{}", describe(&step));
-            }
-        }
         if leaving.dry_run {
+            steps.iter().for_each(|step| println!("would {}", describe(step)));
             return Ok(());
+        }
+        // A kind waits for the one before it.
+        for steps in steps.chunk_by(|one, next| one.object().kind == next.object().kind) {
+            take_all(&client, steps, leaving.timeout).await?;
         }
     }
     anyhow::bail!("somebody writes labels or finalizers again; see whether a controller, or OpenELB, still runs")
@@ -68,7 +75,8 @@ pub async fn cleanup(leaving: &Leaving) -> anyhow::Result<()> {
 /// A Lease that is renewed while we look is held.
 async fn refuse_while_led(client: &Client, server: &str, leaving: &Leaving) -> anyhow::Result<()> {
     let api = Api::<Lease>::namespaced(client.clone(), &leaving.namespace);
-    let lease = api.get_opt(&leaving.lease).await;
+    let read = async || answered(leaving.timeout, async { Ok(api.get_opt(&leaving.lease).await?) }).await;
+    let lease = read().await;
     let Some(lease) = lease.with_context(|| format!("cannot read the Kubernetes API at {server}"))? else {
         return Ok(());
     };
@@ -80,7 +88,7 @@ async fn refuse_while_led(client: &Client, server: &str, leaving: &Leaving) -> a
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok());
     sleep(seconds.map_or(LEASE, Duration::from_secs)).await;
-    let now = api.get_opt(&leaving.lease).await?;
+    let now = read().await?;
     let renewed = now.is_some_and(|now| now.metadata.resource_version != lease.metadata.resource_version);
     anyhow::ensure!(
         !renewed,
@@ -90,19 +98,21 @@ async fn refuse_while_led(client: &Client, server: &str, leaving: &Leaving) -> a
     Ok(())
 }
 
-async fn planned(client: &Client) -> anyhow::Result<Vec<Step>> {
-    let converted = definitions(client).await?.into_iter().filter(|definition| {
+async fn planned(client: &Client, limit: Duration) -> anyhow::Result<Vec<Step>> {
+    let definitions = answered(limit, definitions(client)).await?;
+    let converted = definitions.into_iter().filter(|definition| {
         let converter = definition.converter.as_ref();
         converter.is_some_and(|(_, service)| service.starts_with("weir-"))
     });
     let converted: Vec<ObjectRef> = converted
         .map(|definition| ObjectRef::cluster_scoped("CustomResourceDefinition", &definition.name))
         .collect();
-    let services = marked("Service", metadata::<Service>(client).await?);
-    let eips = marked("Eip", metadata::<Eip>(client).await?);
-    let mut bgp = marked("BgpConf", metadata::<BgpConf>(client).await?);
-    bgp.extend(marked("BgpPeer", metadata::<BgpPeer>(client).await?));
-    Ok(steps(&webhooks(client).await?, &converted, &services, &eips, &bgp))
+    let services = marked("Service", answered(limit, metadata::<Service>(client)).await?);
+    let eips = marked("Eip", answered(limit, metadata::<Eip>(client)).await?);
+    let mut bgp = marked("BgpConf", answered(limit, metadata::<BgpConf>(client)).await?);
+    bgp.extend(marked("BgpPeer", answered(limit, metadata::<BgpPeer>(client)).await?));
+    let webhooks = answered(limit, webhooks(client)).await?;
+    Ok(steps(&webhooks, &converted, &services, &eips, &bgp))
 }
 
 fn marked<K>(kind: &str, found: Vec<PartialObjectMeta<K>>) -> Vec<Marked>
@@ -118,8 +128,40 @@ where
     found.iter().map(marked).collect()
 }
 
-/// Makes a write; whether it was still to be made. One that comes too late is planned anew.
-async fn take(client: &Client, step: &Step) -> anyhow::Result<bool> {
+/// Makes these writes, some at once, and says which are made.
+async fn take_all(client: &Client, steps: &[Step], limit: Duration) -> anyhow::Result<()> {
+    let writes = stream::iter(steps).map(|step| async move { (step, answered(limit, take(client, step)).await) });
+    let mut writes = pin!(writes.buffer_unordered(AT_ONCE));
+    let mut refused = Vec::new();
+    while let Some((step, outcome)) = writes.next().await {
+        let cannot = format!("cannot {}", describe(step));
+        match outcome.with_context(|| format!("{cannot}; what is printed is done, run it again to go on"))? {
+            Outcome::Done => println!("{}", describe(step)),
+            Outcome::Late => {}
+            Outcome::Refused(why) => refused.push(format!("{cannot}: {why}")),
+        }
+    }
+    anyhow::ensure!(
+        refused.is_empty(),
+        "the API server refuses {} of these writes:\n{}",
+        refused.len(),
+        refused.join("\n")
+    );
+    Ok(())
+}
+
+/// What has become of a write.
+enum Outcome {
+    /// It is made.
+    Done,
+    /// It came too late, and is planned anew.
+    Late,
+    /// It is not made, for this reason, which holds for this object and maybe no other.
+    Refused(String),
+}
+
+/// Makes a write.
+async fn take(client: &Client, step: &Step) -> anyhow::Result<Outcome> {
     let parameters = PatchParams::default();
     let done = match step {
         Step::Delete(object) => {
@@ -150,9 +192,12 @@ async fn take(client: &Client, step: &Step) -> anyhow::Result<bool> {
         }
     };
     match done {
-        Ok(()) => Ok(true),
-        Err(::kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(false),
-        Err(error) => Err(anyhow::Error::from(error).context(format!("cannot {}", describe(step)))),
+        Ok(()) => Ok(Outcome::Done),
+        Err(::kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(Outcome::Late),
+        Err(::kube::Error::Api(status)) if [400, 403, 422].contains(&status.code) => {
+            Ok(Outcome::Refused(status.message))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

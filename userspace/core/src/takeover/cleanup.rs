@@ -40,7 +40,17 @@ pub enum Step {
     },
 }
 
-/// The steps in their order. First what the API server would ask a controller that is gone: until then it may refuse every other
+impl Step {
+    /// What is written to.
+    #[must_use]
+    pub const fn object(&self) -> &ObjectRef {
+        match self {
+            Self::Delete(object) | Self::StopConverting(object) | Self::Unmark { object, .. } => object,
+        }
+    }
+}
+
+/// The steps in their order; those about objects of one kind follow each other, and may be taken in any. First what the API server would ask a controller that is gone: until then it may refuse every other
 /// write. Then Services, whose deletion people wait for. Eips last: while one is there, its Services can be told from others.
 ///
 /// `definitions` are those that Weir's controller converts.
