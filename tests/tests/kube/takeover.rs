@@ -304,6 +304,20 @@ fn b29_after_a_cleanup_nothing_waits_for_a_controller() -> Result<()> {
         "{refused:?}"
     );
     ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());
+    // What a controller and agents say while there are any, and what somebody else does.
+    let condition = |kind: &str| {
+        json!({"type": kind, "status": "False", "reason": "Word", "message": "words",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    };
+    let kept = condition("example.com/Kept");
+    kubectl.patch_status(
+        "service web",
+        &json!({"conditions": [condition("lb.weir.dev/Served"), kept]}),
+    )?;
+    kubectl.patch_status(
+        "eip pool",
+        &json!({"ready": true, "conditions": [condition("Ready")], "nodes": {"node-1": {"ready": true}}}),
+    )?;
 
     let before = kubectl.get("service web")?;
     let planned = agent::finished(&mut weir(&cluster, &["cleanup", "--dry-run"]))?;
@@ -311,7 +325,9 @@ fn b29_after_a_cleanup_nothing_waits_for_a_controller() -> Result<()> {
         "would delete ValidatingWebhookConfiguration weir",
         "would remove conversion from CustomResourceDefinition bgpconfs.network.kubesphere.io",
         "would remove label and finalizer from Service default/web",
+        "would remove condition lb.weir.dev/Served from Service default/web",
         "would remove finalizer from Eip pool",
+        "would remove ready, conditions, nodes from Eip pool",
         "would remove finalizer from BgpConf default",
     ] {
         ensure!(planned.contains(line), "no `{line}` in\n{planned}");
@@ -329,6 +345,16 @@ fn b29_after_a_cleanup_nothing_waits_for_a_controller() -> Result<()> {
     ensure!(
         web["status"]["loadBalancer"]["ingress"][0]["ip"] == "10.10.1.0",
         "the address stays: {web}"
+    );
+    ensure!(web["status"]["conditions"] == json!([kept]), "{web}");
+    let status = &kubectl.get("eip pool")?["status"];
+    let fields: Vec<&String> = status.as_object().context("no status")?.keys().collect();
+    ensure!(
+        !["ready", "conditions", "nodes"]
+            .iter()
+            .any(|told| fields.iter().any(|field| *field == told))
+            && status["used"] == json!({"10.10.1.0": "default/web"}),
+        "{status}"
     );
     kubectl.run("delete --timeout=30s service/web eip/pool bgpconf/default")?;
     let again = agent::finished(&mut weir(&cluster, &["cleanup"]))?;

@@ -7,23 +7,26 @@ use super::{
 use crate::source::kube;
 use ::kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Service};
+use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{collections::BTreeMap, mem::discriminant, pin::pin, time::Duration};
 use tokio::time::sleep;
 use weir_core::{
+    controller::SERVED,
     model::ObjectRef,
     takeover::{Marked, Step, steps},
 };
-use weir_crds::{BgpConf, BgpPeer, Eip};
+use weir_crds::{BgpConf, BgpPeer};
 
 /// How often is looked again for what has changed meanwhile.
 const ROUNDS: usize = 5;
+/// What the status of an Eip says of the nodes that serve it.
+const TOLD_OF_EIPS: [&str; 3] = ["ready", "conditions", "nodes"];
 /// How many writes are under way at once.
 const AT_ONCE: usize = 16;
 /// A Lease whose holder does not say for how long it is held is held for this long.
@@ -42,8 +45,9 @@ pub struct Leaving {
     pub timeout: Duration,
 }
 
-/// Removes Weir's webhooks and conversion, then labels and finalizers of Services, Eips, BgpConfs and BgpPeers, and prints a line
-/// for each. Addresses in statuses stay. What is done stays done, so that it goes on from there when it is run again.
+/// Removes Weir's webhooks and conversion, then labels and finalizers of Services, Eips, BgpConfs and BgpPeers with what
+/// statuses say of how they are served, and prints a line for each. Addresses in statuses stay. What is done stays done, so that it
+/// goes on from there when it is run again.
 ///
 /// # Errors
 ///
@@ -64,12 +68,15 @@ pub async fn cleanup(leaving: &Leaving) -> anyhow::Result<()> {
             steps.iter().for_each(|step| println!("would {}", describe(step)));
             return Ok(());
         }
-        // A kind waits for the one before it.
-        for steps in steps.chunk_by(|one, next| one.object().kind == next.object().kind) {
+        // Each waits for those of another sort before it.
+        let alike = |step: &Step| (discriminant(step), step.object().kind.clone());
+        for steps in steps.chunk_by(|one, next| alike(one) == alike(next)) {
             take_all(&client, steps, leaving.timeout).await?;
         }
     }
-    anyhow::bail!("somebody writes labels or finalizers again; see whether a controller, or OpenELB, still runs")
+    anyhow::bail!(
+        "somebody writes labels, finalizers or statuses again; see whether a controller, agents, or OpenELB, still run"
+    )
 }
 
 /// A Lease that is renewed while we look is held.
@@ -107,23 +114,48 @@ async fn planned(client: &Client, limit: Duration) -> anyhow::Result<Vec<Step>> 
     let converted: Vec<ObjectRef> = converted
         .map(|definition| ObjectRef::cluster_scoped("CustomResourceDefinition", &definition.name))
         .collect();
-    let services = marked("Service", answered(limit, metadata::<Service>(client)).await?);
-    let eips = marked("Eip", answered(limit, metadata::<Eip>(client)).await?);
-    let mut bgp = marked("BgpConf", answered(limit, metadata::<BgpConf>(client)).await?);
-    bgp.extend(marked("BgpPeer", answered(limit, metadata::<BgpPeer>(client)).await?));
+    let services = marked(
+        "Service",
+        &answered(limit, whole(client, "Service")).await?,
+        |service| {
+            let conditions = service.data["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == SERVED))
+        },
+    );
+    let eips = marked("Eip", &answered(limit, whole(client, "Eip")).await?, |eip| {
+        let status = &eip.data["status"];
+        TOLD_OF_EIPS.iter().any(|field| status.get(field).is_some())
+    });
+    // BGP is not spoken, so nothing is told of it.
+    let mut bgp = marked("BgpConf", &answered(limit, metadata::<BgpConf>(client)).await?, |_| {
+        false
+    });
+    bgp.extend(marked(
+        "BgpPeer",
+        &answered(limit, metadata::<BgpPeer>(client)).await?,
+        |_| false,
+    ));
     let webhooks = answered(limit, webhooks(client)).await?;
     Ok(steps(&webhooks, &converted, &services, &eips, &bgp))
 }
 
-fn marked<K>(kind: &str, found: Vec<PartialObjectMeta<K>>) -> Vec<Marked>
-where
-    PartialObjectMeta<K>: ResourceExt,
-{
-    let marked = |found: &PartialObjectMeta<K>| Marked {
+/// All objects of a kind; none if it is not defined.
+async fn whole(client: &Client, kind: &str) -> anyhow::Result<Vec<DynamicObject>> {
+    let everywhere = api(client, &ObjectRef::cluster_scoped(kind, ""));
+    match everywhere.list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        Err(::kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn marked<K: ResourceExt>(kind: &str, found: &[K], told: impl Fn(&K) -> bool) -> Vec<Marked> {
+    let marked = |found: &K| Marked {
         object: object(kind, found),
         resource_version: found.resource_version().unwrap_or_default(),
         labels: found.labels().clone(),
         finalizers: found.finalizers().to_vec(),
+        told: told(found),
     };
     found.iter().map(marked).collect()
 }
@@ -190,6 +222,19 @@ async fn take(client: &Client, step: &Step) -> anyhow::Result<Outcome> {
                 .await;
             patched.map(drop)
         }
+        Step::Untell(object) => {
+            // Only what is named goes, whatever else is there by then.
+            let patch = if object.kind == "Service" {
+                Patch::Strategic(json!({"status": {"conditions": [{"type": SERVED, "$patch": "delete"}]}}))
+            } else {
+                let none: BTreeMap<&str, Option<()>> = TOLD_OF_EIPS.iter().map(|field| (*field, None)).collect();
+                Patch::Merge(json!({"status": none}))
+            };
+            let patched = api(client, object)
+                .patch_status(&object.name, &parameters, &patch)
+                .await;
+            patched.map(drop)
+        }
     };
     match done {
         Ok(()) => Ok(Outcome::Done),
@@ -233,5 +278,7 @@ fn describe(step: &Step) -> String {
             };
             format!("remove {what} from {object}")
         }
+        Step::Untell(object) if object.kind == "Service" => format!("remove condition {SERVED} from {object}"),
+        Step::Untell(object) => format!("remove {} from {object}", TOLD_OF_EIPS.join(", ")),
     }
 }

@@ -18,6 +18,8 @@ pub struct Marked {
     pub labels: BTreeMap<String, String>,
     /// `metadata.finalizers`.
     pub finalizers: Vec<String>,
+    /// Whether its status says how Weir serves it.
+    pub told: bool,
 }
 
 /// One write.
@@ -38,6 +40,8 @@ pub enum Step {
         /// The finalizers that stay.
         finalizers: Vec<String>,
     },
+    /// Take out of the object's status how Weir serves it. Addresses stay.
+    Untell(ObjectRef),
 }
 
 impl Step {
@@ -45,13 +49,16 @@ impl Step {
     #[must_use]
     pub const fn object(&self) -> &ObjectRef {
         match self {
-            Self::Delete(object) | Self::StopConverting(object) | Self::Unmark { object, .. } => object,
+            Self::Delete(object)
+            | Self::StopConverting(object)
+            | Self::Untell(object)
+            | Self::Unmark { object, .. } => object,
         }
     }
 }
 
-/// The steps in their order; those about objects of one kind follow each other, and may be taken in any. First what the API server would ask a controller that is gone: until then it may refuse every other
-/// write. Then Services, whose deletion people wait for. Eips last: while one is there, its Services can be told from others.
+/// The steps in their order; those that do the same with objects of one kind follow each other, and may be taken in any. First what the API server would ask a controller that is gone: until then it may refuse every other
+/// write. Then Services, whose deletion people wait for, and what is said of them, for nobody takes it back any more. Eips last: while one is there, its Services can be told from others.
 ///
 /// `definitions` are those that Weir's controller converts.
 #[must_use]
@@ -70,11 +77,12 @@ pub fn steps(
     let configurations = configurations.into_iter().cloned().map(Step::Delete);
     let definitions = definitions.iter().cloned().map(Step::StopConverting);
     // A BgpConf or BgpPeer that OpenELB has left cannot be deleted either.
-    let objects = services.iter().chain(eips).chain(bgp);
-    configurations
-        .chain(definitions)
-        .chain(objects.filter_map(unmark))
-        .collect()
+    let objects = [services, eips, bgp].into_iter().flat_map(|all| {
+        let told = all.iter().filter(|marked| marked.told);
+        let untell = told.map(|marked| Step::Untell(marked.object.clone()));
+        all.iter().filter_map(unmark).chain(untell)
+    });
+    configurations.chain(definitions).chain(objects).collect()
 }
 
 fn unmark(marked: &Marked) -> Option<Step> {

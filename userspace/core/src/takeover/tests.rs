@@ -337,7 +337,9 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
             .into_iter()
             .collect(),
         finalizers: finalizers.iter().map(|name| (*name).to_owned()).collect(),
+        told: false,
     };
+    let told = |marked: Marked| Marked { told: true, ..marked };
     let definition = ObjectRef::cluster_scoped("CustomResourceDefinition", "eips.network.kubesphere.io");
     let service = |name: &str| ObjectRef::service(&key(name));
     let eip = |name: &str| ObjectRef::cluster_scoped("Eip", name);
@@ -345,7 +347,7 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
         &[webhook("openelb-controller", true), webhook("weir-controller", true)],
         std::slice::from_ref(&definition),
         &[
-            marked(service("ours"), true, &[SERVICE_FINALIZER, "other/finalizer"]),
+            told(marked(service("ours"), true, &[SERVICE_FINALIZER, "other/finalizer"])),
             marked(
                 service("others"),
                 false,
@@ -357,8 +359,9 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
                 &[&["other/finalizer"], &NODE_PROXY_FINALIZERS[..]].concat(),
             ),
             marked(service("labelled"), true, &[]),
+            told(marked(service("waiting"), false, &[])),
         ],
-        &[marked(eip("pool"), false, &[EIP_FINALIZER])],
+        &[told(marked(eip("pool"), false, &[EIP_FINALIZER]))],
         &[marked(
             ObjectRef::cluster_scoped("BgpConf", "default"),
             false,
@@ -382,7 +385,10 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
             unmark(service("ours"), true, &["other/finalizer"]),
             unmark(service("proxied"), false, &["other/finalizer"]),
             unmark(service("labelled"), true, &[]),
+            Step::Untell(service("ours")),
+            Step::Untell(service("waiting")),
             unmark(eip("pool"), false, &[]),
+            Step::Untell(eip("pool")),
             unmark(ObjectRef::cluster_scoped("BgpConf", "default"), false, &[]),
         ]
     );
