@@ -12,6 +12,8 @@ pub use migrate::judge;
 use crate::model::ObjectRef;
 use serde::Serialize;
 
+/// Name of the ValidatingWebhookConfiguration that Weir's controller makes, and no other.
+pub const WEBHOOKS: &str = "weir";
 /// OpenELB, and what it was called before.
 const PROJECTS: [&str; 2] = ["openelb", "porter"];
 /// What follows in the names of its images, workloads and Services.

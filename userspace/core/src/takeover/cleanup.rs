@@ -1,11 +1,11 @@
 //! What `weir cleanup` does, and in which order: nothing may be left that waits for somebody who is gone.
 
-use super::Webhook;
+use super::{WEBHOOKS, Webhook};
 use crate::{
     controller::{EIP_FINALIZER, EIP_LABEL, NODE_PROXY_FINALIZERS, SERVICE_FINALIZER},
     model::ObjectRef,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// An object with what is written into its metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +69,10 @@ pub fn steps(
     eips: &[Marked],
     bgp: &[Marked],
 ) -> Vec<Step> {
-    let ours = webhooks.iter().filter(|webhook| {
-        let service = webhook.service.as_ref();
-        webhook.configuration.name == "weir" || service.is_some_and(|(_, name)| name.starts_with("weir-"))
-    });
-    let configurations: BTreeSet<&ObjectRef> = ours.map(|webhook| &webhook.configuration).collect();
-    let configurations = configurations.into_iter().cloned().map(Step::Delete);
+    // By its own name: which Services others call what, in which namespace, is theirs.
+    let ours = ObjectRef::cluster_scoped("ValidatingWebhookConfiguration", WEBHOOKS);
+    let is_there = webhooks.iter().any(|webhook| webhook.configuration == ours);
+    let configurations = is_there.then_some(Step::Delete(ours)).into_iter();
     let definitions = definitions.iter().cloned().map(Step::StopConverting);
     // A BgpConf or BgpPeer that OpenELB has left cannot be deleted either.
     let objects = [services, eips, bgp].into_iter().flat_map(|all| {

@@ -343,8 +343,24 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
     let definition = ObjectRef::cluster_scoped("CustomResourceDefinition", "eips.network.kubesphere.io");
     let service = |name: &str| ObjectRef::service(&key(name));
     let eip = |name: &str| ObjectRef::cluster_scoped("Eip", name);
+    let named = |configuration: ObjectRef, service: &str| Webhook {
+        configuration,
+        ..webhook(service, true)
+    };
+    let ours = ObjectRef::cluster_scoped("ValidatingWebhookConfiguration", "weir");
     let steps = steps(
-        &[webhook("openelb-controller", true), webhook("weir-controller", true)],
+        &[
+            webhook("openelb-controller", true),
+            named(ours.clone(), "by-another-name"),
+            named(ours.clone(), "by-another-name"),
+            // Somebody else's, whatever its Service is called.
+            webhook("weir-controller", true),
+            webhook("weir-exporter", true),
+            named(
+                ObjectRef::cluster_scoped("MutatingWebhookConfiguration", "weir"),
+                "weir-shop",
+            ),
+        ],
         std::slice::from_ref(&definition),
         &[
             told(marked(service("ours"), true, &[SERVICE_FINALIZER, "other/finalizer"])),
@@ -377,10 +393,7 @@ fn cleanup_first_stops_what_would_refuse_its_writes() {
     assert_eq!(
         steps,
         [
-            Step::Delete(ObjectRef::cluster_scoped(
-                "ValidatingWebhookConfiguration",
-                "weir-controller-hooks"
-            )),
+            Step::Delete(ours),
             Step::StopConverting(definition),
             unmark(service("ours"), true, &["other/finalizer"]),
             unmark(service("proxied"), false, &["other/finalizer"]),

@@ -31,10 +31,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
+use weir_core::takeover::WEBHOOKS;
 use weir_crds::GROUP;
 
-/// Name of the ValidatingWebhookConfiguration.
-const CONFIGURATION: &str = "weir";
 /// The kinds that are another in their other version, and their plurals.
 const CONVERTED: [(&str, &str); 2] = [("BgpConf", "bgpconfs"), ("BgpPeer", "bgppeers")];
 /// Until it is looked again though nothing is said to have changed, and after a failure.
@@ -133,7 +132,7 @@ fn changes(client: &Client) -> Changes {
         stream.filter_map(|event| async move { event.ok().map(drop) }).boxed()
     }
     let definitions = CONVERTED.map(|(_, plural)| of::<CustomResourceDefinition>(client, &definition(plural)));
-    let configuration = of::<ValidatingWebhookConfiguration>(client, CONFIGURATION);
+    let configuration = of::<ValidatingWebhookConfiguration>(client, WEBHOOKS);
     definitions.into_iter().chain([configuration]).collect()
 }
 
@@ -184,12 +183,12 @@ async fn ask_for_conversions(client: &Client, asked: &Asked<'_>) -> Result<(), k
 async fn ask_for_admission(client: &Client, asked: &Asked<'_>) -> Result<(), kube::Error> {
     let api = Api::<ValidatingWebhookConfiguration>::all(client.clone());
     let webhooks = asked.webhooks();
-    match api.get_opt(CONFIGURATION).await? {
+    match api.get_opt(WEBHOOKS).await? {
         None => {
             info!("having the API server ask whether Eips may be written");
             let configuration = ValidatingWebhookConfiguration {
                 metadata: ObjectMeta {
-                    name: Some(CONFIGURATION.into()),
+                    name: Some(WEBHOOKS.into()),
                     ..ObjectMeta::default()
                 },
                 webhooks: Some(webhooks),
@@ -200,7 +199,7 @@ async fn ask_for_admission(client: &Client, asked: &Asked<'_>) -> Result<(), kub
         Some(_) => {
             info!("having the API server ask anew whether Eips may be written");
             let patch = json!({ "webhooks": webhooks });
-            api.patch(CONFIGURATION, &PatchParams::default(), &Patch::Merge(patch))
+            api.patch(WEBHOOKS, &PatchParams::default(), &Patch::Merge(patch))
                 .await
                 .map(drop)
         }
@@ -209,9 +208,9 @@ async fn ask_for_admission(client: &Client, asked: &Asked<'_>) -> Result<(), kub
 
 async fn unconfigure(client: &Client) -> Result<(), kube::Error> {
     let api = Api::<ValidatingWebhookConfiguration>::all(client.clone());
-    if api.get_opt(CONFIGURATION).await?.is_some() {
+    if api.get_opt(WEBHOOKS).await?.is_some() {
         info!("having the API server ask nobody whether Eips may be written");
-        api.delete(CONFIGURATION, &DeleteParams::default()).await?;
+        api.delete(WEBHOOKS, &DeleteParams::default()).await?;
     }
     for (_, plural) in CONVERTED {
         let api = Api::<CustomResourceDefinition>::all(client.clone());
