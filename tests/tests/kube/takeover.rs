@@ -126,6 +126,27 @@ fn g09_what_the_check_says_is_all_that_a_takeover_needs() -> Result<()> {
         "{findings:?}"
     );
 
+    // Pods will see clients; who may come in to them is said by these, and not by one for what goes out.
+    for (name, types) in [
+        ("by-default", json!(null)),
+        ("in", json!(["Ingress"])),
+        ("out", json!(["Egress"])),
+    ] {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
+            "spec": {"podSelector": {}, "policyTypes": types},
+        });
+        kubectl.apply(&policy.to_string())?;
+    }
+    let (findings, well) = check(&cluster)?;
+    ensure!(
+        well && about(&findings) == ["note Deployment openelb-controller", "note Service old"],
+        "{findings:?}"
+    );
+    let says = findings[1]["says"].as_str().unwrap_or_default();
+    ensure!(says.ends_with("come in: by-default, in"), "{says}");
+    kubectl.run("delete networkpolicies --all")?;
+
     // Something that Weir does otherwise, and something that is wrong, do not go unseen.
     kubectl.apply(&service(
         "proxied",

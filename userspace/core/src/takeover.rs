@@ -47,6 +47,8 @@ pub struct Surroundings {
     pub definitions: Vec<Definition>,
     /// All BgpConfs and BgpPeers.
     pub bgp: Vec<ObjectRef>,
+    /// NetworkPolicies that say who may come in to pods of their namespace.
+    pub letting_in: Vec<ObjectRef>,
 }
 
 /// A Deployment or DaemonSet.

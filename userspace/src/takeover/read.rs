@@ -8,6 +8,7 @@ use k8s_openapi::{
         },
         apps::v1::{DaemonSet, Deployment},
         core::v1::PodTemplateSpec,
+        networking::v1::NetworkPolicy,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -60,6 +61,13 @@ pub(super) async fn surroundings(client: &Client) -> anyhow::Result<Surroundings
         workload(set, set.spec.as_ref().map(|spec| &spec.template), pods.max(1))
     });
     let workloads = deployments.chain(daemon_sets).collect();
+    let policies = Api::<NetworkPolicy>::all(client.clone()).list(&all).await?;
+    let letting_in = policies.items.iter().filter(|policy| {
+        let types = policy.spec.as_ref().and_then(|spec| spec.policy_types.as_deref());
+        // One that names none is about what comes in.
+        types.is_none_or(|types| types.is_empty() || types.iter().any(|of| of == "Ingress"))
+    });
+    let letting_in = letting_in.map(|policy| object("NetworkPolicy", policy)).collect();
     let mut bgp = Vec::new();
     bgp.extend(
         metadata::<BgpConf>(client)
@@ -78,6 +86,7 @@ pub(super) async fn surroundings(client: &Client) -> anyhow::Result<Surroundings
         webhooks: webhooks(client).await?,
         definitions: definitions(client).await?,
         bgp,
+        letting_in,
     })
 }
 

@@ -4,8 +4,8 @@
 use super::{Definition, Finding, Level, Surroundings, Webhook, Workload, is_openelbs};
 use crate::{
     annotations,
-    controller::{Action, EipStatus, World, plan},
-    model::{Cluster, Family, Mode, ObjectRef, ServiceKey, reason},
+    controller::{Action, EipStatus, ServiceObject, World, plan},
+    model::{Cluster, Family, Mode, ObjectRef, ServiceKey, TrafficPolicy, reason},
 };
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -30,6 +30,7 @@ pub fn judge(cluster: &Cluster, world: World, surroundings: &Surroundings) -> Ve
     announced(cluster, surroundings, &mut findings);
     annotated(cluster, &mut findings);
     proxied(cluster, &world, &mut findings);
+    let_in(cluster, &world, &surroundings.letting_in, &mut findings);
     planned(cluster, &world.giving(true), &mut findings);
     let mut findings = findings.0;
     findings
@@ -286,6 +287,33 @@ fn proxied(cluster: &Cluster, world: &World, findings: &mut Findings) {
             format!(
                 "leave the finalizer to them, and see to it that no Deployment or DaemonSet node-proxy-{name}-{namespace} is left"
             ),
+        );
+    }
+}
+
+/// Services whose clients come with other addresses than before, where policies may go by addresses.
+fn let_in(cluster: &Cluster, world: &World, policies: &[ObjectRef], findings: &mut Findings) {
+    for (key, service) in &cluster.services {
+        let is_ours = world.service(key).is_some_and(ServiceObject::marked);
+        // With Local nobody has hidden them before.
+        if service.traffic_policy == TrafficPolicy::Local || !is_ours {
+            continue;
+        }
+        let of_namespace = policies.iter().filter(|policy| policy.namespace == key.namespace);
+        let names: Vec<&str> = of_namespace.map(|policy| policy.name.as_str()).collect();
+        if names.is_empty() {
+            continue;
+        }
+        findings.add(
+            Level::Note,
+            &ObjectRef::service(key),
+            "spec.externalTrafficPolicy",
+            format!(
+                "its pods have seen nodes' addresses and will see those of clients, and NetworkPolicies of their namespace say who \
+                 may come in: {}",
+                names.join(", ")
+            ),
+            "those that select its pods have to let clients in by an ipBlock; add it before Weir takes over",
         );
     }
 }

@@ -3,7 +3,7 @@ use crate::{
     controller::{
         EIP_FINALIZER, EIP_LABEL, EipObject, EipStatus, NODE_PROXY_FINALIZERS, SERVICE_FINALIZER, ServiceObject, World,
     },
-    model::{Cluster, Eip, Family, Mode, PortProtocol, Protocol, Service, ServiceKey, ServicePort},
+    model::{Cluster, Eip, Family, Mode, PortProtocol, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy},
 };
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -186,6 +186,32 @@ fn who_is_not_of_openelb_is_left_in_peace() {
         left.surroundings.workloads = vec![with("speaker", image)];
         assert_eq!(left.found(), ["Problem DaemonSet openelb-system/speaker"], "{image}");
     }
+}
+
+/// Where kube-proxy has hidden clients from pods, and only there.
+#[test]
+fn policies_that_will_see_clients_are_named() {
+    let policy = |namespace: &str, name: &str| ObjectRef {
+        kind: "NetworkPolicy".into(),
+        namespace: namespace.into(),
+        name: name.into(),
+    };
+    let with = |namespace: &str| {
+        let mut left = Left::in_order();
+        left.serve("others", &[]);
+        left.service("others").annotations.clear();
+        left.surroundings.letting_in = vec![policy(namespace, "deny"), policy(namespace, "web")];
+        left
+    };
+    let left = with("default");
+    let world = World::new(left.cluster.clone(), left.services.clone(), left.eips.clone(), true);
+    let findings = judge(&left.cluster, world, &left.surroundings);
+    assert!(findings[0].says.ends_with("come in: deny, web"), "{findings:?}");
+    assert_eq!(left.found(), ["Note Service default/web spec.externalTrafficPolicy"]);
+    assert_eq!(with("elsewhere").found(), [""; 0]);
+    let mut local = with("default");
+    local.service("web").traffic_policy = TrafficPolicy::Local;
+    assert_eq!(local.found(), [""; 0]);
 }
 
 #[test]
