@@ -1,134 +1,18 @@
 //! Events on their way to an API server that does not take them at once, and those of one controller after another (B25).
 
-use crate::controlled::{Cluster, LABEL, eip, pool, service, with_spec};
-use anyhow::{Context, Result, ensure};
+use crate::{
+    controlled::{Cluster, LABEL, eip, pool, service, with_spec},
+    gate::{self, ACCOUNT, Gate},
+};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver},
-    },
-    thread,
-};
-use tests::{
-    kube::WEIR_NAMESPACE,
-    lab::{process::Process, wait},
-};
+use std::collections::BTreeMap;
+use tests::lab::{process::Process, wait};
 
-/// Where the API server asks whether it may take events of the controller.
-const GATE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9444);
-const ACCOUNT: &str = "weir-controller";
-
-/// Holds the controller's events in one namespace up in the API server: each connection is one that it would take, and goes on, or is refused
-/// with 500, when that is dropped.
-struct Gate<'a> {
-    cluster: &'a Cluster,
-    of: &'a str,
-    asked: Receiver<TcpStream>,
-    open: Arc<AtomicBool>,
-}
-
-impl<'a> Gate<'a> {
-    /// What becomes of events that are let go: `Ignore`: they are taken; `Fail`: they are not.
-    fn close(cluster: &'a Cluster, policy: &str) -> Result<Self> {
-        Self::close_for(cluster, "default", policy)
-    }
-
-    /// The same for the events in another namespace.
-    fn close_for(cluster: &'a Cluster, of: &'a str, policy: &str) -> Result<Self> {
-        let namespace = cluster.control_plane.namespace();
-        let listener = namespace.run(|| Ok(TcpListener::bind(GATE)?))?;
-        let (tell, asked) = mpsc::channel();
-        let open = Arc::new(AtomicBool::new(false));
-        let ended = open.clone();
-        thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                if ended.load(Ordering::SeqCst) || tell.send(connection).is_err() {
-                    break;
-                }
-            }
-        });
-        let ours = format!("request.userInfo.username == 'system:serviceaccount:{WEIR_NAMESPACE}:{ACCOUNT}'");
-        cluster.kubectl().apply(&format!(
-            "{}\n",
-            json!({
-                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-                "metadata": {"name": "gate"},
-                "webhooks": [{
-                    "name": "gate.weir.dev",
-                    "clientConfig": {"url": format!("https://{GATE}")},
-                    "rules": [{
-                        "apiGroups": ["events.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"],
-                        "resources": ["events"],
-                    }],
-                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": of}},
-                    "matchConditions": [{"name": "ours", "expression": ours}],
-                    "failurePolicy": policy, "sideEffects": "None", "admissionReviewVersions": ["v1"],
-                    "timeoutSeconds": 30,
-                }],
-            })
-        ))?;
-        let gate = Self {
-            cluster,
-            of,
-            asked,
-            open,
-        };
-        gate.is_closed()?;
-        Ok(gate)
-    }
-
-    /// Waits until the API server knows of it.
-    fn is_closed(&self) -> Result<()> {
-        let account = self.cluster.control_plane.kubectl_as(WEIR_NAMESPACE, ACCOUNT)?;
-        let event = json!({
-            "apiVersion": "events.k8s.io/v1", "kind": "Event",
-            "metadata": {"name": "tried", "namespace": self.of}, "eventTime": "2026-01-01T00:00:00.000000Z",
-            "action": "try", "reason": "Tried", "type": "Normal", "note": "tried",
-            "reportingController": "test", "reportingInstance": "test",
-            "regarding": {"kind": "Service", "namespace": self.of, "name": "tried", "apiVersion": "v1"},
-        });
-        let closed = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let trying = scope.spawn(|| {
-                wait::until("an event to be asked for", || {
-                    let tried = account.run_with("create --dry-run=server", &event.to_string());
-                    ensure!(closed.load(Ordering::SeqCst), "{tried:?}");
-                    Ok(())
-                })
-            });
-            let asked = self.next()?;
-            closed.store(true, Ordering::SeqCst);
-            drop(asked);
-            trying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
-    /// The next event that the API server is about to take.
-    fn next(&self) -> Result<TcpStream> {
-        self.asked.recv_timeout(wait::patience()).context("no event has come")
-    }
-
-    /// Lets everything go that comes from now on.
-    fn open(self) -> Result<()> {
-        self.cluster
-            .kubectl()
-            .run("delete validatingwebhookconfiguration gate")
-            .map(drop)
-    }
-}
-
-impl Drop for Gate<'_> {
-    /// Leaves the address to the next one.
-    fn drop(&mut self) {
-        self.open.store(true, Ordering::SeqCst);
-        let namespace = self.cluster.control_plane.namespace();
-        // It looks when somebody comes.
-        let _ = namespace.run(|| Ok(TcpStream::connect(GATE)?));
-    }
+/// Holds the controller's events in one namespace up; those that are let go are taken (`Ignore`) or not (`Fail`).
+fn close<'a>(cluster: &'a Cluster, of: &str, policy: &str) -> Result<Gate<'a>> {
+    let there = format!("request.namespace == '{of}'");
+    Gate::close(cluster, &gate::events(), Some(&there), policy)
 }
 
 /// How many events an object has for this reason.
@@ -167,7 +51,7 @@ fn b25_an_event_that_is_refused_for_now_is_sent_again_and_is_there_once() -> Res
     let cluster = Cluster::new()?;
     let _controller = begin(&cluster)?;
     let kubectl = cluster.kubectl();
-    let gate = Gate::close(&cluster, "Fail")?;
+    let gate = close(&cluster, "default", "Fail")?;
     kubectl.apply(&service("refused", &[(LABEL, "pool")]))?;
     drop(gate.next()?);
     let again = gate.next()?;
@@ -186,7 +70,7 @@ fn b25_an_event_that_is_refused_for_now_is_sent_again_and_is_there_once() -> Res
 fn b25_an_event_that_nobody_answers_is_sent_again_and_is_there_once() -> Result<()> {
     let cluster = Cluster::new()?;
     let _controller = begin(&cluster)?;
-    let gate = Gate::close(&cluster, "Ignore")?;
+    let gate = close(&cluster, "default", "Ignore")?;
     cluster.kubectl().apply(&service("web", &[(LABEL, "pool")]))?;
     let held = gate.next()?;
     // Sent again: the API server itself asks once.
@@ -207,7 +91,7 @@ fn b25_a_namespace_whose_events_nobody_answers_does_not_hold_up_another() -> Res
     let _controller = begin(&cluster)?;
     let kubectl = cluster.kubectl();
     kubectl.run("create namespace held")?;
-    let gate = Gate::close_for(&cluster, "held", "Fail")?;
+    let gate = close(&cluster, "held", "Fail")?;
     // More than are sent at once.
     let names: Vec<String> = (0..12).map(|number| format!("held-{number}")).collect();
     for name in &names {
@@ -248,7 +132,7 @@ fn b25_a_controller_that_is_stopped_says_what_it_has_done() -> Result<()> {
     let cluster = Cluster::new()?;
     let mut controller = begin(&cluster)?;
     let names = ["a", "b", "c"];
-    let gate = Gate::close(&cluster, "Ignore")?;
+    let gate = close(&cluster, "default", "Ignore")?;
     let services: String = names.map(|name| service(name, &[(LABEL, "pool")])).concat();
     cluster.kubectl().apply(&services)?;
     let held = gate.next()?;
@@ -275,7 +159,7 @@ fn b25_a_controller_that_is_stopped_says_what_it_has_done() -> Result<()> {
     // But not for ever.
     let mut controller = cluster.start_with("next", &["--no-webhook"])?;
     is_last(&cluster, "last")?;
-    let gate = Gate::close(&cluster, "Ignore")?;
+    let gate = close(&cluster, "default", "Ignore")?;
     cluster.kubectl().apply(&service("d", &[(LABEL, "pool")]))?;
     let held = gate.next()?;
     ensure!(controller.stop(wait::patience())?.success(), "{}", controller.log());

@@ -106,7 +106,7 @@ fn g07_every_right_is_used_and_agents_have_no_other() -> Result<()> {
         // What is wrong is said in status and events.
         for eip in ["nowhere", "lan-ipv4", "nowhere", "lan-ipv4"] {
             kubectl.run(&format!("annotate --overwrite service web {LABEL}={eip}"))?;
-            let reason = if eip == "nowhere" { "UnknownEip" } else { "Served" };
+            let reason = if eip == "nowhere" { "AddressKept" } else { "Served" };
             has_reason(&kubectl, "web", reason)?;
         }
         wait::until("the newer names of fields", || {

@@ -155,11 +155,9 @@ fn why_a_service_is_not_served_is_said_in_its_status_and_by_an_event() -> Result
     Cluster::play(|cluster| {
         let _controller = controlled(cluster)?;
         let kubectl = cluster.control_plane.kubectl().clone();
-        let web = manifests::Service::new("web").from_eip("lan-ipv4", Family::V4);
+        let web = manifests::Service::new("web").from_eip("nowhere", Family::V4);
         kubectl.apply(&web.with(cluster.lab.pods()))?;
-        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
         // What the controller knows by itself.
-        kubectl.run("annotate --overwrite service web eip.openelb.kubesphere.io/v1alpha2=nowhere")?;
         let condition = is_served(cluster, "web", "False", "UnknownEip")?;
         let message = condition["message"].as_str().unwrap_or_default();
         ensure!(message.contains("there is no Eip nowhere"), "{message}");
@@ -169,6 +167,19 @@ fn why_a_service_is_not_served_is_said_in_its_status_and_by_an_event() -> Result
             served["lastTransitionTime"] != condition["lastTransitionTime"],
             "{served}"
         );
+        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
+        // [B20] Of what is served already it is said, and that is all: nodes serve what is shown.
+        let writes = cluster.writes_at_rest()?;
+        kubectl.run("annotate --overwrite service web eip.openelb.kubesphere.io/v1alpha2=nowhere")?;
+        is_warned_of(cluster, "web", "AddressKept", "there is no Eip nowhere")?;
+        kubectl.run("annotate service web eip.openelb.kubesphere.io/v1alpha1=ten")?;
+        is_warned_of(cluster, "web", "AddressKept", "`ten` is not an IP address")?;
+        cluster.answered_by(Family::V4, LOWEST, &cluster.pods())?;
+        let now = cluster.writes();
+        ensure!(now == writes, "maps were written to {writes:?} times, now {now:?}");
+        kubectl.run("annotate service web eip.openelb.kubesphere.io/v1alpha1-")?;
+        kubectl.run("annotate --overwrite service web eip.openelb.kubesphere.io/v1alpha2=lan-ipv4")?;
+        is_served(cluster, "web", "True", "Served")?;
         // What only the nodes know.
         kubectl.apply(&web.endpoints(std::iter::empty()))?;
         is_served(cluster, "web", "False", "NoEndpoints")?;

@@ -213,6 +213,7 @@ pub(super) fn reason_of(condition: &Condition, pending: bool) -> &str {
         | reason::OTHER_BALANCER
         | reason::SECOND_DEFAULT
         | reason::UNCLEAR_DEFAULT) => reason,
+        reason::ADDRESS_KEPT => REQUEST_FAILED,
         reason::NO_EIP | reason::INVALID_ADDRESS if pending => REQUEST_FAILED,
         _ if pending => ASSIGN_FAILED,
         _ if condition.object.kind == "Eip" => EIP_FAILED,

@@ -46,6 +46,7 @@ pub(super) struct Told<'a> {
 /// Whether a Service is served in spite of a fault.
 fn is_harmless(reason: &str) -> bool {
     [
+        reason::ADDRESS_KEPT,
         reason::BALANCER_IGNORED,
         reason::PROTOCOL_IGNORED,
         reason::STOOD_ASIDE,

@@ -2,7 +2,10 @@
 //!
 //! Within each round the oldest Service comes first (creation time, namespace, name), so the outcome depends on nothing but
 //! the objects and what is remembered. Nobody is brought to an address that another has unless all but one of the two asked
-//! for it; once a Service shows an address, it keeps it, asking or not, for as long as no port there is another's.
+//! for it; once a Service shows an address, it keeps it, asking or not, for as long as no port there is another's
+//! (`keeping`).
+
+mod keeping;
 
 use super::{
     AddressRange,
@@ -41,7 +44,7 @@ pub struct Claim<'a> {
     automatic: bool,
 }
 
-/// Why a slot stays empty.
+/// Why a slot stays empty, or is filled otherwise than asked for.
 struct Refusal {
     condition: Box<Condition>,
     /// Whether it is just that no Eip has addresses of that family.
@@ -76,7 +79,7 @@ pub fn allocate<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mut Ve
         given: Allocations::default(),
     };
     allocator.given.asking = requests.iter().map(|request| request.key).collect();
-    allocator.keep(&mut requests);
+    allocator.keep(&mut requests, conditions);
     let mut empty = Vec::new();
     let giving = cluster.automatic != Automatic::Kept;
     for by_address in [true, false] {
@@ -128,67 +131,22 @@ struct Allocator<'a, 'p> {
 }
 
 impl<'a> Allocator<'a, '_> {
-    /// Fills slots with the addresses that Services have had, if those still are what they ask for: first with what they show,
-    /// then with what is remembered of them. Of two that share an address and both have a port there now, who came there
-    /// first keeps it.
-    fn keep(&mut self, requests: &mut [Request<'a>]) {
-        for shown in [true, false] {
-            let mut had: Vec<(usize, usize, IpAddr)> = Vec::new();
-            for (index, request) in requests.iter().enumerate().filter(|(_, it)| !it.slots.is_empty()) {
-                let of_status = request.service.ingress.iter().filter(|_| shown);
-                let previous = self.cluster.previous.get(request.key).filter(|_| !shown);
-                let addresses = of_status.chain(previous.into_iter().flatten());
-                had.extend(addresses.map(|address| (self.cluster.came_after(request.key, *address), index, *address)));
-            }
-            had.sort_by_key(|(place, index, _)| (*place, *index));
-            for (_, index, address) in had {
-                let request = &mut requests[index];
-                let mut slots = request.slots.iter().enumerate();
-                let held = slots.find_map(|(at, slot)| Some((at, self.held(request, *slot, address, shown)?)));
-                if let Some((at, eip)) = held {
-                    let slot = request.slots.remove(at);
-                    self.give(request, address, eip, slot.requested.is_some());
-                }
-            }
+    /// Whether what a Service asks for in a slot is there: whether it can be read, and names Eips that can be used and have
+    /// such addresses.
+    fn made_out(&self, request: &Request<'a>, slot: Slot) -> Result<(), Refusal> {
+        if let Some(condition) = request.unreadable.clone() {
+            let no_eip = false;
+            return Err(Refusal { condition, no_eip });
         }
-    }
-
-    /// The Eip by which a Service may keep `address`, which it shows or of which it is only remembered that it had it, in a
-    /// slot; if it may.
-    fn held(&self, request: &Request<'a>, slot: Slot, address: IpAddr, shows: bool) -> Option<&'a str> {
-        let as_asked = slot.family.is_none_or(|family| family == Family::of(address))
-            && slot.requested.is_none_or(|requested| requested == address);
-        // What the one allocator of a cluster gave out stays when a node takes the address or the Eip is refused: neither is
-        // the Service's fault. What it has not shown yet, nobody relies on.
-        let one_allocator = self.cluster.automatic != Automatic::Hashed;
-        let taken_by_node = self.node_addresses.contains(&address) && !one_allocator;
-        // Who remembers a withheld address itself has been sharing it.
-        let previous = self.cluster.previous.get(request.key);
-        let withheld =
-            self.withheld.contains(&address) && !previous.is_some_and(|previous| previous.contains(&address));
-        let claim = self.given.claims.get(&address);
-        let no_port_taken = claim.is_none_or(|claim| claim.conflict(request.service).is_none());
-        let stays = match slot.requested {
-            // That somebody has come to one of its ports is no reason to leave: that port alone is then the other's.
-            Some(_) => shows || !one_allocator || no_port_taken,
-            None => {
-                let shares = claim.is_none_or(|claim| !claim.automatic) || shows && one_allocator;
-                no_port_taken && shares && !withheld
-            }
-        };
-        if !as_asked || !stays || taken_by_node {
-            return None;
+        match slot.requested {
+            Some(address) => self.pool_of(request, address).map(drop),
+            None if request.eips.is_empty() => Ok(()),
+            None => match self.pools_named(request, slot) {
+                // A family that it can do without is none that it asks for.
+                Err(refusal) if refusal.no_eip && !slot.required => Ok(()),
+                named => named.map(drop),
+            },
         }
-        let refused = self.pools.refused(address).filter(|_| one_allocator);
-        let held = self.cluster.rules.hold_eips_in_use;
-        let pools = [self.pools.containing(address), refused].into_iter().flatten();
-        let names = pools.filter(|pool| !pool.eip.deleting || held).map(|pool| pool.name);
-        // Whether an Eip that cannot be read still has it is not known.
-        let label = request.service.label.as_deref().filter(|_| one_allocator);
-        let unreadable = label.filter(|label| shows && self.unreadable.contains(label));
-        names
-            .chain(unreadable)
-            .find(|name| request.eips.is_empty() || request.eips.contains(name))
     }
 
     /// An address for a slot, with the Eip it is from.
@@ -199,16 +157,19 @@ impl<'a> Allocator<'a, '_> {
         }
     }
 
-    /// The Eip to take a requested address from.
-    fn requested(&self, request: &Request<'a>, address: IpAddr) -> Result<&'a str, Refusal> {
-        let refuse = |reason, message| Err(refusal(request, &request.address_field, reason, message));
+    /// The Eip that has a requested address.
+    fn pool_of(&self, request: &Request<'a>, address: IpAddr) -> Result<&Pool<'a>, Refusal> {
+        let refuse = |message| {
+            let field = &request.address_field;
+            Err(refusal(request, field, reason::OUTSIDE_EIPS, message))
+        };
         let Some(pool) = self.pools.containing(address) else {
             let family = Some(Family::of(address));
             let message = format!(
                 "no Eip has {address}. Ask for an address of an Eip ({}), or add an Eip that has it.",
                 listed(self.pools.of_family(family))
             );
-            return refuse(reason::OUTSIDE_EIPS, message);
+            return refuse(message);
         };
         if !request.eips.is_empty() && !request.eips.contains(&pool.name) {
             let message = format!(
@@ -216,8 +177,15 @@ impl<'a> Allocator<'a, '_> {
                 request.eips.join(", "),
                 pool.name
             );
-            return refuse(reason::OUTSIDE_EIPS, message);
+            return refuse(message);
         }
+        Ok(pool)
+    }
+
+    /// The Eip to take a requested address from.
+    fn requested(&self, request: &Request<'a>, address: IpAddr) -> Result<&'a str, Refusal> {
+        let refuse = |reason, message| Err(refusal(request, &request.address_field, reason, message));
+        let pool = self.pool_of(request, address)?;
         if let Some(closed) = pool.closed() {
             let message = format!(
                 "{address} is in Eip {}, which gives out nothing new as it is {closed}. Ask for an address of another Eip.",
@@ -271,8 +239,8 @@ impl<'a> Allocator<'a, '_> {
         Err(refusal(request, field, reason::EXHAUSTED, message))
     }
 
-    /// The Eips a Service names that have addresses of the wanted family to give.
-    fn named(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<Pool<'a>>, Refusal> {
+    /// The Eips a Service names that have addresses of the wanted family.
+    fn pools_named(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<&Pool<'a>>, Refusal> {
         let field = &request.eips_field;
         let mut pools = Vec::new();
         for name in &request.eips {
@@ -301,6 +269,13 @@ impl<'a> Allocator<'a, '_> {
                 ..refusal(request, field, reason::FAMILY_MISMATCH, message)
             });
         }
+        Ok(pools)
+    }
+
+    /// Those of them that have some to give.
+    fn named(&self, request: &Request<'a>, slot: Slot) -> Result<Vec<Pool<'a>>, Refusal> {
+        let field = &request.eips_field;
+        let mut pools = self.pools_named(request, slot)?;
         let closed = pools.iter().find_map(|pool| pool.closed());
         pools.retain(|pool| pool.closed().is_none());
         if let Some(closed) = closed.filter(|_| pools.is_empty()) {

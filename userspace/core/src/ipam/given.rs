@@ -2,11 +2,12 @@
 //!
 //! Whether a Service ought to have them is not asked again, or a node would stop serving what the allocator still counts on.
 
-use super::{allocate::Allocations, pools::Pools, request::is_ours};
-use crate::{
-    annotations,
-    model::{Cluster, Condition, ObjectRef, Service, ServiceKey, reason},
+use super::{
+    allocate::Allocations,
+    pools::Pools,
+    request::{is_node_proxy, is_ours},
 };
+use crate::model::{Cluster, Condition, ObjectRef, Service, ServiceKey, reason};
 use std::{collections::BTreeSet, net::IpAddr};
 
 const FIELD: &str = "status.loadBalancer.ingress";
@@ -19,7 +20,7 @@ pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mu
         .values()
         .flat_map(|node| node.internal_addresses.iter().copied())
         .collect();
-    // What keeps a Service from being ours is for the allocator to say.
+    // What keeps a Service from being ours is for the allocator to say. A node proxy's status has addresses of nodes.
     let ours = |service: &Service| {
         let marked = service.label.is_some() && service.load_balancer && !service.deleting;
         (marked || is_ours(service, &cluster.rules, &mut |_, _, _| {})) && !is_node_proxy(service)
@@ -64,9 +65,4 @@ pub(super) fn given<'a>(cluster: &'a Cluster, pools: &Pools<'a>, conditions: &mu
         allocations.give(key, service, address, pool.name, false);
     }
     allocations
-}
-
-/// Its status has addresses of nodes, not of Eips.
-fn is_node_proxy(service: &Service) -> bool {
-    annotations::NODE_PROXY.find(&service.annotations).is_some()
 }

@@ -7,6 +7,12 @@ use crate::{
 };
 use std::net::IpAddr;
 
+/// What OpenELB knows as node proxies.
+const NODE_PROXIES: [&str; 2] = ["deployment", "daemonset"];
+
+/// What is wrong with a request: field, reason and message of a condition.
+type Fault = (String, &'static str, String);
+
 /// What a Service of ours asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Request<'a> {
@@ -22,6 +28,8 @@ pub(super) struct Request<'a> {
     pub address_field: String,
     /// One for each address it is to have.
     pub slots: Vec<Slot>,
+    /// What is wrong with it, if it says nothing about which addresses it is to have: it gets none then.
+    pub unreadable: Option<Box<Condition>>,
 }
 
 /// One address a Service is to have.
@@ -35,7 +43,7 @@ pub(super) struct Slot {
     pub required: bool,
 }
 
-/// Reads what a Service asks for; `None` if it is none of ours, or asks for what it cannot have (then with a condition).
+/// Reads what a Service asks for; `None` if it is none of ours, or for somebody else to serve (then with a condition).
 pub(super) fn request<'a>(
     key: &'a ServiceKey,
     service: &'a Service,
@@ -48,20 +56,34 @@ pub(super) fn request<'a>(
     if !is_ours(service, rules, &mut say) {
         return None;
     }
-    if let Some((annotated, _)) = annotations::NODE_PROXY.find(&service.annotations) {
+    let node_proxy = annotations::NODE_PROXY.find(&service.annotations);
+    if let Some((name, _)) = node_proxy.filter(|(_, value)| NODE_PROXIES.contains(value)) {
         let message =
             "the node proxy is not offered, so this Service gets nothing. Remove the annotation and give it an \
                        Eip: every node forwards for it then."
                 .into();
-        say(&field(annotated), reason::NODE_PROXY, message);
+        say(&field(name), reason::NODE_PROXY, message);
         return None;
     }
     let eips = annotations::EIP.find(&service.annotations);
-    let (address_field, addresses) = addresses(service, &mut say)?;
-    let slots = slots(service, &addresses, &address_field, &mut say);
-    if slots.is_empty() {
-        return None;
-    }
+    let (address_field, text) = address_text(service);
+    let unknown = node_proxy.map(|(name, value)| {
+        let message = format!(
+            "the node proxy is not offered, and `{value}` is no kind of it. Remove the annotation: every node forwards for a \
+             Service with an address of an Eip."
+        );
+        (field(name), reason::NODE_PROXY, message)
+    });
+    let read = unknown
+        .map_or_else(|| addresses(&address_field, text), Err)
+        .and_then(|addresses| slots(service, &addresses, &address_field, &mut say));
+    let (slots, unreadable) = match read {
+        Ok(slots) => (slots, None),
+        Err((field, reason, message)) => {
+            let condition = Condition::new(ObjectRef::service(key), &field, reason, message);
+            (slots_to_keep(service), Some(condition.into()))
+        }
+    };
     Some(Request {
         key,
         service,
@@ -69,7 +91,15 @@ pub(super) fn request<'a>(
         eips_field: eips.map(|(name, _)| field(name)).unwrap_or_default(),
         address_field,
         slots,
+        unreadable,
     })
+}
+
+/// Whether OpenELB's node proxy is to serve a Service, and so nobody by an address of an Eip. A value that OpenELB does not know
+/// moves nothing there either.
+pub(super) fn is_node_proxy(service: &Service) -> bool {
+    let named = annotations::NODE_PROXY.find(&service.annotations);
+    named.is_some_and(|(_, value)| NODE_PROXIES.contains(&value))
 }
 
 /// Whether a Service is for us to serve; what speaks for it and against it at once is said.
@@ -121,33 +151,45 @@ pub(super) fn is_ours(service: &Service, rules: &Rules, say: &mut impl FnMut(&st
     }
 }
 
-/// The addresses it asks for by annotation, or else by `spec.loadBalancerIP`, and where; `None` if they cannot be read.
-fn addresses(service: &Service, say: &mut impl FnMut(&str, &str, String)) -> Option<(String, Vec<IpAddr>)> {
-    let (field, text) = match annotations::ADDRESS.find(&service.annotations) {
+/// Where it asks for addresses, by annotation or else by `spec.loadBalancerIP`, and how.
+fn address_text(service: &Service) -> (String, &str) {
+    match annotations::ADDRESS.find(&service.annotations) {
         Some((name, value)) => (field(name), value),
         None => (
             "spec.loadBalancerIP".into(),
             service.load_balancer_ip.as_deref().unwrap_or_default(),
         ),
-    };
-    let parsed: Result<Vec<IpAddr>, &str> = list(text)
-        .map(|part| {
-            part.parse()
-                .map(|address: IpAddr| address.to_canonical())
-                .map_err(|_| part)
-        })
-        .collect();
-    match parsed {
-        Ok(addresses) => Some((field, addresses)),
-        Err(part) => {
-            let message = format!(
-                "`{part}` is not an IP address, so this Service gets none. Write one address, or one of each family with a \
-                 comma between them."
-            );
-            say(&field, reason::INVALID_ADDRESS, message);
-            None
-        }
     }
+}
+
+/// The addresses in a list.
+fn addresses(field: &str, text: &str) -> Result<Vec<IpAddr>, Fault> {
+    let parse = |part: &str| match part.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_canonical()),
+        Err(_) => {
+            let message = format!(
+                "`{part}` is not an IP address. Write one address, or one of each family with a comma between them."
+            );
+            Err((field.to_owned(), reason::INVALID_ADDRESS, message))
+        }
+    };
+    list(text).map(parse).collect()
+}
+
+/// For a Service that gets nothing new: any address of its families.
+fn slots_to_keep(service: &Service) -> Vec<Slot> {
+    let both = [Family::V4, Family::V6];
+    let families = if service.families.is_empty() {
+        &both[..]
+    } else {
+        &service.families
+    };
+    let slot = |family: &Family| Slot {
+        family: Some(*family),
+        requested: None,
+        required: false,
+    };
+    families.iter().map(slot).collect()
 }
 
 /// One slot for each family it wants, with the address it asks for in that family.
@@ -156,7 +198,7 @@ fn slots(
     addresses: &[IpAddr],
     address_field: &str,
     say: &mut impl FnMut(&str, &str, String),
-) -> Vec<Slot> {
+) -> Result<Vec<Slot>, Fault> {
     let both = || vec![Family::V4, Family::V6];
     let families = match (service.families.as_slice(), service.family_policy) {
         ([], FamilyPolicy::SingleStack) => addresses.iter().map(|address| Family::of(*address)).collect(),
@@ -201,12 +243,11 @@ fn slots(
                     "{address} is {family}, which spec.ipFamilies does not have. Ask for an address of the Service's own \
                      family, or add {family} to spec.ipFamilies."
                 );
-                say(address_field, reason::FAMILY_MISMATCH, message);
-                return Vec::new();
+                return Err((address_field.to_owned(), reason::FAMILY_MISMATCH, message));
             }
         }
     }
-    slots
+    Ok(slots)
 }
 
 /// Says so if the protocol annotation of OpenELB 0.5 contradicts the Eip an address came from.

@@ -139,6 +139,8 @@ pub mod reason {
     pub const OUTSIDE_EIPS: &str = "AddressOutsideEips";
     /// A Service asks for an address of a family it does not have, or for two of one family.
     pub const FAMILY_MISMATCH: &str = "FamilyMismatch";
+    /// A Service asks for what is not there, or cannot be read, and keeps what it has; it is served all the same.
+    pub const ADDRESS_KEPT: &str = "AddressKept";
     /// A Service asks for a new address from an Eip that is disabled.
     pub const EIP_DISABLED: &str = "EipDisabled";
     /// A Service asks for an address that is a node's own.

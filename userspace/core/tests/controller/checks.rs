@@ -10,31 +10,63 @@ use std::{
     net::IpAddr,
 };
 use weir_core::{
+    controller::EipObject,
     ipam,
-    model::{Automatic, Family, Rules, Service, ServiceKey},
+    model::{Automatic, Eip, Family, Rules, Service, ServiceKey},
 };
 
 /// What Services asked for when they came to it, or later, and still show.
 pub type AskedAt = BTreeSet<(ServiceKey, IpAddr)>;
 
-/// The addresses a Service asks for; only the first of a family counts.
-fn asked(service: &Service) -> Vec<IpAddr> {
+/// The addresses a Service asks for, of which only the first of a family counts; `None` if what it asks for cannot be read.
+fn asked(service: &Service) -> Option<Vec<IpAddr>> {
     let text = service.annotations.get("eip.openelb.kubesphere.io/v1alpha1");
     let addresses = text.into_iter().flat_map(|text| text.split(','));
     let mut asked: Vec<IpAddr> = Vec::new();
-    for address in addresses.map(|address| address.parse().unwrap()) {
+    for address in addresses.map(|address| address.parse().ok()) {
+        let address = address?;
         if !asked.iter().any(|other| Family::of(*other) == Family::of(address)) {
             asked.push(address);
         }
     }
-    asked
+    let known_proxy = !service
+        .annotations
+        .contains_key("node-proxy.openelb.kubesphere.io/type");
+    known_proxy.then_some(asked)
+}
+
+/// Whether a Service may have an address, by these Eips: it asks for it, or nobody can make out what it asks for.
+fn fits(service: &Service, address: IpAddr, eips: &Eips, rules: &Rules) -> bool {
+    let named = service.annotations.get("eip.openelb.kubesphere.io/v1alpha2");
+    let is_named = |name: &String| named.is_none_or(|named| named == name);
+    let has = |eip: &Eip, address| {
+        let range: ipam::AddressRange = eip.address.parse().unwrap();
+        range.contains(address)
+    };
+    let offering =
+        |(_, (eip, _)): &(&String, &(Eip, EipObject))| (!eip.deleting || rules.hold_eips_in_use) && has(eip, address);
+    let offered = eips.iter().any(|it| offering(&it));
+    let offered_as_named = eips.iter().any(|it| offering(&it) && is_named(it.0));
+    let mut usable = eips
+        .iter()
+        .filter(|(_, (eip, _))| eip.interface.is_some())
+        .map(|(name, (eip, _))| (name, eip));
+    let Some(asked) = asked(service) else { return offered };
+    let of_family = asked.iter().find(|it| Family::of(**it) == Family::of(address));
+    match of_family {
+        Some(wanted) if *wanted == address && offered_as_named => true,
+        Some(wanted) => offered && !usable.any(|(name, eip)| is_named(name) && has(eip, *wanted)),
+        None if !asked.is_empty() => false,
+        None => offered_as_named || offered && !usable.any(|(name, _)| is_named(name)),
+    }
 }
 
 fn opted_in(service: &Service) -> bool {
     service.annotations.contains_key("lb.kubesphere.io/v1alpha1") && !service.deleting
 }
 
-/// What a Service shows changes only if it can no longer have it (B20), as the Eips were in one of these states.
+/// What a Service shows changes only if it can no longer have it, or asks for another that is there (B20), as the Eips were in one
+/// of these states.
 pub fn check_sticky(
     key: &ServiceKey,
     service: &Service,
@@ -43,17 +75,7 @@ pub fn check_sticky(
     rules: &Rules,
 ) -> Result<(), TestCaseError> {
     for address in service.ingress.iter().filter(|address| !after.contains(address)) {
-        let named = service.annotations.get("eip.openelb.kubesphere.io/v1alpha2");
-        let offered = |eips: &Eips| {
-            eips.iter().any(|(name, (eip, _))| {
-                let range: ipam::AddressRange = eip.address.parse().unwrap();
-                (!eip.deleting || rules.hold_eips_in_use)
-                    && range.contains(*address)
-                    && named.is_none_or(|named| named == name)
-            })
-        };
-        let asks_no_other = asked(service).is_empty() || asked(service).contains(address);
-        let fits = opted_in(service) && asks_no_other && eips.into_iter().all(offered);
+        let fits = opted_in(service) && eips.into_iter().all(|eips| fits(service, *address, eips, rules));
         prop_assert!(!fits, "{key} loses {address}, gets {after:?}");
     }
     Ok(())
@@ -63,6 +85,7 @@ pub fn check_sticky(
 pub fn check_not_doubled(services: &Services, had_asked: &mut AskedAt) -> Result<(), TestCaseError> {
     for (key, (service, _)) in services {
         let asked = asked(service)
+            .unwrap_or_default()
             .into_iter()
             .filter(|asked| service.ingress.contains(asked));
         had_asked.extend(asked.map(|asked| (key.clone(), asked)));

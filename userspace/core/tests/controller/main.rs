@@ -9,7 +9,7 @@ mod swaps;
 use checks::{AskedAt, check_not_doubled, check_settled};
 use proptest::{collection::vec, option, prelude::*, test_runner::RngSeed};
 use running::{Controller, settle};
-use server::{ADDRESSES, HALVES, RANGES, Server, Services, ask, key};
+use server::{ADDRESSES, HALVES, MISTAKES, RANGES, Server, Services, ask, key};
 use weir_core::controller::{Action, EipStatus};
 
 const SERVICES: usize = 5;
@@ -20,6 +20,8 @@ enum Step {
     Delete(usize),
     /// Asks for addresses, an Eip, or neither.
     Ask(usize, Vec<usize>, Option<usize>),
+    /// Asks for what nobody can make out.
+    Mistake(usize, usize),
     OptIn(usize, bool),
     CreateEip(usize),
     DeleteEip(usize),
@@ -46,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (service(), addresses()).prop_map(|(s, a)| Step::Create(s, a)),
         2 => service().prop_map(Step::Delete),
         2 => (service(), addresses(), option::of(eip())).prop_map(|(s, a, e)| Step::Ask(s, a, e)),
+        2 => (service(), 0..MISTAKES.len()).prop_map(|(s, m)| Step::Mistake(s, m)),
         1 => (service(), any::<bool>()).prop_map(|(s, on)| Step::OptIn(s, on)),
         2 => eip().prop_map(Step::CreateEip),
         1 => eip().prop_map(Step::DeleteEip),
@@ -102,6 +105,12 @@ proptest! {
                 Step::Delete(index) => server.change_service(&key(index), |service, _| service.deleting = true),
                 Step::Ask(index, addresses, eip) => {
                     server.change_service(&key(index), |service, _| ask(service, &addresses, eip));
+                }
+                Step::Mistake(index, mistake) => {
+                    let (key_of, value) = MISTAKES[mistake];
+                    server.change_service(&key(index), |service, _| {
+                        service.annotations.insert(key_of.into(), value.into());
+                    });
                 }
                 Step::OptIn(index, on) => server.change_service(&key(index), |service, _| {
                     service.annotations.remove("lb.kubesphere.io/v1alpha1");

@@ -14,6 +14,16 @@ pub const RANGES: [&str; 3] = ["10.1.0.0/30", "10.2.0.0/31", "fd00::/126"];
 /// What is left of each when it is made smaller.
 pub const HALVES: [&str; 3] = ["10.1.0.0/31", "10.2.0.0", "fd00::/127"];
 
+/// What nobody can make out, whatever Eips there are.
+pub const MISTAKES: [(&str, &str); 5] = [
+    ("eip.openelb.kubesphere.io/v1alpha1", "ten"),
+    ("eip.openelb.kubesphere.io/v1alpha1", "10.1.0.1,ten"),
+    ("eip.openelb.kubesphere.io/v1alpha1", "192.0.2.1"),
+    ("eip.openelb.kubesphere.io/v1alpha2", "nowhere"),
+    (NODE_PROXY, "pod"),
+];
+const NODE_PROXY: &str = "node-proxy.openelb.kubesphere.io/type";
+
 pub type Services = BTreeMap<ServiceKey, (Service, ServiceObject)>;
 pub type Eips = BTreeMap<String, (Eip, EipObject)>;
 
@@ -152,4 +162,5 @@ pub fn ask(service: &mut Service, addresses: &[usize], eip: Option<usize>) {
     let addresses = Some(texts.join(",")).filter(|_| !texts.is_empty());
     set("eip.openelb.kubesphere.io/v1alpha1", addresses);
     set("eip.openelb.kubesphere.io/v1alpha2", eip.map(|it| format!("e{it}")));
+    set(NODE_PROXY, None);
 }

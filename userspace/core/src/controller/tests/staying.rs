@@ -169,3 +169,181 @@ fn two_with_one_port_of_an_address_are_parted_if_they_did_not_ask() {
     assert_eq!(objects.service("first").ingress, [address("10.1.0.8")]);
     assert_eq!(objects.service("a-late").ingress, [address("10.1.0.9")]);
 }
+
+/// A Service of IPv4 with its address, of an Eip that is full, which another one waits for.
+fn served_and_awaited() -> Objects {
+    let mut web = service(&[(POOL, "pool")]);
+    web.families = vec![crate::model::Family::V4];
+    let unusable = Eip {
+        interface: None,
+        ..eip("10.4.0.0/24")
+    };
+    let eips = [
+        ("pool", eip("10.1.0.8")),
+        ("two", eip("10.2.0.0/24")),
+        ("six", eip("fd00::/64")),
+        ("unusable", unusable),
+    ];
+    let mut objects = Objects::with(&eips, &[("web", web)]);
+    objects.settle();
+    objects
+        .services
+        .insert(key("late"), (service(&[(POOL, "pool")]), ServiceObject::default()));
+    objects.settle();
+    objects.events.clear();
+    objects
+}
+
+/// B20: what cannot be made out says nothing about the address that is there. It stays, with all that is written of it, and who
+/// waits for it goes on waiting, whoever plans.
+#[test]
+fn a_mistake_in_what_a_service_asks_for_takes_nothing_from_it() {
+    let node_proxy = "node-proxy.openelb.kubesphere.io/type";
+    let mistakes = [
+        ("`ten` is not an IP address.", ADDRESS, "ten"),
+        ("`ten` is not an IP address.", ADDRESS, "10.1.0.8,ten"),
+        ("`10.1.0` is not an IP address.", "spec.loadBalancerIP", "10.1.0"),
+        ("fd00::5 is IPv6,", ADDRESS, "fd00::5"),
+        ("no Eip has 192.0.2.1.", ADDRESS, "192.0.2.1"),
+        ("10.2.0.5 is not in Eip pool,", ADDRESS, "10.2.0.5"),
+        ("there is no Eip nowhere.", POOL, "nowhere"),
+        ("Eip unusable cannot be used.", POOL, "unusable"),
+        ("Eip six has no IPv4 addresses,", POOL, "six"),
+        ("and `pod` is no kind of it.", node_proxy, "pod"),
+    ];
+    for (words, field, value) in mistakes {
+        let mut objects = served_and_awaited();
+        let before = objects.service("web").clone();
+        let (book, marks) = (objects.used("pool"), objects.services[&key("web")].1.clone());
+        let web = objects.service("web");
+        if field == "spec.loadBalancerIP" {
+            web.load_balancer_ip = Some(value.into());
+        } else {
+            web.annotations.insert(field.into(), value.into());
+        }
+        assert_eq!(objects.round(), [""; 0], "{words}");
+        // Also while nothing is given out.
+        assert_eq!(plan(&objects.world().giving(false)).actions, [], "{words}");
+        assert_eq!(objects.service("web").ingress, [address("10.1.0.8")], "{words}");
+        assert_eq!(objects.used("pool"), book);
+        let told = objects.services[&key("web")].1.clone();
+        assert_eq!((told.finalizer, &told.label), (marks.finalizer, &marks.label));
+        let (holds, reason, message) = told.served.map(|it| (it.holds, it.reason, it.message)).unwrap();
+        assert_eq!((holds, &*reason), (true, "AddressKept"), "{message}");
+        let stays = message.ends_with(" Until then the Service keeps 10.1.0.8.");
+        assert!(message.contains(words) && stays, "{message}");
+        let warnings = plan(&objects.world()).warnings;
+        let of_web: Vec<_> = warnings.iter().filter(|it| it.object.name == "web").collect();
+        assert_eq!(of_web.len(), 1, "{of_web:?}");
+        assert_eq!((&*of_web[0].reason, &of_web[0].message), ("ConstructRequest", &message));
+
+        // Mended, it is as it was.
+        *objects.service("web") = before;
+        assert_eq!(objects.round(), [""; 0], "{words}");
+        assert_eq!(objects.service("web").ingress, [address("10.1.0.8")], "{words}");
+        assert_eq!(
+            objects.services[&key("web")].1.served.as_ref().unwrap().reason,
+            "Served"
+        );
+        assert_eq!(objects.events, [""; 0]);
+        assert!(objects.service("late").ingress.is_empty());
+    }
+}
+
+/// B17, B19, B28: what can be made out is followed, also after a mistake.
+#[test]
+fn after_a_mistake_another_request_moves_the_service_and_its_end_releases_it() {
+    let follow = |change: fn(&mut Service), shown: &[&str]| {
+        let mut objects = served_and_awaited();
+        objects.service("web").annotations.insert(ADDRESS.into(), "ten".into());
+        objects.settle();
+        change(objects.service("web"));
+        objects.settle();
+        let shown: Vec<IpAddr> = shown.iter().map(|text| address(text)).collect();
+        assert_eq!(objects.service("web").ingress, shown);
+        assert_eq!(objects.service("late").ingress, [address("10.1.0.8")]);
+    };
+    let to_two = |service: &mut Service| {
+        service.annotations.insert(POOL.into(), "two".into());
+        service.annotations.insert(ADDRESS.into(), "10.2.0.5".into());
+    };
+    follow(to_two, &["10.2.0.5"]);
+    follow(
+        |service| drop(service.annotations.remove("lb.kubesphere.io/v1alpha1")),
+        &[],
+    );
+    let to_node_proxy = |service: &mut Service| {
+        let key = "node-proxy.openelb.kubesphere.io/type";
+        service.annotations.insert(key.into(), "deployment".into());
+    };
+    follow(to_node_proxy, &[]);
+}
+
+/// A13, B20: a mistake does not hold what no Eip has any more.
+#[test]
+fn a_mistake_holds_no_address_of_an_eip_that_goes() {
+    let mut objects = served_and_awaited();
+    objects.service("web").annotations.insert(ADDRESS.into(), "ten".into());
+    objects.settle();
+    objects.eips.get_mut("pool").unwrap().0.deleting = true;
+    objects.settle();
+    assert!(objects.service("web").ingress.is_empty());
+    assert!(!objects.eips.contains_key("pool"));
+}
+
+/// B15, B20: of two families, what one of them asks for by mistake costs neither its address; what is dropped is given back.
+#[test]
+fn a_mistake_about_one_family_costs_no_other() {
+    use crate::model::{Family, FamilyPolicy};
+    let mut web = service(&[(POOL, "pool,six")]);
+    web.family_policy = FamilyPolicy::PreferDualStack;
+    web.families = vec![Family::V4, Family::V6];
+    let eips = [
+        ("pool", eip("10.1.0.8/30")),
+        ("two", eip("10.2.0.0/24")),
+        ("six", eip("fd00::/64")),
+    ];
+    let mut objects = Objects::with(&eips, &[("web", web)]);
+    objects.settle();
+    let both = [address("10.1.0.8"), address("fd00::")];
+    assert_eq!(objects.service("web").ingress, both);
+    let warnings = |objects: &Objects| -> Vec<String> {
+        let warnings = plan(&objects.world()).warnings;
+        warnings.into_iter().map(|it| it.message).collect()
+    };
+    objects.service("web").annotations.insert(POOL.into(), "pol".into());
+    assert_eq!(objects.round(), [""; 0]);
+    let [told] = &warnings(&objects)[..] else {
+        panic!("not once")
+    };
+    assert!(
+        told.ends_with(" Until then the Service keeps 10.1.0.8 and fd00::."),
+        "{told}"
+    );
+
+    // What one family asks for is there, what the other one does is not.
+    let annotations = &mut objects.service("web").annotations;
+    annotations.remove(POOL);
+    annotations.insert(ADDRESS.into(), "10.2.0.9,fd99::9".into());
+    objects.settle();
+    let shown = [address("10.2.0.9"), address("fd00::")];
+    assert_eq!(
+        objects.service("web").ingress.iter().collect::<BTreeSet<_>>(),
+        shown.iter().collect()
+    );
+    let [told] = &warnings(&objects)[..] else {
+        panic!("not once")
+    };
+    assert!(
+        told.contains("no Eip has fd99::9.") && told.ends_with(" keeps fd00::."),
+        "{told}"
+    );
+
+    // An Eip of one family is all that a Service needs that only prefers two.
+    let annotations = &mut objects.service("web").annotations;
+    annotations.remove(ADDRESS);
+    annotations.insert(POOL.into(), "two".into());
+    objects.settle();
+    assert_eq!(objects.service("web").ingress, [address("10.2.0.9")]);
+    assert_eq!(warnings(&objects), [""; 0]);
+}

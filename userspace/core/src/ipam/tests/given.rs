@@ -32,6 +32,13 @@ fn what_the_status_has_is_taken_and_nothing_else_is_given() {
                 with(&["10.1.0.6"], service(&[(POOL, "none"), (ADDRESS, "nonsense")])),
             ),
             (
+                "mistaken",
+                with(
+                    &["10.1.0.5"],
+                    service(&[(ADDRESS, "fd00::1"), ("node-proxy.openelb.kubesphere.io/type", "pod")]),
+                ),
+            ),
+            (
                 "proxy",
                 with(
                     &["192.0.2.1"],
@@ -40,7 +47,12 @@ fn what_the_status_has_is_taken_and_nothing_else_is_given() {
             ),
         ],
     );
-    expect(&cluster, &[("both", "10.1.0.9 fd00::9"), ("changed", "10.1.0.6")], &[]);
+    let served = [
+        ("both", "10.1.0.9 fd00::9"),
+        ("changed", "10.1.0.6"),
+        ("mistaken", "10.1.0.5"),
+    ];
+    expect(&cluster, &served, &[]);
 }
 
 #[test]

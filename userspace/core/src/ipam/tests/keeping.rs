@@ -127,3 +127,68 @@ fn who_came_first_to_one_address_need_not_to_another() {
     cluster.automatic = Automatic::Given;
     expect(&cluster, &[("b", "10.1.0.1")], &["a PortConflict"]);
 }
+
+/// B20: what cannot be made out keeps what it has, shown or in the book, and takes nothing new; of hosts that each allocate
+/// for themselves not all know what it had.
+#[test]
+fn what_cannot_be_made_out_keeps_what_it_has() {
+    let eips = [("pool", default_eip("10.1.0.0/30"))];
+    let shows = Service {
+        ingress: vec!["10.1.0.0".parse().unwrap()],
+        ..service(&[(ADDRESS, "ten")])
+    };
+    let services = [
+        ("booked", service(&[(POOL, "nowhere")])),
+        ("late", service(&[])),
+        ("new", service(&[(ADDRESS, "ten")])),
+        ("shows", shows),
+    ];
+    let mut held = cluster(eips, services);
+    hold(&mut held, "booked", &["10.1.0.1"]);
+    let kept = [("booked", "10.1.0.1"), ("late", "10.1.0.2"), ("shows", "10.1.0.0")];
+    let said = ["booked AddressKept", "new InvalidAddress", "shows AddressKept"];
+    expect(&held, &kept, &said);
+    held.automatic = Automatic::Kept;
+    expect(&held, &[kept[0], kept[2]], &said);
+    held.automatic = Automatic::Hashed;
+    let (addresses, said) = outcome(&held);
+    assert_eq!(addresses.keys().collect::<Vec<_>>(), ["late"]);
+    assert_eq!(
+        said,
+        ["new InvalidAddress", "shows InvalidAddress", "booked UnknownEip"]
+    );
+}
+
+/// B12, B20, B24: whoever shares an address keeps it in spite of a mistake, and nobody comes to one by a mistake.
+#[test]
+fn a_mistake_parts_nobody_and_brings_nobody_together() {
+    let on = |number, asked: &str| Service {
+        ports: vec![port(number)],
+        ..service(&[(ADDRESS, asked)])
+    };
+    let shows = |service| Service {
+        ingress: vec!["10.1.0.3".parse().unwrap()],
+        ..service
+    };
+    let eips = || [("pool", default_eip("10.1.0.0/30"))];
+    let mut shared = cluster(
+        eips(),
+        [
+            ("a", shows(on(80, "10.1.0.3"))),
+            ("b", shows(on(443, "ten"))),
+            ("c", shows(on(80, "ten"))),
+        ],
+    );
+    let all = [("a", "10.1.0.3"), ("b", "10.1.0.3"), ("c", "10.1.0.3")];
+    expect(&shared, &all, &["b AddressKept", "c AddressKept"]);
+
+    // In the book beside somebody who has not asked either.
+    let unasked = Service {
+        ports: vec![port(25)],
+        ..service(&[])
+    };
+    shared = cluster(eips(), [("a", shows(unasked)), ("b", on(443, "ten"))]);
+    hold(&mut shared, "a", &["10.1.0.3"]);
+    hold(&mut shared, "b", &["10.1.0.3"]);
+    expect(&shared, &[("a", "10.1.0.3")], &["b InvalidAddress"]);
+}
