@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver},
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 use tests::{kube::WEIR_NAMESPACE, lab::wait};
 
@@ -27,6 +27,7 @@ pub struct Gate<'a> {
     cluster: &'a Cluster,
     asked: Receiver<TcpStream>,
     open: Arc<AtomicBool>,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl<'a> Gate<'a> {
@@ -34,17 +35,17 @@ impl<'a> Gate<'a> {
     /// those that are let go: `Ignore`: they are carried out; `Fail`: they are not.
     pub fn close(cluster: &'a Cluster, rules: &Value, condition: Option<&str>, policy: &str) -> Result<Self> {
         let namespace = cluster.control_plane.namespace();
-        let listener = namespace.run(|| Ok(TcpListener::bind(GATE)?))?;
+        let socket = namespace.run(|| Ok(TcpListener::bind(GATE)?))?;
         let (tell, asked) = mpsc::channel();
         let open = Arc::new(AtomicBool::new(false));
         let ended = open.clone();
-        thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
+        let listener = Some(thread::spawn(move || {
+            for connection in socket.incoming().flatten() {
                 if ended.load(Ordering::SeqCst) || tell.send(connection).is_err() {
                     break;
                 }
             }
-        });
+        }));
         let ours = format!("request.userInfo.username == 'system:serviceaccount:{WEIR_NAMESPACE}:{ACCOUNT}'");
         let webhook = |name: &str, rules: &Value, condition: &str, policy: &str| {
             json!({
@@ -71,7 +72,12 @@ impl<'a> Gate<'a> {
                 ],
             })
         ))?;
-        let gate = Self { cluster, asked, open };
+        let gate = Self {
+            cluster,
+            asked,
+            open,
+            listener,
+        };
         gate.is_closed()?;
         Ok(gate)
     }
@@ -122,7 +128,10 @@ impl Drop for Gate<'_> {
         self.open.store(true, Ordering::SeqCst);
         let namespace = self.cluster.control_plane.namespace();
         // It looks when somebody comes.
-        let _ = namespace.run(|| Ok(TcpStream::connect(GATE)?));
+        let came = namespace.run(|| Ok(TcpStream::connect(GATE)?));
+        if let Some(listener) = self.listener.take().filter(|_| came.is_ok()) {
+            let _ = listener.join();
+        }
     }
 }
 

@@ -37,8 +37,11 @@ pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
 /// Waits until the condition of a Service that is served has this reason and text, and a Warning event about it the text.
 fn is_warned_of(cluster: &Cluster, service: &str, reason: &str, wanted: &str) -> Result<()> {
     let has = |text: &Value| text.as_str().is_some_and(|text| text.contains(wanted));
-    let condition = is_served(cluster, service, "True", reason)?;
-    ensure!(has(&condition["message"]), "{condition}");
+    wait::until("the words of a condition", || {
+        let condition = is_served(cluster, service, "True", reason)?;
+        ensure!(has(&condition["message"]), "{condition}");
+        Ok(())
+    })?;
     wait::until("an event", || {
         let events = cluster.control_plane.kubectl().get("events")?;
         let mut all = events["items"].as_array().into_iter().flatten();
