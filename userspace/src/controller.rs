@@ -273,6 +273,7 @@ impl Controller {
             self.unseen.clear();
             self.liveness = Liveness::default();
             self.pauses = Pauses::default();
+            self.teller.tell(Vec::new());
             self.due = true;
             return;
         }

@@ -8,7 +8,7 @@ use super::{
     telemetry::{self, Telemetry},
     write::Object,
 };
-use due::{Due, earliest};
+use due::{Due, earliest, object};
 use futures_util::{StreamExt, stream};
 use k8s_openapi::{api::core::v1::Service, jiff::Timestamp};
 use kube::{
@@ -16,7 +16,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use std::mem;
+use std::{collections::BTreeSet, mem};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -53,7 +53,7 @@ impl Teller {
         Self { wanted, writer }
     }
 
-    /// All there is to be told now.
+    /// All there is to be told now; nothing, when another leads.
     pub(super) fn tell(&self, tellings: Vec<Telling>) {
         self.wanted.send_replace(tellings);
     }
@@ -74,19 +74,18 @@ impl Writer {
     async fn run(mut self, mut wanted: watch::Receiver<Vec<Telling>>, mut leading: watch::Receiver<Leading>) {
         let (mut tellings, mut others) = (Vec::new(), true);
         loop {
-            // In this order: what is to be told by who leads is not taken for what was before.
             if mem::take(&mut others) {
                 tellings.clone_from(&wanted.borrow_and_update());
             }
-            let lead = leading.borrow_and_update().clone();
-            let mut next = None;
-            if lead.now() {
-                next = self.write(tellings.clone(), &lead).await;
+            // A lead that lapses for a moment, and is renewed, is nothing that the controller has to notice: what is to be told
+            // stays until it says otherwise.
+            let leads = leading.borrow_and_update().now();
+            let next = if leads {
+                self.write(&mut tellings, &leading).await
             } else {
-                // Another leads; what was to be told before is not to be told when we lead again.
-                tellings.clear();
                 self.due.forget();
-            }
+                None
+            };
             tokio::select! {
                 changed = wanted.changed() => match changed {
                     Ok(()) => others = true,
@@ -98,18 +97,26 @@ impl Writer {
         }
     }
 
-    /// Makes those of the writes that are due; gives when to come again, if any are not.
-    async fn write(&mut self, tellings: Vec<Telling>, leading: &Leading) -> Option<Instant> {
-        let (due, next) = self.due.take(tellings, Instant::now(), MOST);
+    /// Makes those of the writes that are due, and takes out what is told then; gives when to come again, if any are not.
+    async fn write(&mut self, tellings: &mut Vec<Telling>, leading: &watch::Receiver<Leading>) -> Option<Instant> {
+        let (due, next) = self.due.take(tellings.clone(), Instant::now(), MOST);
         let this = &*self;
         let results: Vec<(Object, telemetry::Result)> = stream::iter(due)
             .map(|(object, telling)| async move {
-                let made = leading.during(this.make(&object, telling)).await;
+                let now_leading = leading.borrow().clone();
+                let made = now_leading.during(this.make(&object, telling)).await;
                 (object, made.unwrap_or(telemetry::Result::TooOld))
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
+        let told: BTreeSet<&Object> = results
+            .iter()
+            .filter(|(_, result)| *result == telemetry::Result::Written)
+            .map(|(object, _)| object)
+            .collect();
+        // Else it would be told again and again until another plan has been made.
+        tellings.retain(|telling| !told.contains(&object(telling)));
         earliest(next, self.due.went(results, Instant::now()))
     }
 

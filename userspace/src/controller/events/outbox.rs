@@ -1,7 +1,8 @@
 //! Events that wait to be sent, and which of them may be sent beside each other.
 //!
 //! Those about one object are sent one after the other, in their order. Namespaces take turns, and one whose events are not
-//! taken (a webhook that fails there, say) has no more than one under way until one is, so that it does not hold up the others.
+//! taken (a webhook that fails there, say) has no more than one under way until one is, and all such no more than
+//! [`FAILING`], so that they do not hold up the others.
 
 use std::collections::{BTreeMap, VecDeque};
 use weir_core::model::ObjectRef;
@@ -10,6 +11,9 @@ use weir_core::model::ObjectRef;
 const PLACES: usize = 16384;
 /// Of these, in one namespace.
 const PLACES_OF_ONE: usize = PLACES / 2;
+
+/// Under way at most in namespaces whose last attempt failed, all together.
+const FAILING: usize = 2;
 
 /// Events that wait, as what `T` each is kept.
 #[derive(Debug)]
@@ -75,10 +79,12 @@ impl<T> Outbox<T> {
 
     /// The next that may be sent now; it is under way until it is told of.
     pub(super) fn next(&mut self) -> Option<(ObjectRef, T)> {
+        let failing = self.spaces.values().filter(|space| space.fails);
+        let failing: usize = failing.map(|space| space.under_way).sum();
         for _ in 0..self.turns.len() {
             let namespace = self.turns.pop_front()?;
             let space = self.spaces.get_mut(&namespace)?;
-            if space.fails && space.under_way > 0 {
+            if space.fails && (space.under_way > 0 || failing >= FAILING) {
                 self.turns.push_back(namespace);
                 continue;
             }
@@ -224,6 +230,22 @@ mod tests {
         outbox.done(&object("a", "1"), true);
         assert!(outbox.push(object("a", "4"), 6));
         assert_eq!(together(&mut outbox), [2, 6]);
+    }
+
+    #[test]
+    fn b25_namespaces_that_take_nothing_hold_up_no_other_however_many_they_are() {
+        let failing = ["a", "b", "c", "d", "e"];
+        let mut outbox = filled(&failing.map(|namespace| (namespace, "1", 1)));
+        assert_eq!(together(&mut outbox).len(), failing.len());
+        for namespace in failing {
+            outbox.rest(&object(namespace, "1"), 1);
+            outbox.wake(object(namespace, "1"));
+        }
+        assert!(outbox.push(object("well", "1"), 2) && outbox.push(object("well", "2"), 3));
+        assert_eq!(together(&mut outbox), [1, 1, 2, 3]);
+        // As one ends the next one has its turn.
+        outbox.done(&object("a", "1"), false);
+        assert_eq!(together(&mut outbox), [1]);
     }
 
     #[test]

@@ -92,7 +92,8 @@ fn settled(telling: &Telling) -> Duration {
     }
 }
 
-fn object(telling: &Telling) -> Object {
+/// Whose status it is about.
+pub(super) fn object(telling: &Telling) -> Object {
     match telling {
         Telling::Service { service, .. } => Object::Service(service.clone()),
         Telling::Eip { eip, .. } => Object::Eip(eip.clone()),
