@@ -9,7 +9,6 @@ use super::{
 };
 use anyhow::Result;
 
-/// The second LAN's bridge.
 /// The router's interface on the second LAN.
 pub const SECOND_LAN: &str = "lan-b";
 

@@ -333,6 +333,7 @@ fn g01_notes_say_who_gets_an_address_and_what_comes_before_an_uninstall() -> Res
             [
                 "spec.loadBalancerClass: openelb",
                 "no class, with controller.adoptAll=true only",
+                "annotation or class is nearly Weir's:",
                 "weir cleanup",
             ],
         ),
@@ -342,6 +343,7 @@ fn g01_notes_say_who_gets_an_address_and_what_comes_before_an_uninstall() -> Res
             [
                 "spec.loadBalancerClass: example.com/weir",
                 "those that name no class",
+                "annotation or class is nearly Weir's:",
                 "weir cleanup --namespace elsewhere --lease another",
             ],
         ),

@@ -16,7 +16,8 @@ use serde::Serialize;
 pub const WEBHOOKS: &str = "weir";
 /// OpenELB, and what it was called before.
 const PROJECTS: [&str; 2] = ["openelb", "porter"];
-/// What follows in the names of its images, workloads and Services.
+/// What follows in the names of its images, workloads and Services. A release that is not called like the project has its name before
+/// that: `openelb-prod-controller`, `lb-openelb-controller`.
 const PARTS: [&str; 9] = [
     "",
     "-admission",
@@ -33,7 +34,11 @@ const PARTS: [&str; 9] = [
 /// every exporter has `porter`.
 fn is_openelbs(name: &str) -> bool {
     let mut parts = PROJECTS.iter().filter_map(|project| name.strip_prefix(project));
+    // Porter's chart names no release, and others are called so, too.
+    let of_release = PARTS.iter().filter(|part| !part.is_empty());
+    let mut releases = of_release.filter_map(|part| name.strip_suffix(part));
     parts.any(|part| PARTS.contains(&part))
+        || releases.any(|release| release.split('-').any(|word| word == PROJECTS[0]))
 }
 
 /// What a cluster has of OpenELB beside the objects that Weir reads too.
@@ -47,8 +52,8 @@ pub struct Surroundings {
     pub definitions: Vec<Definition>,
     /// All BgpConfs and BgpPeers.
     pub bgp: Vec<ObjectRef>,
-    /// NetworkPolicies that say who may come in to pods of their namespace.
-    pub letting_in: Vec<ObjectRef>,
+    /// NetworkPolicies that say who may come in to pods of their namespace; `None` if they may not be listed.
+    pub letting_in: Option<Vec<ObjectRef>>,
 }
 
 /// A Deployment or DaemonSet.

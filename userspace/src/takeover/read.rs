@@ -61,13 +61,8 @@ pub(super) async fn surroundings(client: &Client) -> anyhow::Result<Surroundings
         workload(set, set.spec.as_ref().map(|spec| &spec.template), pods.max(1))
     });
     let workloads = deployments.chain(daemon_sets).collect();
-    let policies = Api::<NetworkPolicy>::all(client.clone()).list(&all).await?;
-    let letting_in = policies.items.iter().filter(|policy| {
-        let types = policy.spec.as_ref().and_then(|spec| spec.policy_types.as_deref());
-        // One that names none is about what comes in.
-        types.is_none_or(|types| types.is_empty() || types.iter().any(|of| of == "Ingress"))
-    });
-    let letting_in = letting_in.map(|policy| object("NetworkPolicy", policy)).collect();
+    let policies = Api::<NetworkPolicy>::all(client.clone()).list(&all).await;
+    let letting_in = permitted(policies.map(|list| list.items))?.map(|policies| letting_in(&policies));
     let mut bgp = Vec::new();
     bgp.extend(
         metadata::<BgpConf>(client)
@@ -88,6 +83,25 @@ pub(super) async fn surroundings(client: &Client) -> anyhow::Result<Surroundings
         bgp,
         letting_in,
     })
+}
+
+/// What was asked for; `None` if whoever runs this may not have it.
+fn permitted<T>(answer: Result<T, kube::Error>) -> anyhow::Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Those that are about what comes in.
+fn letting_in(policies: &[NetworkPolicy]) -> Vec<ObjectRef> {
+    let letting_in = policies.iter().filter(|policy| {
+        let types = policy.spec.as_ref().and_then(|spec| spec.policy_types.as_deref());
+        // One that names none is about what comes in.
+        types.is_none_or(|types| types.is_empty() || types.iter().any(|of| of == "Ingress"))
+    });
+    letting_in.map(|policy| object("NetworkPolicy", policy)).collect()
 }
 
 /// Metadata of all objects of a kind; none if it is not defined.
@@ -199,4 +213,24 @@ pub(super) async fn definitions(client: &Client) -> anyhow::Result<Vec<Definitio
         });
     }
     Ok(definitions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn what_may_not_be_listed_is_gone_without_and_no_other_failure_is() {
+        let refused = |code: u16| {
+            let mut status = Status::failure("no", "Reason");
+            status.code = code;
+            permitted::<()>(Err(kube::Error::Api(status.boxed())))
+        };
+        assert_eq!(refused(403).unwrap(), None);
+        for code in [401, 404, 500] {
+            assert!(refused(code).is_err(), "{code}");
+        }
+        assert_eq!(permitted(Ok(7)).unwrap(), Some(7));
+    }
 }

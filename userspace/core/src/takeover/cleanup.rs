@@ -57,8 +57,10 @@ impl Step {
     }
 }
 
-/// The steps in their order; those that do the same with objects of one kind follow each other, and may be taken in any. First what the API server would ask a controller that is gone: until then it may refuse every other
-/// write. Then Services, whose deletion people wait for, and what is said of them, for nobody takes it back any more. Eips last: while one is there, its Services can be told from others.
+/// The steps in their order; those that do the same with objects of one kind follow each other, and may be taken in any. First
+/// what the API server would ask a controller that is gone: until then it may refuse every other write. Then Services, whose
+/// deletion people wait for, and what is said of them, for nobody takes it back any more. Eips last: while one is there, its
+/// Services can be told from others.
 ///
 /// `definitions` are those that Weir's controller converts.
 #[must_use]

@@ -1,16 +1,23 @@
 //! What would be otherwise if Weir took over a cluster as it is. Most of it is asked of the controller's own plan: what it would
 //! write is what would change.
 
-use super::{Definition, Finding, Level, Surroundings, Webhook, Workload, is_openelbs};
+use super::{Definition, Finding, Level, Surroundings, WEBHOOKS, Webhook, Workload, is_openelbs};
 use crate::{
     annotations,
     controller::{Action, EipStatus, ServiceObject, World, plan},
     model::{Cluster, Family, Mode, ObjectRef, ServiceKey, TrafficPolicy, reason},
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// Name of the Deployment and the Service of Weir's own controller.
 const CONTROLLER: &str = "weir-controller";
+/// Name of OpenELB's configurations of webhooks, whatever its release is called.
+const OPENELBS_WEBHOOKS: &str = "openelb-admission";
+/// How the names of all its webhooks end. Others ask about objects of the same group, KubeSphere itself among them.
+const OPENELBS_DOMAIN: &str = ".eip.network.kubesphere.io";
 /// The version that is stored, and that Weir reads.
 const VERSION: &str = "v1alpha2";
 
@@ -30,7 +37,16 @@ pub fn judge(cluster: &Cluster, world: World, surroundings: &Surroundings) -> Ve
     announced(cluster, surroundings, &mut findings);
     annotated(cluster, &mut findings);
     proxied(cluster, &world, &mut findings);
-    let_in(cluster, &world, &surroundings.letting_in, &mut findings);
+    match &surroundings.letting_in {
+        Some(policies) => let_in(cluster, &world, policies, &mut findings),
+        None => findings.add(
+            Level::Note,
+            &ObjectRef::cluster_scoped("NetworkPolicy", "*"),
+            "",
+            "may not be listed by whom you are here; pods will see the addresses of clients, and none that lets in nodes alone is named",
+            "if there are any, check with a kubeconfig that may list NetworkPolicies of all namespaces",
+        ),
+    }
     planned(cluster, &world.giving(true), &mut findings);
     let mut findings = findings.0;
     findings
@@ -113,6 +129,16 @@ fn running(workload: &Workload, findings: &mut Findings) {
     }
 }
 
+/// Whether a webhook is OpenELB's. The name of the Service that is asked depends on its release's.
+fn is_openelbs_webhook(webhook: &Webhook, service: &str) -> bool {
+    let Webhook {
+        configuration, name, ..
+    } = webhook;
+    let is_ours = configuration.name == WEBHOOKS || service == CONTROLLER;
+    let is_theirs = configuration.name == OPENELBS_WEBHOOKS || name.ends_with(OPENELBS_DOMAIN) || is_openelbs(service);
+    is_theirs && !is_ours
+}
+
 /// What the API server would ask OpenELB.
 fn asked(webhook: &Webhook, findings: &mut Findings) {
     let Webhook {
@@ -123,7 +149,7 @@ fn asked(webhook: &Webhook, findings: &mut Findings) {
         resources,
     } = webhook;
     let Some((namespace, service)) = service else { return };
-    if !is_openelbs(service) {
+    if !is_openelbs_webhook(webhook, service) {
         return;
     }
     if configuration.kind == "MutatingWebhookConfiguration" {
@@ -337,14 +363,24 @@ fn planned(cluster: &Cluster, world: &World, findings: &mut Findings) {
             Action::Record { eip, status, .. } => recorded(cluster, world, eip, status, findings),
         }
     }
+    let remaining = remaining(cluster, world, &planned.actions);
     for event in planned.warnings {
-        let has = cluster
-            .services
-            .iter()
-            .any(|(key, service)| ObjectRef::service(key) == event.object && !service.ingress.is_empty());
+        let mut services = cluster.services.iter();
+        let service = services.find(|(key, _)| ObjectRef::service(key) == event.object);
+        let has = service.is_some_and(|(_, service)| !service.ingress.is_empty());
+        let loses = service.is_some_and(|(key, service)| {
+            let mut addresses = service.ingress.iter();
+            addresses.any(|address| !remaining.contains(&(*address, key.clone())))
+        });
         let harmless = [reason::BALANCER_IGNORED, reason::PROTOCOL_IGNORED, reason::SHARED_LOCAL];
+        // What nobody serves is of no use, whoever has it.
+        let unserved = has && event.reason == reason::FRONTEND_TAKEN;
         let unlike = !harmless.contains(&event.reason.as_str());
-        let level = if has && unlike { Level::Problem } else { Level::Warning };
+        let level = if loses && unlike || unserved {
+            Level::Problem
+        } else {
+            Level::Warning
+        };
         findings.add(
             level,
             &event.object,
@@ -353,6 +389,25 @@ fn planned(cluster: &Cluster, world: &World, findings: &mut Findings) {
             "as it says",
         );
     }
+}
+
+/// The addresses that are still their Services' after these writes: the books have them, and statuses are not to lose them.
+fn remaining(cluster: &Cluster, world: &World, actions: &[Action]) -> BTreeSet<(IpAddr, ServiceKey)> {
+    let mut books: BTreeMap<&str, &EipStatus> = BTreeMap::new();
+    for name in cluster.eips.keys() {
+        books.extend(world.eip(name).map(|object| (name.as_str(), &object.status)));
+    }
+    let mut shown: BTreeMap<&ServiceKey, &[IpAddr]> = BTreeMap::new();
+    for action in actions {
+        match action {
+            Action::Record { eip, status, .. } => drop(books.insert(eip, status)),
+            Action::Show { service, addresses, .. } => drop(shown.insert(service, addresses)),
+            Action::Mark { .. } | Action::Guard { .. } => {}
+        }
+    }
+    let entries = books.into_values().flat_map(EipStatus::entries);
+    let entries = entries.filter(|(address, key)| shown.get(key).is_none_or(|shown| shown.contains(address)));
+    entries.collect()
 }
 
 fn shown(cluster: &Cluster, key: &ServiceKey, addresses: &[IpAddr], findings: &mut Findings) {

@@ -26,7 +26,10 @@ impl Left {
             cluster: Cluster::default(),
             services: BTreeMap::new(),
             eips: BTreeMap::new(),
-            surroundings: Surroundings::default(),
+            surroundings: Surroundings {
+                letting_in: Some(Vec::new()),
+                ..Surroundings::default()
+            },
         };
         left.cluster.eips.insert(
             "pool".into(),
@@ -122,7 +125,7 @@ fn workload(kind: &str, name: &str, pods: i64) -> Workload {
 fn webhook(service: &str, fails_closed: bool) -> Webhook {
     Webhook {
         configuration: ObjectRef::cluster_scoped("ValidatingWebhookConfiguration", &format!("{service}-hooks")),
-        name: "validate.eip.network.kubesphere.io".into(),
+        name: "validate.example.com".into(),
         service: Some(("openelb-system".into(), service.into())),
         fails_closed,
         resources: vec!["eips".into()],
@@ -172,7 +175,18 @@ fn who_is_not_of_openelb_is_left_in_peace() {
         with("weir-agent", "registry.openelb.example:5000/openelb/weir:0.1.0"),
         with("porter-shop", "shop/porterhouse:openelb"),
     ];
-    left.surroundings.webhooks = vec![webhook("porter-shop", true), webhook("openelb-exporter", true)];
+    let kubesphere = Webhook {
+        name: "validating-network.kubesphere.io".into(),
+        resources: vec!["ippools".into()],
+        ..webhook("ks-controller-manager", true)
+    };
+    left.surroundings.webhooks = vec![
+        webhook("porter-shop", true),
+        webhook("porter-operator-controller-manager", true),
+        webhook("openelb-exporter", true),
+        webhook("myopenelb-controller", true),
+        kubesphere,
+    ];
     assert_eq!(left.found(), [""; 0]);
 
     // Under another name, from a registry of one's own.
@@ -200,7 +214,7 @@ fn policies_that_will_see_clients_are_named() {
         let mut left = Left::in_order();
         left.serve("others", &[]);
         left.service("others").annotations.clear();
-        left.surroundings.letting_in = vec![policy(namespace, "deny"), policy(namespace, "web")];
+        left.surroundings.letting_in = Some(vec![policy(namespace, "deny"), policy(namespace, "web")]);
         left
     };
     let left = with("default");
@@ -212,6 +226,9 @@ fn policies_that_will_see_clients_are_named() {
     let mut local = with("default");
     local.service("web").traffic_policy = TrafficPolicy::Local;
     assert_eq!(local.found(), [""; 0]);
+    let mut unseen = Left::in_order();
+    unseen.surroundings.letting_in = None;
+    assert_eq!(unseen.found(), ["Note NetworkPolicy *"]);
 }
 
 #[test]
@@ -220,7 +237,27 @@ fn who_would_be_asked_is_named() {
     left.surroundings.webhooks = vec![
         webhook("openelb-controller", true),
         webhook("openelb-manager", false),
-        webhook("weir-controller", true),
+        webhook("openelb-prod-controller", true),
+        webhook("lb-openelb-controller", true),
+        // By the name of the webhook, and by that of the configuration.
+        Webhook {
+            name: "mutating.eip.network.kubesphere.io".into(),
+            ..webhook("one-manager", true)
+        },
+        Webhook {
+            configuration: ObjectRef::cluster_scoped("ValidatingWebhookConfiguration", "openelb-admission"),
+            ..webhook("another", true)
+        },
+        // Weir's own, whatever its Service is called.
+        Webhook {
+            name: "validate.eip.network.kubesphere.io".into(),
+            ..webhook("weir-controller", true)
+        },
+        Webhook {
+            configuration: ObjectRef::cluster_scoped("ValidatingWebhookConfiguration", "weir"),
+            name: "validate.eip.network.kubesphere.io".into(),
+            ..webhook("by-another-name", true)
+        },
         webhook("cert-manager", true),
     ];
     left.surroundings.definitions = vec![
@@ -235,13 +272,18 @@ fn who_would_be_asked_is_named() {
             served: vec!["v1alpha1".into(), "v1alpha2".into()],
         },
     ];
-    let field = "webhooks[validate.eip.network.kubesphere.io]";
+    let field = "webhooks[validate.example.com]";
     assert_eq!(
         left.found(),
         [
             "Problem CustomResourceDefinition eips.network.kubesphere.io spec.conversion".to_owned(),
             "Problem CustomResourceDefinition eips.network.kubesphere.io spec.versions".to_owned(),
+            format!("Problem ValidatingWebhookConfiguration lb-openelb-controller-hooks {field}"),
+            "Problem ValidatingWebhookConfiguration one-manager-hooks webhooks[mutating.eip.network.kubesphere.io]"
+                .into(),
+            format!("Problem ValidatingWebhookConfiguration openelb-admission {field}"),
             format!("Problem ValidatingWebhookConfiguration openelb-controller-hooks {field}"),
+            format!("Problem ValidatingWebhookConfiguration openelb-prod-controller-hooks {field}"),
             format!("Warning ValidatingWebhookConfiguration openelb-manager-hooks {field}"),
         ]
     );
@@ -279,6 +321,32 @@ fn addresses_that_would_change_are_problems() {
         found.contains(&"Problem Service default/web status.loadBalancer.ingress".to_owned()),
         "{found:?}"
     );
+}
+
+/// What is wrong with a Service is a problem as far as it loses by it.
+#[test]
+fn a_mistake_by_which_an_address_is_kept_is_no_problem() {
+    let mut left = Left::in_order();
+    left.service("web").load_balancer_ip = Some("ten".into());
+    assert_eq!(left.found(), ["Warning Service default/web"]);
+
+    // No Eip has it, and there is no other.
+    let mut left = Left::in_order();
+    left.cluster.eips.clear();
+    left.eips.clear();
+    for marked in [true, false] {
+        let mut left = Left {
+            cluster: left.cluster.clone(),
+            services: left.services.clone(),
+            eips: left.eips.clone(),
+            surroundings: left.surroundings.clone(),
+        };
+        let object = left.services.get_mut(&key("web")).unwrap();
+        object.finalizer = marked;
+        object.label = object.label.take().filter(|_| marked);
+        let found = left.found();
+        assert!(found.contains(&"Problem Service default/web".to_owned()), "{found:?}");
+    }
 }
 
 #[test]

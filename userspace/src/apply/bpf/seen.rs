@@ -23,6 +23,7 @@ struct Copied<T> {
 }
 
 impl<T: Pod> Seen<T> {
+    /// Nothing of `map` has been asked for yet.
     pub const fn new(map: Mapped<T>) -> Self {
         Self {
             map,
