@@ -1,11 +1,12 @@
 //! kube-proxy on a node of the lab.
 
 use super::{ControlPlane, programs::program};
-use crate::lab::{Family, Lab, Node, address, client, process::Process};
+use crate::lab::{Family, Lab, Namespace, Node, address, client, process::Process};
 use anyhow::{Context, Result};
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
 };
 
 /// Where it says whether it has programmed what it knows.
@@ -54,21 +55,36 @@ impl KubeProxy {
     /// # Errors
     /// When it does not come up.
     pub fn start(control_plane: &ControlPlane, lab: &Lab, node: &Node, mode: ProxyMode) -> Result<Self> {
+        let folder = lab.directory().join(&node.name);
+        Self::start_in(control_plane, &node.namespace, &node.name, &folder, mode)
+    }
+
+    /// The same in another namespace, for processes there, as that of `node`; its log is in `folder`.
+    ///
+    /// # Errors
+    /// As [`KubeProxy::start`].
+    pub fn start_in(
+        control_plane: &ControlPlane,
+        namespace: &Namespace,
+        node: &str,
+        folder: &Path,
+        mode: ProxyMode,
+    ) -> Result<Self> {
         control_plane.kubectl().apply(ACCOUNT)?;
         let kubectl = control_plane.kubectl_as("kube-system", "kube-proxy")?;
-        let mut command = node.namespace.command(&program("kube-proxy")?.to_string_lossy());
+        let mut command = namespace.command(&program("kube-proxy")?.to_string_lossy());
         command
             .arg(format!("--kubeconfig={}", kubectl.kubeconfig().display()))
             .arg(format!("--proxy-mode={mode}"))
-            .arg(format!("--hostname-override={}", node.name))
+            .arg(format!("--hostname-override={node}"))
             .arg(format!("--cluster-cidr={}", pod_networks()))
             // The size of the machine's table is not a namespace's to change.
             .arg("--conntrack-max-per-core=0");
-        let log = lab.directory().join(&node.name).join("kube-proxy.log");
+        let log = folder.join("kube-proxy.log");
         let mut process = Process::start(command, "kube-proxy", &log)?;
         process
-            .wait_until("kube-proxy", || node.namespace.run(|| client::get(HEALTH, "/healthz")))
-            .with_context(|| format!("on {}", node.name))?;
+            .wait_until("kube-proxy", || namespace.run(|| client::get(HEALTH, "/healthz")))
+            .with_context(|| format!("on {node}"))?;
         Ok(Self { process })
     }
 

@@ -1,16 +1,16 @@
 //! What the manifests start, started as they say from the image there is: its static program with nothing beside it, their
 //! arguments, users and capabilities, everything read-only but what they mount.
 
-use crate::{cluster::Cluster, names::NameServer, workloads};
+use crate::{cluster::Cluster, names::NameServer, objects, workloads};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
     net::{IpAddr, SocketAddr},
 };
 use tests::{
-    kube::{Container, Image, Manifests, Running, Surroundings},
+    kube::{Container, Image, KubeProxy, Manifests, ProxyMode, Running, Surroundings},
     lab::{Family, Lab, Namespace, Node, client, manifests, wait},
 };
 
@@ -129,6 +129,59 @@ fn open_ports(host: &Namespace) -> Result<BTreeSet<u16>> {
         }
     }
     Ok(ports)
+}
+
+/// Makes the controller that runs beside the control plane the pod of its Deployment, as a kubelet would, so that its Service leads
+/// there.
+fn is_the_pod(cluster: &Cluster, deployment: &Value) -> Result<()> {
+    let template = &deployment["spec"]["template"];
+    let mut spec = template["spec"].clone();
+    // A pod on no node is no endpoint.
+    spec["nodeName"] = cluster.lab.nodes[0].name.clone().into();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": spec,
+        "metadata": {"name": "weir-controller-0", "namespace": NAMESPACE, "labels": template["metadata"]["labels"]},
+    });
+    let kubectl = cluster.control_plane.kubectl();
+    kubectl.apply(&pod.to_string())?;
+    let address = api_server_address(cluster)?;
+    let status = json!({
+        "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    });
+    kubectl.patch_status(&format!("pod weir-controller-0 -n {NAMESPACE}"), &status)
+}
+
+/// [A04 A08 G07] The API server asks the webhooks by the Service of the manifests: through a real kube-proxy, at the port that the pod
+/// has for it, and it trusts the certificate for that name.
+#[test]
+fn g07_the_webhooks_are_asked_by_their_service() -> Result<()> {
+    Cluster::play(|cluster| {
+        let image = Image::unpack(NATIVE, &cluster.lab.directory().join("image"))?;
+        let manifests = apply(cluster)?;
+        let control_plane = &cluster.control_plane;
+        let (namespace, kubectl) = (control_plane.namespace(), control_plane.kubectl());
+        let names = NameServer::start(namespace, API_SERVER, api_server_address(cluster)?.parse()?)?;
+        let _leader = start_controller(&manifests, &beside_the_api(&image, cluster, &names)?)?;
+        is_the_pod(cluster, manifests.object("Deployment", "weir-controller")?)?;
+        let (node, folder) = (&cluster.lab.nodes[0].name, control_plane.directory());
+        let _proxy = KubeProxy::start_in(control_plane, namespace, node, folder, ProxyMode::Nftables)?;
+
+        let overlap = objects::manifest("Eip", "second", "{address: 10.10.1.7}");
+        wait::until("a refusal", || {
+            let made = kubectl.run_with("create --dry-run=server", &overlap);
+            let said = made.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(said.contains("addresses in common with Eip lan-ipv4"), "{said:?}");
+            Ok(())
+        })?;
+        let conf = objects::manifest("BgpConf", "default", "{as: 65000, listenPort: 17900}");
+        kubectl.apply(&conf)?;
+        wait::until("a conversion", || {
+            let older = kubectl.get("bgpconfs.v1alpha1.network.kubesphere.io default")?;
+            ensure!(older["spec"] == json!({"as": 65000, "port": 17900}), "{older}");
+            Ok(())
+        })
+    })
 }
 
 /// [G02 G04 G07 G10] Controller and agents as `deploy/weir.yaml` starts them: a Service gets an address, clients are answered, also
