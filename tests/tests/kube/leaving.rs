@@ -22,10 +22,10 @@ const SERVICES: usize = 300;
 const AT_ONCE: usize = 16;
 /// What each write takes at least, once none is held up.
 const SLOW: Duration = Duration::from_secs(3);
-/// How long the API server waits for those that are held up, the longest that it can: then it goes on.
-const HELD: u64 = 30;
-/// How long an answer may take that is held up: less than that, and much more than one that is not.
-const SHORT: u64 = 20;
+/// How long the API server waits for those that are held up, which is for a handshake: then it goes on.
+const HELD: u64 = 10;
+/// How long an answer may take that is held up: less than that, and more than one that is not.
+const SHORT: u64 = 8;
 /// How long an answer may take that is slow: much more than that, and less than all of them together.
 const LONG: u64 = 40;
 
