@@ -191,14 +191,21 @@ fn each_wrong_manifest_is_refused_or_explained_and_the_good_ones_are_served() ->
     Ok(())
 }
 
-#[test]
-fn what_only_nodes_find_wrong_is_told_and_the_good_service_answers() -> Result<()> {
+/// Runs `act` in a cluster with agents and a controller, whose webhook refuses nothing.
+fn with_agents(act: impl FnOnce(&mut cluster::Cluster) -> Result<()>) -> Result<()> {
     cluster::Cluster::play(|cluster| {
         let kubeconfig = cluster.control_plane.give_controller_rights()?;
         let _controller = cluster
             .control_plane
             .start_controller(&kubeconfig, "only", &["--no-webhook"])?;
         cluster.start_agents()?;
+        act(cluster)
+    })
+}
+
+#[test]
+fn what_only_nodes_find_wrong_is_told_and_the_good_service_answers() -> Result<()> {
+    with_agents(|cluster| {
         let kubectl = cluster.control_plane.kubectl();
         let good = manifests::Service::new("good").from_eip("lan-ipv4", Family::V4);
         kubectl.apply(&good.with(cluster.lab.pods()))?;
@@ -225,12 +232,7 @@ fn what_only_nodes_find_wrong_is_told_and_the_good_service_answers() -> Result<(
 /// All of it with agents that are to make something of it, and no webhook that would refuse any.
 #[test]
 fn a_service_is_served_whatever_agents_are_given() -> Result<()> {
-    cluster::Cluster::play(|cluster| {
-        let kubeconfig = cluster.control_plane.give_controller_rights()?;
-        let _controller = cluster
-            .control_plane
-            .start_controller(&kubeconfig, "only", &["--no-webhook"])?;
-        cluster.start_agents()?;
+    with_agents(|cluster| {
         let kubectl = cluster.control_plane.kubectl();
         let service = |name: &str| manifests::Service::new(name).from_eip("served", Family::V4);
         // The addresses of these are those of the corpus.

@@ -14,33 +14,6 @@ use serde::Serialize;
 
 /// Name of the ValidatingWebhookConfiguration that Weir's controller makes, and no other.
 pub const WEBHOOKS: &str = "weir";
-/// OpenELB, and what it was called before.
-const PROJECTS: [&str; 2] = ["openelb", "porter"];
-/// What follows in the names of its images, workloads and Services. A release that is not called like the project has its name before
-/// that: `openelb-prod-controller`, `lb-openelb-controller`.
-const PARTS: [&str; 9] = [
-    "",
-    "-admission",
-    "-agent",
-    "-controller",
-    "-forward",
-    "-keepalive-vip",
-    "-manager",
-    "-proxy",
-    "-speaker",
-];
-
-/// Whether a workload, a Service or an image (without registry and tag) of this name is OpenELB's. Others have its words in theirs:
-/// every exporter has `porter`.
-fn is_openelbs(name: &str) -> bool {
-    let mut parts = PROJECTS.iter().filter_map(|project| name.strip_prefix(project));
-    // Porter's chart names no release, and others are called so, too.
-    let of_release = PARTS.iter().filter(|part| !part.is_empty());
-    let mut releases = of_release.filter_map(|part| name.strip_suffix(part));
-    parts.any(|part| PARTS.contains(&part))
-        || releases.any(|release| release.split('-').any(|word| word == PROJECTS[0]))
-}
-
 /// What a cluster has of OpenELB beside the objects that Weir reads too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
