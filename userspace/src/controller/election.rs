@@ -32,6 +32,13 @@ impl Leading {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 
+    #[cfg(test)]
+    pub(super) fn for_millis(millis: u64) -> Self {
+        Self {
+            until: Some(Instant::now() + Duration::from_millis(millis)),
+        }
+    }
+
     /// Does `work` for as long as it leads; `None` if that is over before the work is. Then it is not known how far it got, but
     /// it goes no further.
     pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
@@ -233,11 +240,8 @@ mod tests {
 
     #[tokio::test]
     async fn work_begins_and_ends_with_the_lead() {
-        let for_millis = |millis| Leading {
-            until: Some(Instant::now() + Duration::from_millis(millis)),
-        };
-        assert_eq!(for_millis(60_000).during(ready(1)).await, Some(1));
-        assert_eq!(for_millis(10).during(pending::<()>()).await, None);
+        assert_eq!(Leading::for_millis(60_000).during(ready(1)).await, Some(1));
+        assert_eq!(Leading::for_millis(10).during(pending::<()>()).await, None);
         let mut begun = false;
         assert_eq!(Leading::default().during(async { begun = true }).await, None);
         assert!(!begun);

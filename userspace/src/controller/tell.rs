@@ -207,6 +207,88 @@ fn condition(kind: &str, condition: &StatusCondition, before: Option<(String, St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::{Method, Request, Response};
+    use kube::client::Body;
+    use std::{convert::Infallible, time::Duration};
+    use tokio::{sync::mpsc, time::timeout};
+    use weir_core::model::ServiceKey;
+
+    /// An API server that has every Service, and gives the methods by which it is asked.
+    fn server() -> (Client, mpsc::UnboundedReceiver<Method>) {
+        let (tell, asked) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let _ = tell.send(request.method().clone());
+            let object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}});
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(
+                object.to_string().into_bytes(),
+            ))))
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    fn not_served() -> Vec<Telling> {
+        let served = StatusCondition {
+            holds: false,
+            reason: "NoEip".into(),
+            message: "there is none".into(),
+        };
+        let (namespace, name) = ("default".into(), "web".into());
+        vec![Telling::Service {
+            service: ServiceKey { namespace, name },
+            served: Some(served),
+            silent_nodes: None,
+        }]
+    }
+
+    /// The next write, if one comes within this time.
+    async fn written(asked: &mut mpsc::UnboundedReceiver<Method>, within: Duration) -> bool {
+        let patch = async {
+            while let Some(method) = asked.recv().await {
+                if method == Method::PATCH {
+                    return;
+                }
+            }
+            std::future::pending().await
+        };
+        timeout(within, patch).await.is_ok()
+    }
+
+    /// Longer than anything takes, and long enough for what is not to come.
+    const SOON: Duration = Duration::from_secs(60);
+    const WHILE: Duration = Duration::from_secs(7);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lead_that_lapses_and_is_renewed_costs_nothing_that_is_to_be_told() {
+        let (client, mut asked) = server();
+        let (lead, leading) = watch::channel(Leading::for_millis(300));
+        let teller = Teller::start(client, Telemetry::default(), leading);
+        // Due when the lead is over.
+        teller.tell(not_served());
+        assert!(!written(&mut asked, Duration::from_secs(3)).await);
+        lead.send_replace(Leading::for_millis(600_000));
+        assert!(written(&mut asked, SOON).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_is_told_once_and_nothing_when_another_leads() {
+        let (client, mut asked) = server();
+        let (lead, leading) = watch::channel(Leading::for_millis(600_000));
+        let mut teller = Teller::start(client, Telemetry::default(), leading);
+        // It waits for news by then.
+        assert!(!written(&mut asked, WHILE).await);
+        teller.tell(not_served());
+        assert!(written(&mut asked, SOON).await);
+        // No plan follows, as the controller has much to do, but the Lease is renewed.
+        assert!(!written(&mut asked, WHILE).await);
+        lead.send_replace(Leading::for_millis(600_000));
+        assert!(!written(&mut asked, WHILE).await);
+        teller.tell(not_served());
+        teller.tell(Vec::new());
+        assert!(!written(&mut asked, WHILE).await);
+        teller.tell(not_served());
+        teller.end().await;
+        assert!(!written(&mut asked, WHILE).await);
+    }
 
     #[test]
     fn a_transition_is_a_change_of_status_and_of_nothing_else() {
